@@ -1,0 +1,202 @@
+/**
+ * GPU memory: a pool of size-bucketed buffers under a byte budget, and scopes that give buffers back. Nothing is
+ * left to the garbage collector, which does not see GPU memory.
+ * @module
+ */
+
+/** Thrown before an allocation that would pass the byte budget. */
+export class MemoryBudgetError extends RangeError {
+  override name = "MemoryBudgetError";
+}
+
+/** A buffer of the pool, shared by reference count. */
+export class Allocation {
+  #references = 1;
+
+  constructor(
+    readonly pool: BufferPool,
+    readonly buffer: GPUBuffer,
+    readonly sizeBytes: number,
+    /** Unique in its pool; keys cached bind groups. */
+    readonly id: number,
+  ) {}
+
+  /** True when more than one holder would see a write. */
+  get isShared(): boolean {
+    return this.#references > 1;
+  }
+
+  retain(): this {
+    if (this.#references === 0) throw new Error(`Cannot retain buffer ${this.id}: it was already released`);
+    this.#references++;
+    return this;
+  }
+
+  release(): void {
+    if (this.#references === 0) throw new Error(`Cannot release buffer ${this.id}: it was already released`);
+    if (--this.#references === 0) this.pool.giveBack(this);
+  }
+
+  /** Makes a pooled buffer live again; only the pool calls this. */
+  revive(): this {
+    this.#references = 1;
+    return this;
+  }
+}
+
+/** What the pool holds, in bytes and in buffers. */
+export interface MemoryStats {
+  /** Buffers created since the start; constant once a run has warmed up. */
+  created: number;
+  /** Bytes of all buffers that exist, in use or free. */
+  totalBytes: number;
+  /** Bytes in use. */
+  usedBytes: number;
+  /** Largest `totalBytes` so far. */
+  peakBytes: number;
+}
+
+/** Rounds up to a quarter of a power of two, at least 256 bytes, so that near sizes share buffers. */
+export function bucketBytes(sizeBytes: number): number {
+  if (sizeBytes <= 256) return 256;
+  const step = 2 ** Math.max(8, Math.floor(Math.log2(sizeBytes - 1)) - 2);
+  return Math.ceil(sizeBytes / step) * step;
+}
+
+/** Hands out storage buffers, reusing those of the same bucket. */
+export class BufferPool {
+  readonly #free = new Map<number, Allocation[]>();
+  readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
+  readonly #fixed: Allocation[] = [];
+  #nextId = 0;
+
+  /**
+   * @param device where buffers are made
+   * @param options.budgetBytes upper bound of all buffers' bytes
+   * @param options.maxBufferBytes the device's limit for one binding
+   */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly options: {
+      budgetBytes: number;
+      maxBufferBytes: number;
+      /** Told when free buffers were destroyed. */
+      onTrim?: () => void;
+    },
+  ) {}
+
+  /**
+   * @param sizeBytes how much is needed
+   * @param label names the buffer in the error
+   * @returns an allocation of at least that size, contents undefined, owned by the caller
+   * @throws {MemoryBudgetError} when the budget would be passed
+   * @throws {RangeError} when one binding cannot be that large on this adapter
+   */
+  acquire(sizeBytes: number, label: string): Allocation {
+    const size = this.#roundUp(sizeBytes, label);
+    this.stats.usedBytes += size;
+    const free = this.#free.get(size)?.pop();
+    if (free) return free.revive();
+    try {
+      this.#reserve(size, label);
+    } catch (error) {
+      this.stats.usedBytes -= size;
+      throw error;
+    }
+    const buffer = this.device.createBuffer({
+      label: `pool ${size} B`,
+      size,
+      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    });
+    return new Allocation(this, buffer, size, this.#nextId++);
+  }
+
+  /**
+   * Makes a buffer outside the buckets that lives as long as the pool: arena pages and staging.
+   *
+   * @throws {MemoryBudgetError} when the budget would be passed
+   */
+  createFixed(sizeBytes: number, usage: GPUBufferUsageFlags, label: string): Allocation {
+    this.#reserve(sizeBytes, label);
+    const buffer = this.device.createBuffer({ label, size: sizeBytes, usage });
+    const allocation = new Allocation(this, buffer, sizeBytes, this.#nextId++);
+    this.#fixed.push(allocation);
+    return allocation;
+  }
+
+  /** Destroys every buffer that is free or fixed; those in use go with the device. */
+  destroy(): void {
+    this.trim();
+    for (const allocation of this.#fixed) allocation.buffer.destroy();
+  }
+
+  /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
+  giveBack(allocation: Allocation): void {
+    this.stats.usedBytes -= allocation.sizeBytes;
+    const free = this.#free.get(allocation.sizeBytes);
+    if (free) free.push(allocation);
+    else this.#free.set(allocation.sizeBytes, [allocation]);
+  }
+
+  /** Destroys the buffers that nobody holds. */
+  trim(): void {
+    for (const free of this.#free.values()) {
+      for (const allocation of free) {
+        allocation.buffer.destroy();
+        this.stats.totalBytes -= allocation.sizeBytes;
+      }
+    }
+    this.#free.clear();
+    this.options.onTrim?.();
+  }
+
+  #reserve(sizeBytes: number, label: string): void {
+    const { stats } = this;
+    const { budgetBytes } = this.options;
+    if (stats.totalBytes + sizeBytes > budgetBytes) this.trim();
+    if (stats.totalBytes + sizeBytes > budgetBytes) {
+      throw new MemoryBudgetError(
+        `Cannot allocate ${label}: expected at most ${budgetBytes} bytes of GPU memory in all (the budget), ` +
+          `found ${stats.totalBytes} in use and ${sizeBytes} more wanted`,
+      );
+    }
+    stats.created++;
+    stats.totalBytes += sizeBytes;
+    stats.peakBytes = Math.max(stats.peakBytes, stats.totalBytes);
+  }
+
+  #roundUp(sizeBytes: number, label: string): number {
+    const { maxBufferBytes } = this.options;
+    if (sizeBytes > maxBufferBytes) {
+      throw new RangeError(
+        `Cannot allocate ${label}: expected at most ${maxBufferBytes} bytes in one binding on this adapter, ` +
+          `found ${sizeBytes}`,
+      );
+    }
+    return Math.min(bucketBytes(sizeBytes), maxBufferBytes);
+  }
+}
+
+/** Owns allocations until it ends. */
+export class Scope {
+  readonly #owned = new Set<Allocation>();
+
+  own(allocation: Allocation): void {
+    this.#owned.add(allocation);
+  }
+
+  /** Releases one allocation early; nothing happens when this scope does not own it. */
+  releaseEarly(allocation: Allocation): void {
+    if (this.#owned.delete(allocation)) allocation.release();
+  }
+
+  /** Hands one allocation to another owner, who must release it. */
+  disown(allocation: Allocation): boolean {
+    return this.#owned.delete(allocation);
+  }
+
+  end(): void {
+    for (const allocation of this.#owned) allocation.release();
+    this.#owned.clear();
+  }
+}

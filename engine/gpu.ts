@@ -1,0 +1,224 @@
+/**
+ * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
+ * @module
+ */
+import { type Allocation, BufferPool, type MemoryStats, Scope } from "./buffers.ts";
+import { PipelineCache } from "./pipelines.ts";
+import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+import type { Kernel } from "../shaders/kernel.ts";
+import type { Tape } from "./tape.ts";
+
+/** No WebGPU adapter, or none that will open. */
+export class GpuUnavailableError extends Error {
+  override name = "GpuUnavailableError";
+}
+
+/** The device was lost, ran out of memory or reported a validation error. */
+export class GpuFaultError extends Error {
+  override name = "GpuFaultError";
+}
+
+/** How to open a device. */
+export interface GpuOptions {
+  /** Upper bound for all GPU buffers in bytes; 8 GiB by default. */
+  memoryBudgetBytes?: number;
+  /** Which of several adapters to prefer. */
+  powerPreference?: GPUPowerPreference;
+  /** Fill each buffer with NaN when it is handed out, so that an element nobody wrote shows. For tests. */
+  poison?: boolean;
+}
+
+/** What the adapter is and can do. */
+export interface AdapterDescription {
+  /** The driver's own name of the device. */
+  readonly name: string;
+  /** True for a software adapter: threads are CPU lanes, barriers are dear, uniform loads are cheap. */
+  readonly isCpu: boolean;
+  /** Optional features that were granted. */
+  readonly features: readonly string[];
+}
+
+/** Every counter of a device, for tests and profiles. */
+export interface GpuStats extends QueueStats {
+  memory: Readonly<MemoryStats>;
+  pipelines: number;
+}
+
+/** Optional features worth having; each is asked for alone, since asking for a missing one fails the request. */
+const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["shader-f16", "subgroups", "timestamp-query"];
+
+const DEFAULT_BUDGET_BYTES = 8 * 2 ** 30;
+
+/** An open device with its memory and queue. Make one with {@link openGpu}; dispose it when done. */
+export class Gpu {
+  readonly buffers: BufferPool;
+  readonly pipelines: PipelineCache;
+  readonly queue: CommandQueue;
+  /** The tape that records, if any; set by `Tape`. */
+  tape: Tape | null = null;
+  readonly #scopes: Scope[] = [];
+  readonly #poison: boolean;
+  #fault: Error | null = null;
+  #disposed = false;
+
+  constructor(readonly device: GPUDevice, readonly adapter: AdapterDescription, options: GpuOptions = {}) {
+    const { limits } = device;
+    this.buffers = new BufferPool(device, {
+      budgetBytes: options.memoryBudgetBytes ?? DEFAULT_BUDGET_BYTES,
+      maxBufferBytes: Math.floor(Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize) / 256) *
+        256,
+      onTrim: () => this.queue.forgetBindGroups(),
+    });
+    this.pipelines = new PipelineCache(device, (error) => this.fail(error));
+    this.queue = new CommandQueue(device, {
+      pipelines: this.pipelines,
+      buffers: this.buffers,
+      check: () => this.check(),
+    });
+    this.#poison = options.poison ?? false;
+    device.addEventListener("uncapturederror", (event) => {
+      const { error } = event as GPUUncapturedErrorEvent;
+      this.fail(new GpuFaultError(`Cannot go on: the GPU reported: ${error.message}`));
+    });
+    device.lost.then((info) => {
+      if (!this.#disposed) {
+        this.fail(new GpuFaultError(`Cannot go on: the GPU device was lost: ${info.message}`));
+      }
+    });
+  }
+
+  /** Remembers the first fault; {@link check} throws it. */
+  fail(error: Error): void {
+    this.#fault ??= error;
+  }
+
+  /** @throws the first fault of the device, if there was one */
+  check(): void {
+    if (this.#fault) throw this.#fault;
+    if (this.#disposed) {
+      throw new GpuFaultError("Cannot use the GPU: expected an open device, found a disposed one");
+    }
+  }
+
+  /** Records one dispatch of a kernel. */
+  dispatch<Constants>(kernel: Kernel<Constants>, dispatch: Dispatch<Constants>): void {
+    this.queue.dispatch(kernel, dispatch);
+  }
+
+  /** The storage buffers' largest size for one binding, in bytes. */
+  get maxBindingBytes(): number {
+    return Math.floor(
+      Math.min(this.device.limits.maxStorageBufferBindingSize, this.device.limits.maxBufferSize) / 256,
+    ) * 256;
+  }
+
+  /** Allocates bytes into the current scope, or to the caller when there is none or the caller asks. */
+  allocate(sizeBytes: number, label: string, owner: "scope" | "caller" = "scope"): Allocation {
+    const allocation = this.buffers.acquire(sizeBytes, label);
+    if (owner === "scope") this.#scopes.at(-1)?.own(allocation);
+    if (this.#poison) this.#fillWithNan(allocation);
+    return allocation;
+  }
+
+  /** Opens a scope that owns what is allocated until it is popped. */
+  pushScope(scope: Scope): void {
+    this.#scopes.push(scope);
+  }
+
+  /** Closes the innermost scope, which must be this one. */
+  popScope(scope: Scope): void {
+    if (this.#scopes.at(-1) !== scope) throw new Error("Cannot close a scope: expected the innermost one");
+    this.#scopes.pop();
+    scope.end();
+  }
+
+  /** Moves an allocation from the innermost scope to the one around it (or to the caller). */
+  moveOut(allocation: Allocation): void {
+    if (this.#scopes.at(-1)?.disown(allocation)) this.#scopes.at(-2)?.own(allocation);
+  }
+
+  /** A copy of every counter. */
+  stats(): GpuStats {
+    return { ...this.queue.stats, memory: { ...this.buffers.stats }, pipelines: this.pipelines.size };
+  }
+
+  /** Destroys all buffers and the device. */
+  [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.buffers.destroy();
+    this.device.destroy();
+  }
+
+  #fillWithNan(allocation: Allocation): void {
+    const nan = this.#nan(allocation.sizeBytes);
+    this.queue.copy(
+      { allocation: nan, offsetBytes: 0, sizeBytes: allocation.sizeBytes },
+      { allocation, offsetBytes: 0, sizeBytes: allocation.sizeBytes },
+    );
+  }
+
+  #nanBuffer: Allocation | null = null;
+
+  #nan(sizeBytes: number): Allocation {
+    if (this.#nanBuffer && this.#nanBuffer.sizeBytes >= sizeBytes) return this.#nanBuffer;
+    const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    this.#nanBuffer = this.buffers.createFixed(sizeBytes, usage, "NaN");
+    this.device.queue.writeBuffer(this.#nanBuffer.buffer, 0, new Uint32Array(sizeBytes / 4).fill(0x7fc00000));
+    return this.#nanBuffer;
+  }
+}
+
+/**
+ * Opens a WebGPU device with all of the adapter's limits and those optional features that it really grants.
+ *
+ * @param options memory budget, adapter preference
+ * @returns the open device; dispose it with `using` or `[Symbol.dispose]()`
+ * @throws {GpuUnavailableError} when there is no adapter or it does not open
+ * @example
+ * ```ts no-run
+ * import { openGpu } from "./gpu.ts";
+ * using gpu = await openGpu();
+ * gpu.check();
+ * ```
+ */
+export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter({
+    powerPreference: options.powerPreference,
+  });
+  if (!adapter) throw new GpuUnavailableError("Cannot open a GPU: expected a WebGPU adapter, found none");
+  const requiredLimits = adapterLimits(adapter.limits);
+  const features: GPUFeatureName[] = [];
+  for (const feature of OPTIONAL_FEATURES) {
+    if (adapter.features.has(feature)) features.push(feature);
+  }
+  try {
+    const device = await adapter.requestDevice({ label: "keel", requiredLimits, requiredFeatures: features });
+    return new Gpu(device, describe(adapter, features), options);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new GpuUnavailableError(`Cannot open a GPU: ${adapter.info.description}: ${message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** All limits, as numbers that survive the trip through JavaScript. */
+function adapterLimits(limits: GPUSupportedLimits): Record<string, number> {
+  const names = [
+    "maxBufferSize",
+    "maxStorageBufferBindingSize",
+    "maxStorageBuffersPerShaderStage",
+    "maxComputeWorkgroupStorageSize",
+    "maxComputeInvocationsPerWorkgroup",
+    "maxComputeWorkgroupSizeX",
+    "maxComputeWorkgroupSizeY",
+  ] as const;
+  return Object.fromEntries(names.map((name) => [name, Math.min(limits[name], Number.MAX_SAFE_INTEGER)]));
+}
+
+function describe(adapter: GPUAdapter, features: GPUFeatureName[]): AdapterDescription {
+  const name = adapter.info.description || `${adapter.info.vendor} ${adapter.info.architecture}`.trim();
+  const isCpu = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
+  return { name, isCpu, features: features.map(String) };
+}

@@ -1,0 +1,24 @@
+/**
+ * In-place addition: how gradients of a tensor with several readers meet.
+ * @module
+ */
+import { accumulate } from "../../shaders/elementwise.ts";
+import { expectShape, sizeOf } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { elementwiseWorkgroups } from "./dispatch.ts";
+
+/**
+ * target += source, element by element.
+ *
+ * @throws {ShapeError} when the shapes differ
+ */
+export function accumulateInto(target: Tensor, source: Tensor): void {
+  expectShape("accumulate", "source", source.shape, target.shape);
+  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(target.shape));
+  target.gpu.dispatch(accumulate, {
+    constants: {},
+    bindings: { source: source.range, target: target.range },
+    params: { quads },
+    workgroups,
+  });
+}

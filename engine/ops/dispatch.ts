@@ -1,0 +1,26 @@
+/**
+ * How work is laid over workgroups, in one place: elementwise grids, rows per workgroup by adapter, the tile.
+ * @module
+ */
+import type { Gpu } from "../gpu.ts";
+import { CPU_TILE, GPU_TILE, type Tile } from "../../shaders/tile.ts";
+import { ELEMENTWISE_WORKGROUP } from "../../shaders/elementwise.ts";
+
+/** Grid of a kernel that handles four elements an invocation. Buffers are padded, so the last quad may overhang. */
+export function elementwiseWorkgroups(elements: number): { quads: number; workgroups: number } {
+  const quads = Math.ceil(elements / 4);
+  return { quads, workgroups: Math.ceil(quads / ELEMENTWISE_WORKGROUP) };
+}
+
+/**
+ * Invocations that share a row in kernels that reduce over it: one on CPU adapters, where a barrier costs more than
+ * the row, else 64.
+ */
+export function rowLanes(gpu: Gpu): number {
+  return gpu.adapter.isCpu ? 1 : 64;
+}
+
+/** The tiling for matrix products on this adapter. */
+export function productTile(gpu: Gpu): Tile {
+  return gpu.adapter.isCpu ? CPU_TILE : GPU_TILE;
+}

@@ -1,0 +1,111 @@
+/**
+ * Compiled kernels. Pipelines are never freed by the platform, so each (kernel, constants) is made once, and shapes
+ * are uniforms rather than constants.
+ * @module
+ */
+import { type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
+
+/** A kernel ready to dispatch. */
+export interface Pipeline {
+  readonly id: number;
+  readonly name: string;
+  readonly source: KernelSource;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  readonly paramsBytes: number;
+}
+
+/** A WGSL source that did not compile, with its lines. */
+export class ShaderError extends Error {
+  override name = "ShaderError";
+}
+
+/** Creates and keeps pipelines. */
+export class PipelineCache {
+  readonly #pipelines = new Map<string, Pipeline>();
+
+  constructor(
+    private readonly device: GPUDevice,
+    /** Told of a compile error, which the platform reports only later. */
+    private readonly onError: (error: Error) => void,
+  ) {}
+
+  /** Pipelines created so far. */
+  get size(): number {
+    return this.#pipelines.size;
+  }
+
+  /**
+   * @returns the pipeline of a kernel with these constants, compiled on first use
+   * @throws {RangeError} when it needs more workgroup memory or invocations than the device has
+   */
+  get<Constants>(kernel: Kernel<Constants>, constants: Constants): Pipeline {
+    const key = `${kernel.name} ${JSON.stringify(constants)}`;
+    const cached = this.#pipelines.get(key);
+    if (cached) return cached;
+    const source = kernel.build(constants);
+    checkLimits(key, source, this.device.limits);
+    const pipeline = this.#compile(key, kernelWgsl(kernel, constants), source);
+    this.#pipelines.set(key, pipeline);
+    return pipeline;
+  }
+
+  #compile(label: string, code: string, source: KernelSource): Pipeline {
+    const { device } = this;
+    device.pushErrorScope("validation");
+    const layout = device.createBindGroupLayout({ label, entries: layoutEntries(source) });
+    const pipeline = device.createComputePipeline({
+      label,
+      layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+      compute: { module: device.createShaderModule({ label, code }), entryPoint: "main" },
+    });
+    device.popErrorScope().then((error) => {
+      if (error) {
+        this.onError(new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code)}`));
+      }
+    });
+    const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
+    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes };
+  }
+}
+
+function layoutEntries(source: KernelSource): GPUBindGroupLayoutEntry[] {
+  const storage = Object.values(source.bindings).map((binding, index): GPUBindGroupLayoutEntry => ({
+    binding: index,
+    visibility: GPUShaderStage.COMPUTE,
+    buffer: { type: binding.access === "read" ? "read-only-storage" : "storage" },
+  }));
+  return [...storage, {
+    binding: storage.length,
+    visibility: GPUShaderStage.COMPUTE,
+    buffer: { type: "uniform", hasDynamicOffset: true },
+  }];
+}
+
+function checkLimits(label: string, source: KernelSource, limits: GPUSupportedLimits): void {
+  const bytes = source.workgroupBytes ?? 0;
+  if (bytes > limits.maxComputeWorkgroupStorageSize) {
+    throw new RangeError(
+      `Cannot compile ${label}: expected at most ${limits.maxComputeWorkgroupStorageSize} bytes of workgroup ` +
+        `memory on this adapter, found ${bytes}`,
+    );
+  }
+  const invocations = source.workgroupSize[0] * source.workgroupSize[1];
+  if (invocations > limits.maxComputeInvocationsPerWorkgroup) {
+    throw new RangeError(
+      `Cannot compile ${label}: expected at most ${limits.maxComputeInvocationsPerWorkgroup} invocations per ` +
+        `workgroup on this adapter, found ${invocations}`,
+    );
+  }
+  const buffers = Object.keys(source.bindings).length;
+  if (buffers > limits.maxStorageBuffersPerShaderStage) {
+    throw new RangeError(
+      `Cannot compile ${label}: expected at most ${limits.maxStorageBuffersPerShaderStage} storage buffers on this ` +
+        `adapter, found ${buffers}`,
+    );
+  }
+}
+
+function numberLines(code: string): string {
+  return code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} ${line}`).join("\n");
+}

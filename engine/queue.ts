@@ -1,0 +1,294 @@
+/**
+ * Recording and submitting GPU work: one encoder and one submit per micro-batch. Uniforms and small uploads go to
+ * arenas that are written once, just before the submit.
+ * @module
+ */
+import type { Kernel } from "../shaders/kernel.ts";
+import type { Allocation, BufferPool } from "./buffers.ts";
+import type { Pipeline, PipelineCache } from "./pipelines.ts";
+
+/** A range of a buffer to bind or copy. */
+export interface BufferRange {
+  readonly allocation: Allocation;
+  readonly offsetBytes: number;
+  readonly sizeBytes: number;
+  /** For uploads: the submit they belong to; later use is an error. */
+  readonly epoch?: number;
+}
+
+/** One dispatch. */
+export interface Dispatch<Constants> {
+  readonly constants: Constants;
+  readonly bindings: Readonly<Record<string, BufferRange>>;
+  readonly params: Readonly<Record<string, number>>;
+  /** Workgroups in x and y; a single number is folded into both where it passes the limit of one dimension. */
+  readonly workgroups: number | readonly [number, number];
+}
+
+/** Counters that tests and the profiler read. */
+export interface QueueStats {
+  dispatches: number;
+  submits: number;
+  readbacks: number;
+  bindGroups: number;
+}
+
+const MAX_WORKGROUPS = 65535;
+const MAX_BIND_GROUPS = 16384;
+
+interface Page {
+  readonly buffer: GPUBuffer;
+  readonly allocation: Allocation;
+  readonly mirror: Uint8Array<ArrayBuffer>;
+  used: number;
+}
+
+/** Allocates from pages that are rewound at each submit. */
+class Arena {
+  readonly pages: Page[] = [];
+  #current = 0;
+
+  constructor(
+    private readonly makePage: (sizeBytes: number) => Page,
+    private readonly pageBytes: number,
+    private readonly alignment: number,
+  ) {}
+
+  take(sizeBytes: number): { page: Page; offsetBytes: number } {
+    for (; this.#current < this.pages.length; this.#current++) {
+      const page = this.pages[this.#current];
+      const offsetBytes = Math.ceil(page.used / this.alignment) * this.alignment;
+      if (offsetBytes + sizeBytes <= page.mirror.length) {
+        page.used = offsetBytes + sizeBytes;
+        return { page, offsetBytes };
+      }
+    }
+    const page = this.makePage(Math.max(this.pageBytes, sizeBytes));
+    page.used = sizeBytes;
+    this.pages.push(page);
+    return { page, offsetBytes: 0 };
+  }
+
+  write(queue: GPUQueue): void {
+    for (const page of this.pages) {
+      const length = Math.ceil(page.used / 4) * 4;
+      if (length > 0) queue.writeBuffer(page.buffer, 0, page.mirror, 0, length);
+      page.used = 0;
+    }
+    this.#current = 0;
+  }
+}
+
+/** Records dispatches and copies, submits them, reads results back. */
+export class CommandQueue {
+  readonly stats: QueueStats = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
+  /** Grows with each submit; uploads of an earlier epoch are gone. */
+  epoch = 0;
+  readonly #uniforms: Arena;
+  readonly #uploads: Arena;
+  readonly #bindGroups = new Map<string, GPUBindGroup>();
+  readonly #staging = new Map<number, Allocation[]>();
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+
+  /**
+   * @param device the device
+   * @param options.buffers where arena pages and staging buffers come from
+   * @param options.check throws when the device is lost or reported an error
+   */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly options: {
+      pipelines: PipelineCache;
+      buffers: BufferPool;
+      check: () => void;
+    },
+  ) {
+    const { minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment } = device.limits;
+    const makePage = (usage: number) => (sizeBytes: number): Page => {
+      const allocation = options.buffers.createFixed(
+        sizeBytes,
+        usage | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+        "arena page",
+      );
+      return { buffer: allocation.buffer, allocation, mirror: new Uint8Array(sizeBytes), used: 0 };
+    };
+    this.#uniforms = new Arena(makePage(GPUBufferUsage.UNIFORM), 65536, minUniformBufferOffsetAlignment);
+    this.#uploads = new Arena(
+      makePage(GPUBufferUsage.STORAGE),
+      1 << 20,
+      Math.max(16, minStorageBufferOffsetAlignment),
+    );
+  }
+
+  /** Records one dispatch. Nothing runs before {@link submit}. */
+  dispatch<Constants>(kernel: Kernel<Constants>, dispatch: Dispatch<Constants>): void {
+    const [x, y] = foldWorkgroups(kernel.name, dispatch.workgroups);
+    if (x === 0 || y === 0) return;
+    const pipeline = this.options.pipelines.get(kernel, dispatch.constants);
+    const uniform = this.#writeParams(pipeline, dispatch.params);
+    const group = this.#bindGroup(pipeline, dispatch.bindings, uniform.page);
+    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel" });
+    this.#pass.setPipeline(pipeline.pipeline);
+    this.#pass.setBindGroup(0, group, [uniform.offsetBytes]);
+    this.#pass.dispatchWorkgroups(x, y);
+    this.stats.dispatches++;
+  }
+
+  /** Records a copy of `source` to the start of `target`. */
+  copy(source: BufferRange, target: BufferRange): void {
+    this.#endPass().copyBufferToBuffer(
+      source.allocation.buffer,
+      source.offsetBytes,
+      target.allocation.buffer,
+      target.offsetBytes,
+      source.sizeBytes,
+    );
+  }
+
+  /** Records zeroing a range. */
+  clear(range: BufferRange): void {
+    this.#endPass().clearBuffer(range.allocation.buffer, range.offsetBytes, range.sizeBytes);
+  }
+
+  /**
+   * Makes host data visible to this submit's kernels. Valid until the next submit.
+   *
+   * @param data the values
+   * @param capacity elements to reserve, so that later, larger batches find the same place
+   */
+  upload(data: Uint32Array | Int32Array | Float32Array, capacity: number): BufferRange {
+    const sizeBytes = Math.max(16, Math.max(data.length, capacity) * 4);
+    const { page, offsetBytes } = this.#uploads.take(Math.ceil(sizeBytes / 16) * 16);
+    page.mirror.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offsetBytes);
+    return { allocation: page.allocation, offsetBytes, sizeBytes, epoch: this.epoch };
+  }
+
+  /** Sends everything recorded to the device. */
+  submit(): void {
+    this.options.check();
+    if (!this.#encoder) return;
+    const encoder = this.#endPass();
+    this.#uniforms.write(this.device.queue);
+    this.#uploads.write(this.device.queue);
+    this.device.queue.submit([encoder.finish()]);
+    this.#encoder = null;
+    this.epoch++;
+    this.stats.submits++;
+  }
+
+  /**
+   * Reads a range back after everything recorded so far. This is the only place that waits for the device.
+   *
+   * @throws when the device was lost or reported an error
+   */
+  async read(range: BufferRange): Promise<ArrayBuffer> {
+    const size = Math.ceil(range.sizeBytes / 16) * 16;
+    const staging = this.#staging.get(size)?.pop() ?? this.options.buffers.createFixed(
+      size,
+      GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+      "staging",
+    );
+    const length = Math.ceil(range.sizeBytes / 4) * 4;
+    this.#endPass().copyBufferToBuffer(range.allocation.buffer, range.offsetBytes, staging.buffer, 0, length);
+    this.submit();
+    this.stats.readbacks++;
+    await staging.buffer.mapAsync(GPUMapMode.READ);
+    const bytes = staging.buffer.getMappedRange().slice(0, range.sizeBytes);
+    staging.buffer.unmap();
+    this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
+    this.options.check();
+    return bytes;
+  }
+
+  /** Forgets cached bind groups; called when buffers were destroyed. */
+  forgetBindGroups(): void {
+    this.#bindGroups.clear();
+  }
+
+  #openEncoder(): GPUCommandEncoder {
+    return this.#encoder ??= this.device.createCommandEncoder({ label: "keel" });
+  }
+
+  #endPass(): GPUCommandEncoder {
+    this.#pass?.end();
+    this.#pass = null;
+    return this.#openEncoder();
+  }
+
+  #writeParams(pipeline: Pipeline, params: Readonly<Record<string, number>>) {
+    const place = this.#uniforms.take(pipeline.paramsBytes);
+    const view = new DataView(place.page.mirror.buffer, place.offsetBytes, pipeline.paramsBytes);
+    let offset = 0;
+    for (const [name, type] of Object.entries(pipeline.source.params)) {
+      const value = params[name];
+      if (value === undefined) {
+        throw new TypeError(`Cannot dispatch ${pipeline.name}: expected parameter ${name}, found none`);
+      }
+      if (type === "u32") view.setUint32(offset, value, true);
+      else view.setFloat32(offset, value, true);
+      offset += 4;
+    }
+    return place;
+  }
+
+  #bindGroup(
+    pipeline: Pipeline,
+    bindings: Readonly<Record<string, BufferRange>>,
+    uniformPage: Page,
+  ): GPUBindGroup {
+    const ranges = Object.keys(pipeline.source.bindings).map((name) => {
+      const range = bindings[name];
+      if (!range) {
+        throw new TypeError(`Cannot dispatch ${pipeline.name}: expected binding ${name}, found none`);
+      }
+      if (range.epoch !== undefined && range.epoch !== this.epoch) {
+        throw new Error(`Cannot dispatch ${pipeline.name}: ${name} was uploaded for an earlier submit`);
+      }
+      return range;
+    });
+    const key = `${pipeline.id}|${uniformPage.allocation.id}|` +
+      ranges.map((range) => `${range.allocation.id}:${range.offsetBytes}:${range.sizeBytes}`).join("|");
+    const cached = this.#bindGroups.get(key);
+    if (cached) return cached;
+    if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
+    const group = this.device.createBindGroup({
+      label: pipeline.name,
+      layout: pipeline.layout,
+      entries: [
+        ...ranges.map((range, binding) => ({
+          binding,
+          resource: {
+            buffer: range.allocation.buffer,
+            offset: range.offsetBytes,
+            size: Math.ceil(range.sizeBytes / 16) * 16,
+          },
+        })),
+        {
+          binding: ranges.length,
+          resource: { buffer: uniformPage.buffer, size: pipeline.paramsBytes },
+        },
+      ],
+    });
+    this.stats.bindGroups++;
+    this.#bindGroups.set(key, group);
+    return group;
+  }
+}
+
+function foldWorkgroups(
+  name: string,
+  workgroups: number | readonly [number, number],
+): readonly [number, number] {
+  const [x, y] = typeof workgroups !== "number"
+    ? workgroups
+    : workgroups <= MAX_WORKGROUPS
+    ? [workgroups, 1]
+    : [MAX_WORKGROUPS, Math.ceil(workgroups / MAX_WORKGROUPS)];
+  if (x > MAX_WORKGROUPS || y > MAX_WORKGROUPS) {
+    throw new RangeError(
+      `Cannot dispatch ${name}: expected at most ${MAX_WORKGROUPS} workgroups a dimension, found ${x} x ${y}`,
+    );
+  }
+  return [x, y];
+}

@@ -1,0 +1,33 @@
+/**
+ * Shapes and the one error about them.
+ * @module
+ */
+
+/** A tensor's extents, outermost first; row-major. */
+export type Shape = readonly number[];
+
+/** A tensor whose shape an operation cannot take. */
+export class ShapeError extends TypeError {
+  override name = "ShapeError";
+}
+
+/** Number of elements of a shape. */
+export function sizeOf(shape: Shape): number {
+  return shape.reduce((product, extent) => product * extent, 1);
+}
+
+/**
+ * Checks a shape against the expected one, where -1 stands for any extent.
+ *
+ * @throws {ShapeError} naming the operation, the operand and both shapes
+ */
+export function expectShape(operation: string, operand: string, found: Shape, expected: Shape): void {
+  const matches = found.length === expected.length &&
+    expected.every((extent, axis) => extent === -1 || extent === found[axis]);
+  if (!matches) {
+    const wanted = expected.map((extent) => (extent === -1 ? "any" : extent)).join(", ");
+    throw new ShapeError(
+      `Cannot run ${operation}: expected ${operand} of shape [${wanted}], found [${found.join(", ")}]`,
+    );
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * The autograd tape: ops record how to send a gradient back; `backward` walks the record from its end.
+ * @module
+ */
+import { Scope } from "./buffers.ts";
+import { accumulateInto } from "./ops/accumulate.ts";
+import type { Gpu } from "./gpu.ts";
+import { expectShape, ShapeError } from "./shape.ts";
+import { emptyLike, type Tensor } from "./tensor.ts";
+
+/** Where an op's backward writes one input's gradient. */
+export interface GradientTarget {
+  readonly tensor: Tensor;
+  /** True when the kernel must add to what is there, false when it must overwrite. */
+  readonly accumulate: boolean;
+}
+
+/** What an op's backward may do with the gradients of its inputs. */
+export interface GradientSink {
+  /** Where to write the gradient of `input`, or null when nobody wants it. */
+  into(input: Tensor): GradientTarget | null;
+  /** Hands `gradient` on unchanged as (a part of) the gradient of `input`, without a copy where possible. */
+  pass(input: Tensor, gradient: Tensor): void;
+}
+
+interface Node {
+  readonly name: string;
+  readonly inputs: readonly Tensor[];
+  readonly output: Tensor;
+  readonly backward: (gradient: Tensor, sink: GradientSink) => void;
+}
+
+/** One recorded operation. */
+export interface Recording {
+  readonly name: string;
+  readonly inputs: readonly Tensor[];
+  readonly output: Tensor;
+  /** Called once with the output's gradient, `[same shape as output]`. */
+  readonly backward: (gradient: Tensor, sink: GradientSink) => void;
+}
+
+/** A tensor whose gradient is given: where `backward` starts. */
+export interface GradientSeed {
+  readonly tensor: Tensor;
+  readonly gradient: Tensor;
+}
+
+/**
+ * Records the ops of one forward pass and owns what they allocate until `backward` or disposal.
+ *
+ * @example
+ * ```ts no-run
+ * import { openGpu } from "./gpu.ts";
+ * import { Tape } from "./tape.ts";
+ * using gpu = await openGpu();
+ * using tape = new Tape(gpu);
+ * // const loss = ...ops...; tape.backward([{ tensor: loss, gradient: one }]);
+ * ```
+ */
+export class Tape implements GradientSink {
+  readonly #nodes: Node[] = [];
+  readonly #recorded = new Set<Tensor>();
+  /** One reference each to the gradients whose consumers are still to come. */
+  readonly #gradients = new Map<Tensor, Tensor>();
+  readonly #scope = new Scope();
+  #open = true;
+
+  /** @throws {Error} when another tape of this device is recording */
+  constructor(private readonly gpu: Gpu) {
+    if (gpu.tape) throw new Error("Cannot start a tape: expected no other recording on this device");
+    gpu.tape = this;
+    gpu.pushScope(this.#scope);
+  }
+
+  /** Adds a node; only `record` calls this. */
+  add(recording: Recording): void {
+    this.#nodes.push(recording);
+    this.#recorded.add(recording.output);
+  }
+
+  /**
+   * Sends gradients from the seeds back to every tensor that requires them. Parameters' gradients accumulate in
+   * their `grad`. Activations are given back as soon as their last reader is done.
+   *
+   * @param seeds tensors of this tape with dL/d(tensor), same shape
+   * @throws {ShapeError} when a seed's gradient has another shape
+   * @throws {Error} when a seed was not recorded, so no gradient could reach anything
+   */
+  backward(seeds: readonly GradientSeed[]): void {
+    if (!this.#open) {
+      throw new Error("Cannot run backward: expected a recording tape, found one already used");
+    }
+    this.gpu.tape = null;
+    for (const { tensor, gradient } of seeds) {
+      expectShape("backward", "the seed's gradient", gradient.shape, tensor.shape);
+      if (!this.#recorded.has(tensor)) {
+        throw new Error(
+          "Cannot run backward: expected a tensor that depends on a trainable one, found one that does not",
+        );
+      }
+      this.pass(tensor, gradient);
+    }
+    for (let index = this.#nodes.length - 1; index >= 0; index--) this.#visit(this.#nodes[index]);
+    this[Symbol.dispose]();
+  }
+
+  /** See {@link GradientSink.into}. */
+  into(input: Tensor): GradientTarget | null {
+    if (!input.requiresGrad) return null;
+    if (input.grad) return { tensor: input.grad, accumulate: true };
+    const existing = this.#gradients.get(input);
+    if (!existing) {
+      const tensor = this.#allocate(input);
+      this.#gradients.set(input, tensor);
+      return { tensor, accumulate: false };
+    }
+    if (!existing.range.allocation.isShared) return { tensor: existing, accumulate: true };
+    // Someone else still reads this buffer as their gradient: write to a copy.
+    const copy = this.#allocate(input);
+    this.gpu.queue.copy(existing.range, copy.range);
+    existing.range.allocation.release();
+    this.#gradients.set(input, copy);
+    return { tensor: copy, accumulate: true };
+  }
+
+  /** See {@link GradientSink.pass}. */
+  pass(input: Tensor, gradient: Tensor): void {
+    if (!input.requiresGrad) return;
+    if (!input.grad && !this.#gradients.has(input)) {
+      gradient.range.allocation.retain();
+      this.#gradients.set(input, gradient);
+      return;
+    }
+    const target = this.into(input);
+    if (target) accumulateInto(target.tensor, gradient);
+  }
+
+  /** Ends the recording and gives back everything it owns. */
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    if (this.gpu.tape === this) this.gpu.tape = null;
+    this.#nodes.length = 0;
+    for (const gradient of this.#gradients.values()) gradient.range.allocation.release();
+    this.#gradients.clear();
+    this.gpu.popScope(this.#scope);
+  }
+
+  /** Hands a tensor of this tape to the caller, who must release it: to read a result after `backward`. */
+  keep(tensor: Tensor): Tensor {
+    this.#scope.disown(tensor.range.allocation);
+    return tensor;
+  }
+
+  #visit(node: Node): void {
+    const gradient = this.#gradients.get(node.output);
+    if (gradient) {
+      node.backward(gradient, this);
+      this.#gradients.delete(node.output);
+      gradient.range.allocation.release();
+    }
+    this.#scope.releaseEarly(node.output.range.allocation);
+  }
+
+  /** A gradient belongs to its slot, not to whatever scope is open. */
+  #allocate(input: Tensor): Tensor {
+    return emptyLike(input, input.shape, { owner: "caller" });
+  }
+}
+
+/**
+ * Records an op on the device's tape, if one records and an input wants a gradient.
+ *
+ * @returns the output, marked as requiring a gradient when it was recorded
+ */
+export function record(gpu: Gpu, recording: Recording): Tensor {
+  if (!gpu.tape || !recording.inputs.some((input) => input.requiresGrad)) return recording.output;
+  const output: Tensor = { ...recording.output, requiresGrad: true };
+  gpu.tape.add({ ...recording, output });
+  return output;
+}
+
+/** Runs `body` without recording. */
+export function noGrad<Result>(gpu: Gpu, body: () => Result): Result {
+  const { tape } = gpu;
+  gpu.tape = null;
+  try {
+    return body();
+  } finally {
+    gpu.tape = tape;
+  }
+}
+
+/** @throws {ShapeError} when an op that cannot differentiate would be recorded */
+export function refuseGradient(operation: string, ...inputs: readonly Tensor[]): void {
+  if (inputs.some((input) => input.gpu.tape && input.requiresGrad)) {
+    throw new ShapeError(`Cannot run ${operation}: it has no gradient`);
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * Tensors: a shape over a range of a GPU buffer.
+ * @module
+ */
+import { Scope } from "./buffers.ts";
+import type { Allocation } from "./buffers.ts";
+import type { Gpu } from "./gpu.ts";
+import type { BufferRange } from "./queue.ts";
+import { type Shape, ShapeError, sizeOf } from "./shape.ts";
+
+/** Element types that live on the GPU. */
+export type TensorType = "f32" | "u32" | "i32";
+
+/** A dense row-major array on the GPU. Four bytes an element, whatever its type. */
+export interface Tensor {
+  readonly gpu: Gpu;
+  readonly shape: Shape;
+  readonly type: TensorType;
+  /** Where it lies; `sizeBytes` covers the capacity, so that bindings do not change from batch to batch. */
+  readonly range: BufferRange;
+  /**
+   * Rows (first extent) that the storage was sized for. Results derived from this tensor reserve as many, so a run
+   * whose batches differ in tokens asks for the same buffers every step.
+   */
+  readonly capacity: number;
+  /** Whether `backward` is to reach it. */
+  readonly requiresGrad: boolean;
+  /** For parameters: where gradients accumulate, `[same shape]`. */
+  readonly grad?: Tensor;
+}
+
+/** What a new tensor may differ in from a plain f32 one. */
+export interface TensorOptions {
+  type?: TensorType;
+  /** Rows to reserve; at least the first extent. */
+  capacity?: number;
+  requiresGrad?: boolean;
+  /** Names the buffer in errors. */
+  label?: string;
+  /** Who releases it: the current scope (default) or the caller. */
+  owner?: "scope" | "caller";
+}
+
+/**
+ * Allocates a tensor, contents undefined, in the current scope.
+ *
+ * @param gpu the device
+ * @param shape extents, each a non-negative integer
+ * @throws {ShapeError} on an extent that is not
+ * @throws {MemoryBudgetError} when the budget would be passed
+ */
+export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tensor {
+  if (shape.some((extent) => !Number.isInteger(extent) || extent < 0)) {
+    throw new ShapeError(
+      `Cannot allocate a tensor: expected non-negative integers, found [${shape.join(", ")}]`,
+    );
+  }
+  const rows = shape[0] ?? 1;
+  const capacity = Math.max(options.capacity ?? rows, rows);
+  const sizeBytes = Math.max(16, sizeOf([capacity, ...shape.slice(1)]) * 4);
+  const allocation = gpu.allocate(sizeBytes, options.label ?? `tensor [${shape.join(", ")}]`, options.owner);
+  return {
+    gpu,
+    shape,
+    type: options.type ?? "f32",
+    range: { allocation, offsetBytes: 0, sizeBytes },
+    capacity,
+    requiresGrad: options.requiresGrad ?? false,
+  };
+}
+
+/** Allocates a result `shape` whose rows are those of `source`: it inherits the capacity. */
+export function emptyLike(source: Tensor, shape: Shape = source.shape, options: TensorOptions = {}): Tensor {
+  return empty(source.gpu, shape, { capacity: source.capacity, ...options });
+}
+
+/**
+ * Makes a tensor of host values that lives until it is released (or its scope ends).
+ *
+ * @param gpu the device
+ * @param values row-major, as many as the shape says
+ * @throws {ShapeError} when their number differs
+ */
+export function fromHost(
+  gpu: Gpu,
+  values: Float32Array<ArrayBuffer>,
+  options: { shape: Shape; requiresGrad?: boolean },
+): Tensor {
+  if (values.length !== sizeOf(options.shape)) {
+    throw new ShapeError(
+      `Cannot make a tensor: expected ${sizeOf(options.shape)} values for [${options.shape.join(", ")}], ` +
+        `found ${values.length}`,
+    );
+  }
+  const tensor = empty(gpu, options.shape, { requiresGrad: options.requiresGrad });
+  // Through the arena and a copy: in the order of the other work, also where the buffer was in use before.
+  writeHost(tensor, values);
+  return tensor;
+}
+
+/** Overwrites a tensor with host values, in the order of the recorded work. */
+export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
+  const chunk = 1 << 22;
+  for (let start = 0; start < values.length; start += chunk) {
+    const part = values.subarray(start, Math.min(values.length, start + chunk));
+    const source = tensor.gpu.queue.upload(part, part.length);
+    const { allocation, offsetBytes } = tensor.range;
+    const length = part.length * 4;
+    tensor.gpu.queue.copy({ ...source, sizeBytes: length }, {
+      allocation,
+      offsetBytes: offsetBytes + start * 4,
+      sizeBytes: length,
+    });
+    if (values.length > chunk) tensor.gpu.queue.submit();
+  }
+}
+
+/**
+ * Makes a tensor of host values for this submit only: token ids, labels, offsets.
+ *
+ * @param options.capacity rows to reserve in the upload
+ */
+export function upload(
+  gpu: Gpu,
+  values: Uint32Array | Int32Array | Float32Array,
+  options: { shape?: Shape; capacity?: number } = {},
+): Tensor {
+  const shape = options.shape ?? [values.length];
+  const rowSize = sizeOf(shape.slice(1));
+  const capacity = Math.max(options.capacity ?? shape[0], shape[0]);
+  const type = values instanceof Float32Array ? "f32" : values instanceof Int32Array ? "i32" : "u32";
+  return {
+    gpu,
+    shape,
+    type,
+    range: gpu.queue.upload(values, capacity * rowSize),
+    capacity,
+    requiresGrad: false,
+  };
+}
+
+/**
+ * The same storage under another shape.
+ *
+ * @throws {ShapeError} when the element counts differ
+ */
+export function slice(tensor: Tensor, options: { shape: Shape; offset: number }): Tensor {
+  const sizeBytes = sizeOf(options.shape) * 4;
+  if (options.offset * 4 + sizeBytes > tensor.range.sizeBytes) {
+    throw new ShapeError(
+      `Cannot take a slice: expected [${options.shape.join(", ")}] at ${options.offset} inside ` +
+        `[${tensor.shape.join(", ")}]`,
+    );
+  }
+  const offsetBytes = tensor.range.offsetBytes + options.offset * 4;
+  return {
+    ...tensor,
+    shape: options.shape,
+    capacity: options.shape[0] ?? 1,
+    range: { ...tensor.range, offsetBytes, sizeBytes },
+  };
+}
+
+/**
+ * Reads a tensor's values back; waits for the device.
+ *
+ * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
+ */
+export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
+  const bytes = await tensor.gpu.queue.read({ ...tensor.range, sizeBytes: sizeOf(tensor.shape) * 4 });
+  if (tensor.type === "f32") return new Float32Array(bytes);
+  return Float32Array.from(tensor.type === "u32" ? new Uint32Array(bytes) : new Int32Array(bytes));
+}
+
+/** Frees a tensor made outside any scope. */
+export function release(tensor: Tensor): void {
+  tensor.range.allocation.release();
+}
+
+/**
+ * Runs `body` and gives back every buffer it allocated, except those of the tensors it returns.
+ *
+ * @example
+ * ```ts no-run
+ * import { openGpu } from "./gpu.ts";
+ * import { empty, scope } from "./tensor.ts";
+ * using gpu = await openGpu();
+ * const kept = scope(gpu, () => {
+ *   empty(gpu, [1024]); // given back at the end of the scope
+ *   return empty(gpu, [16]);
+ * });
+ * kept.range.allocation.release();
+ * ```
+ */
+export function scope<Result extends Tensor | readonly Tensor[] | void>(
+  gpu: Gpu,
+  body: () => Result,
+): Result {
+  // A recording tape owns everything until its backward: freeing earlier would pull saved tensors from under it.
+  if (gpu.tape) return body();
+  const own = new Scope();
+  gpu.pushScope(own);
+  try {
+    const result = body();
+    const kept: readonly Tensor[] = result === undefined
+      ? []
+      : Array.isArray(result)
+      ? result
+      : [result as Tensor];
+    for (const allocation of new Set<Allocation>(kept.map((tensor) => tensor.range.allocation))) {
+      gpu.moveOut(allocation);
+    }
+    return result;
+  } finally {
+    gpu.popScope(own);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Kernel descriptors: what a compute shader binds, which numbers it takes, and its body. The header that
+ * declares all of it is written here, so that a kernel file holds only mathematics.
+ * @module
+ */
+
+/** Element type of a storage binding. `vector` is the kernel's own alias for `f32` or `vec4f`. */
+export type ElementType = "f32" | "vec4f" | "u32" | "i32";
+
+/** A storage buffer of a kernel. */
+export interface StorageBinding {
+  readonly type: ElementType;
+  /** Outputs are `read_write`: most may accumulate into what is there. */
+  readonly access: "read" | "read_write";
+}
+
+/** A number handed to the kernel with each dispatch, in the uniform block `p`. */
+export type ParameterType = "u32" | "f32";
+
+/** One compute shader, complete but for the device. */
+export interface KernelSource {
+  /** Storage buffers in binding order: inputs, saved, outputs. The uniform block follows them. */
+  readonly bindings: Readonly<Record<string, StorageBinding>>;
+  /** Members of the uniform block, in order. */
+  readonly params: Readonly<Record<string, ParameterType>>;
+  /** Invocations per workgroup. */
+  readonly workgroupSize: readonly [number, number];
+  /** Bytes of workgroup memory; checked by us because the platform does not check it. */
+  readonly workgroupBytes?: number;
+  /** Declarations and functions outside `main`. */
+  readonly declarations?: string;
+  /** The body of `main`; sees `workgroup_id`, `local_id` (vec3u), `num_workgroups`, the bindings and `p`. */
+  readonly body: string;
+}
+
+/** A family of kernels: one per set of compile-time constants. */
+export interface Kernel<Constants> {
+  /** `<op>_<direction>`; labels pipelines and names the kernel on the command line. */
+  readonly name: string;
+  /** The maths, shapes, who owns a row, what is saved: printed above the source. */
+  readonly doc: string;
+  build(constants: Constants): KernelSource;
+}
+
+/** Shorthand for a read-only storage binding. */
+export function input(type: ElementType): StorageBinding {
+  return { type, access: "read" };
+}
+
+/** Shorthand for a writable storage binding. */
+export function output(type: ElementType): StorageBinding {
+  return { type, access: "read_write" };
+}
+
+/**
+ * Writes the complete WGSL of a kernel.
+ *
+ * @param kernel the family
+ * @param constants the compile-time constants of this member
+ * @returns WGSL source with entry point `main`
+ */
+export function kernelWgsl<Constants>(kernel: Kernel<Constants>, constants: Constants): string {
+  const source = kernel.build(constants);
+  const comment = kernel.doc.trim().split("\n").map((line) => `// ${line.trim()}`.trimEnd()).join("\n");
+  const storage = Object.entries(source.bindings).map(([name, binding], index) =>
+    `@group(0) @binding(${index}) var<storage, ${binding.access}> ${name}: array<${binding.type}>;`
+  );
+  const members = Object.entries(source.params).map(([name, type]) => `  ${name}: ${type},`);
+  const [x, y] = source.workgroupSize;
+  return `// ${kernel.name} ${JSON.stringify(constants)}
+${comment}
+${storage.join("\n")}
+struct Params {
+${members.join("\n")}
+}
+@group(0) @binding(${storage.length}) var<uniform> p: Params;
+${source.declarations ?? ""}
+@compute @workgroup_size(${x}, ${y}, 1)
+fn main(
+  @builtin(workgroup_id) workgroup_id: vec3u,
+  @builtin(num_workgroups) num_workgroups: vec3u,
+  @builtin(local_invocation_id) local_id: vec3u,
+) {
+${source.body}
+}
+`;
+}

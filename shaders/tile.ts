@@ -1,0 +1,258 @@
+/**
+ * The register-blocked product that every matrix kernel is built from: a workgroup computes a tile of
+ * op(A) op(B), each invocation `rows` x `cols` of it in named vec4 registers `c<i>_<j>`.
+ *
+ * Two ways to feed the registers, chosen by adapter:
+ * - `registers`: straight from global memory. The lanes of a workgroup share their rows, so loads of A are uniform
+ *   (one scalar load and a broadcast on CPU adapters, where a divergent load costs 10 to 40 multiply-adds).
+ * - `workgroup`: through workgroup memory, each element of A and B loaded once per tile: for GPUs.
+ *
+ * NN: A [M, K], B [K, N]. NT: B [N, K]. TN: A [K, M]. All row-major. Accumulation is in f32, k ascending.
+ * @module
+ */
+import { unroll, wgsl } from "./wgsl.ts";
+
+/** Which operand is stored transposed. */
+export type ProductKind = "NN" | "NT" | "TN";
+
+/** A tiling. `lanesX` x `lanesY` invocations of `rows` x `cols` results each. */
+export interface Tile {
+  readonly memory: "registers" | "workgroup";
+  readonly rows: number;
+  readonly cols: number;
+  readonly lanesX: number;
+  readonly lanesY: number;
+  /** Steps of k per round through workgroup memory; 4 for registers. */
+  readonly depth: number;
+}
+
+/** Measured best on lavapipe (docs/performance.md): uniform A, 16 x 8 results a lane. */
+export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
+
+/** The classic 64 x 64 x 16 tile, 8 x 8 a thread. */
+export const GPU_TILE: Tile = { memory: "workgroup", rows: 8, cols: 8, lanesX: 8, lanesY: 8, depth: 16 };
+
+/** Rows of the result a workgroup owns. */
+export function tileRows(tile: Tile): number {
+  return tile.rows * tile.lanesY;
+}
+
+/** Columns of the result a workgroup owns. */
+export function tileCols(tile: Tile): number {
+  return tile.cols * tile.lanesX;
+}
+
+/** What a product needs to know of its surroundings; all values are WGSL expressions. */
+export interface Product {
+  readonly tile: Tile;
+  readonly kind: ProductKind;
+  /** True when stored rows divide by four, so that loads are vec4. With TN, k may be anything. */
+  readonly vector: boolean;
+  /** Names of the bindings: arrays of vec4f when `vector`, else of f32. */
+  readonly a: string;
+  readonly b: string;
+  /** First row and column of the tile (u32 expressions), and the problem's size. */
+  readonly m: string;
+  readonly n: string;
+  readonly k: string;
+}
+
+/** Declarations outside `main` for {@link tileProduct}: loads with edges clamped or zeroed, workgroup memory. */
+export function tileDeclarations(product: Product): string {
+  return [loadFunction("a", product), loadFunction("b", product), workgroupMemory(product.tile)].join("\n");
+}
+
+/** Bytes of workgroup memory of a tile. */
+export function tileWorkgroupBytes(tile: Tile): number {
+  if (tile.memory === "registers") return 0;
+  return tile.depth * (tileRows(tile) + tileCols(tile)) * 4;
+}
+
+/**
+ * Statements that declare `c<i>_<j>` (i < rows, j < cols / 4), and fill them for the tile at (`m0`, `n0`), u32
+ * variables that must be in scope. Lane (`local_id.x`, `local_id.y`) holds rows `m0 + local_id.y * rows + i` and
+ * columns {@link columnOf}. Contains barriers when the tile is in workgroup memory: control flow must be uniform.
+ */
+export function tileProduct(product: Product): string {
+  const { tile } = product;
+  const registers = unroll(
+    tile.rows,
+    (i) => unroll(tile.cols / 4, (j) => `var c${i}_${j} = vec4f();`),
+  );
+  return registers + "\n" + (tile.memory === "registers" ? registerLoop(product) : workgroupLoop(product));
+}
+
+/** First of the four columns that register column `j` of this lane holds. */
+export function columnOf(tile: Tile, j: number): string {
+  return `(n0 + ${4 * j * tile.lanesX}u + local_id.x * 4u)`;
+}
+
+/** Row that register row `i` of this lane holds. */
+export function rowOf(tile: Tile, i: number): string {
+  return tile.lanesY === 1 ? `(m0 + ${i}u)` : `(m0 + local_id.y * ${tile.rows}u + ${i}u)`;
+}
+
+/** The K-extent of an operand is its row length unless it is stored with k as rows. */
+function storedWithKRows(operand: "a" | "b", kind: ProductKind): boolean {
+  return operand === "a" ? kind === "TN" : kind !== "NT";
+}
+
+/**
+ * `load_a(outer, inner)` and `load_b(outer, inner)`: four elements along a stored row. Past an edge of M or N the
+ * index is clamped (that result is not stored); past the end of k the value is zero (it would be summed).
+ */
+function loadFunction(operand: "a" | "b", product: Product): string {
+  const byK = storedWithKRows(operand, product.kind);
+  const name = operand === "a" ? product.a : product.b;
+  const extent = operand === "a" ? product.m : product.n;
+  const [outerExtent, innerExtent] = byK ? [product.k, extent] : [extent, product.k];
+  if (product.vector) {
+    const quads = `(${innerExtent} / 4u)`;
+    return wgsl`
+fn load_${operand}(outer: u32, inner: u32) -> vec4f {
+#if ${byK && operand === "a"}
+  // Tokens are k here, in any number: steps past the end add zero.
+  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)] * select(0.0, 1.0, outer < ${outerExtent});
+#elif ${byK}
+  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)];
+#else
+  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + inner / 4u];
+#endif
+}`;
+  }
+  const component = (index: number) =>
+    byK
+      ? `select(0.0, ${name}[min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)], outer < ${outerExtent})`
+      : `select(0.0, ${name}[min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)], inner + ${index}u < ${innerExtent})`;
+  return wgsl`
+fn load_${operand}(outer: u32, inner: u32) -> vec4f {
+  return vec4f(
+    ${component(0)},
+    ${component(1)},
+    ${component(2)},
+    ${component(3)});
+}`;
+}
+
+const COMPONENTS = ["x", "y", "z", "w"] as const;
+
+/** One rank-4 update of the registers from `a<i>` (k along components) or `ak<k>_<q>` and `bk<k>_<j>`. */
+function multiplyAdd(tile: Tile, aValue: (row: number, k: number) => string): string {
+  return unroll(
+    tile.rows,
+    (i) =>
+      unroll(
+        tile.cols / 4,
+        (j) => unroll(4, (k) => `c${i}_${j} = fma(vec4f(${aValue(i, k)}), bk${k}_${j}, c${i}_${j});`),
+      ),
+  );
+}
+
+/** Loads four k-steps of B into `bk<k>_<j>` for this lane's columns. */
+function loadB(product: Product): string {
+  const { tile, kind } = product;
+  return unroll(tile.cols / 4, (j) => {
+    const column = columnOf(tile, j);
+    if (kind !== "NT") return unroll(4, (k) => `let bk${k}_${j} = load_b(k + ${k}u, ${column});`);
+    return unroll(4, (c) => `let bt${c}_${j} = load_b(${column} + ${c}u, k);`) + "\n" +
+      unroll(4, (k) => {
+        const picked = [0, 1, 2, 3].map((c) => `bt${c}_${j}.${COMPONENTS[k]}`);
+        return `let bk${k}_${j} = vec4f(${picked.join(", ")});`;
+      });
+  });
+}
+
+function registerLoop(product: Product): string {
+  const { tile, kind } = product;
+  const loadA = kind === "TN"
+    ? unroll(
+      tile.rows / 4,
+      (q) => unroll(4, (k) => `let ak${k}_${q} = load_a(k + ${k}u, ${rowOf(tile, 4 * q)});`),
+    )
+    : unroll(tile.rows, (i) => `let a${i} = load_a(${rowOf(tile, i)}, k);`);
+  const aValue = kind === "TN"
+    ? (i: number, k: number) => `ak${k}_${i >> 2}.${COMPONENTS[i & 3]}`
+    : (i: number, k: number) => `a${i}.${COMPONENTS[k]}`;
+  return wgsl`
+for (var k = 0u; k < ${product.k}; k += 4u) {
+${loadB(product)}
+${loadA}
+${multiplyAdd(tile, aValue)}
+}`;
+}
+
+function workgroupMemory(tile: Tile): string {
+  if (tile.memory === "registers") return "";
+  return wgsl`
+// k-major: tile_a[k][row / 4], tile_b[k][column / 4].
+var<workgroup> tile_a: array<vec4f, ${tile.depth * tileRows(tile) / 4}>;
+var<workgroup> tile_b: array<vec4f, ${tile.depth * tileCols(tile) / 4}>;`;
+}
+
+/** Fills tile_a or tile_b for k in [k0, k0 + depth), four elements a lane and turn, transposing where k is inner. */
+function fillWorkgroup(operand: "a" | "b", product: Product): string {
+  const { tile, kind } = product;
+  const extent = operand === "a" ? tileRows(tile) : tileCols(tile);
+  const origin = operand === "a" ? "m0" : "n0";
+  const lanes = tile.lanesX * tile.lanesY;
+  const quads = extent / 4;
+  const byK = storedWithKRows(operand, kind);
+  // Where k is the stored row, a lane moves one vec4; else it loads four rows' k..k+3 and stores the transpose.
+  const items = byK ? tile.depth * quads : quads * tile.depth / 4;
+  const move = byK
+    ? wgsl`
+  let fk = item / ${quads}u;
+  let fq = item % ${quads}u;
+  tile_${operand}[item] = load_${operand}(k0 + fk, ${origin} + fq * 4u) * select(0.0, 1.0, k0 + fk < ${product.k});`
+    : wgsl`
+  let fq = item / ${tile.depth / 4}u;
+  let fk = (item % ${tile.depth / 4}u) * 4u;
+  let inside = select(0.0, 1.0, k0 + fk < ${product.k});
+  ${
+      unroll(4, (c) =>
+        `let f${c} = load_${operand}(${origin} + fq * 4u + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
+    }
+  ${
+      unroll(4, (k) =>
+        `tile_${operand}[(fk + ${k}u) * ${quads}u + fq] = vec4f(f0.${COMPONENTS[k]}, f1.${
+          COMPONENTS[k]
+        }, f2.${COMPONENTS[k]}, f3.${COMPONENTS[k]});`)
+    }`;
+  return wgsl`
+for (var item = lane; item < ${items}u; item += ${lanes}u) {${move}
+}`;
+}
+
+function workgroupLoop(product: Product): string {
+  const { tile } = product;
+  const [quadsA, quadsB] = [tileRows(tile) / 4, tileCols(tile) / 4];
+  const rowsA = unroll(
+    tile.rows / 4,
+    (q) => `let aq${q} = tile_a[kk * ${quadsA}u + local_id.y * ${tile.rows / 4}u + ${q}u];`,
+  );
+  const colsB = unroll(
+    tile.cols / 4,
+    (j) => `let bq${j} = tile_b[kk * ${quadsB}u + ${j * tile.lanesX}u + local_id.x];`,
+  );
+  const update = unroll(
+    tile.rows,
+    (i) =>
+      unroll(
+        tile.cols / 4,
+        (j) => `c${i}_${j} = fma(vec4f(aq${i >> 2}.${COMPONENTS[i & 3]}), bq${j}, c${i}_${j});`,
+      ),
+  );
+  return wgsl`
+let lane = local_id.y * ${tile.lanesX}u + local_id.x;
+for (var k0 = 0u; k0 < ${product.k}; k0 += ${tile.depth}u) {
+${fillWorkgroup("a", product)}
+${fillWorkgroup("b", product)}
+workgroupBarrier();
+for (var kk = 0u; kk < ${tile.depth}u; kk++) {
+${rowsA}
+${colsB}
+${update}
+}
+workgroupBarrier();
+}`;
+}

@@ -84,3 +84,24 @@ fn sigmoid(x: f32) -> f32 {
 /** `is_finite(x)`: by bits, because comparisons with NaN are folded away by some compilers. */
 export const IS_FINITE = `
 fn is_finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }`;
+
+/** Rows that a workgroup of one-lane rows covers: one SIMD group of the CPU adapter. */
+const ROWS_PER_WORKGROUP = 8;
+
+/**
+ * How a row kernel lies over workgroups. `setup` declares `row` and `lane`; `row` may pass the last row, so loads
+ * clamp it and stores test it (no return before a barrier).
+ */
+export function rowGrid(lanes: number): { workgroupSize: readonly [number, number]; setup: string } {
+  return lanes === 1
+    ? {
+      workgroupSize: [ROWS_PER_WORKGROUP, 1],
+      setup: `let row = (${LINEAR_WORKGROUP}) * ${ROWS_PER_WORKGROUP}u + local_id.x;\nlet lane = 0u;`,
+    }
+    : { workgroupSize: [lanes, 1], setup: `let row = ${LINEAR_WORKGROUP};\nlet lane = local_id.x;` };
+}
+
+/** Workgroups that cover `rows` rows under {@link rowGrid}. */
+export function rowWorkgroups(lanes: number, rows: number): number {
+  return lanes === 1 ? Math.ceil(rows / ROWS_PER_WORKGROUP) : rows;
+}

@@ -24,3 +24,6 @@ export function rowLanes(gpu: Gpu): number {
 export function productTile(gpu: Gpu): Tile {
   return gpu.adapter.isCpu ? CPU_TILE : GPU_TILE;
 }
+
+/** lavapipe stops an invocation silently after 65,535 loop iterations; a little is left for the kernel's own. */
+export const CPU_LOOP_LIMIT = 65_000;

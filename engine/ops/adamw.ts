@@ -1,0 +1,102 @@
+/**
+ * The optimizer's kernels over flat buffers: gradient norm with finite check, and AdamW.
+ * @module
+ */
+import { adamw as adamwKernel, ADAMW_WORKGROUP } from "../../shaders/adamw.ts";
+import { CLIP_STATE, clipState, SQUARE_SUM_WORKGROUPS, squareSumPartial } from "../../shaders/reduce.ts";
+import { expectShape, sizeOf } from "../shape.ts";
+import { empty, scope, type Tensor } from "../tensor.ts";
+import type { MetricSlot } from "./scaled_sum.ts";
+
+export { CLIP_STATE };
+
+/**
+ * The global norm of all gradients, the factor that clips it, and whether it is finite; stays on the GPU.
+ *
+ * @param gradients flat f32 buffers
+ * @param state `[4]`: receives norm, coefficient, 1 if finite (see {@link CLIP_STATE})
+ * @param options.maxNorm clip to this; 0 means no clipping
+ * @param options.metric where the norm is reported
+ */
+export function gradNorm(
+  gradients: readonly Tensor[],
+  state: Tensor,
+  options: { maxNorm: number; metric: MetricSlot },
+): void {
+  expectShape("grad_norm", "the state", state.shape, [CLIP_STATE.size]);
+  const { gpu } = state;
+  const lanes = gpu.adapter.isCpu ? 8 : 64;
+  scope(gpu, () => {
+    const partial = empty(gpu, [gradients.length * SQUARE_SUM_WORKGROUPS]);
+    gradients.forEach((gradient, index) =>
+      gpu.dispatch(squareSumPartial, {
+        constants: { lanes },
+        bindings: { x: gradient.range, partial: partial.range },
+        params: { quads: Math.ceil(sizeOf(gradient.shape) / 4), first: index * SQUARE_SUM_WORKGROUPS },
+        workgroups: SQUARE_SUM_WORKGROUPS,
+      })
+    );
+    gpu.dispatch(clipState, {
+      constants: {},
+      bindings: { partial: partial.range, state: state.range, metrics: options.metric.metrics.range },
+      params: { count: partial.shape[0], max_norm: options.maxNorm, metric: options.metric.index },
+      workgroups: 1,
+    });
+  });
+}
+
+/** AdamW's numbers for one step. */
+export interface AdamwOptions {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** t, from 1. */
+  readonly step: number;
+  /** Elements at the start of the buffer that decay. */
+  readonly decayElements: number;
+}
+
+/** One flat buffer's four arrays, all of one shape. */
+export interface AdamwTensors {
+  readonly weight: Tensor;
+  readonly gradient: Tensor;
+  readonly moment1: Tensor;
+  readonly moment2: Tensor;
+}
+
+/**
+ * One AdamW update in place (arXiv 1711.05101, as torch.optim.AdamW). Bias corrections are computed here in f64.
+ *
+ * @param tensors weight, gradient and moments
+ * @param state from {@link gradNorm}: clips, and skips the update when a gradient is not finite
+ */
+export function adamw(tensors: AdamwTensors, state: Tensor, options: AdamwOptions): void {
+  const { weight, gradient, moment1, moment2 } = tensors;
+  const { learningRate, beta1, beta2, eps, weightDecay, step } = options;
+  const quads = Math.ceil(sizeOf(weight.shape) / 4);
+  weight.gpu.dispatch(adamwKernel, {
+    constants: {},
+    bindings: {
+      gradient: gradient.range,
+      state: state.range,
+      weight: weight.range,
+      moment1: moment1.range,
+      moment2: moment2.range,
+    },
+    params: {
+      quads,
+      decay_quads: Math.floor(options.decayElements / 4),
+      decay_factor: 1 - learningRate * weightDecay,
+      step_size: learningRate / (1 - beta1 ** step),
+      beta1,
+      beta2,
+      one_minus_beta1: 1 - beta1,
+      one_minus_beta2: 1 - beta2,
+      inverse_root_bias2: 1 / Math.sqrt(1 - beta2 ** step),
+      eps,
+    },
+    workgroups: Math.ceil(quads / ADAMW_WORKGROUP),
+  });
+}

@@ -1,0 +1,39 @@
+/**
+ * The residual addition.
+ * @module
+ */
+import { addForward } from "../../shaders/elementwise.ts";
+import { expectShape, sizeOf } from "../shape.ts";
+import { record } from "../tape.ts";
+import { emptyLike, type Tensor } from "../tensor.ts";
+import { elementwiseWorkgroups } from "./dispatch.ts";
+
+/**
+ * y = a + b.
+ *
+ * @param a any shape
+ * @param b the same shape
+ * @returns the same shape
+ * @throws {ShapeError} when the shapes differ
+ */
+export function add(a: Tensor, b: Tensor): Tensor {
+  expectShape("add", "b", b.shape, a.shape);
+  const y = emptyLike(a);
+  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(a.shape));
+  a.gpu.dispatch(addForward, {
+    constants: {},
+    bindings: { a: a.range, b: b.range, y: y.range },
+    params: { quads },
+    workgroups,
+  });
+  return record(a.gpu, {
+    name: "add",
+    inputs: [a, b],
+    output: y,
+    // y = a + b: dA = dY, dB = dY
+    backward: (dY, sink) => {
+      sink.pass(a, dY);
+      sink.pass(b, dY);
+    },
+  });
+}

@@ -1,0 +1,29 @@
+/**
+ * The greedy choice.
+ * @module
+ */
+import { argmaxRows } from "../../shaders/reduce.ts";
+import { expectShape } from "../shape.ts";
+import { refuseGradient } from "../tape.ts";
+import { empty, type Tensor } from "../tensor.ts";
+
+/**
+ * ids[r] = the first position of row r's largest value. Has no gradient.
+ *
+ * @param x `[R, V]`
+ * @returns `[R]`, u32
+ * @throws {ShapeError} when x is no matrix, or would be recorded on a tape
+ */
+export function argmax(x: Tensor): Tensor {
+  expectShape("argmax", "x", x.shape, [-1, -1]);
+  refuseGradient("argmax", x);
+  const [rows, columns] = x.shape;
+  const ids = empty(x.gpu, [rows], { type: "u32" });
+  x.gpu.dispatch(argmaxRows, {
+    constants: {},
+    bindings: { x: x.range, ids: ids.range },
+    params: { rows, columns },
+    workgroups: rows,
+  });
+  return ids;
+}

@@ -1,0 +1,175 @@
+/**
+ * Preference losses on pairs, with Stable Preference Optimization around them.
+ * @module
+ */
+import {
+  pairLoss as pairLossKernel,
+  type PairLossName,
+  type PenaltyName,
+  SPO_STATE,
+} from "../../shaders/pair_loss.ts";
+import { scaleByScalar, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
+import type { Gpu } from "../gpu.ts";
+import { expectShape, ShapeError } from "../shape.ts";
+import { record } from "../tape.ts";
+import { empty, fromHost, type Tensor } from "../tensor.ts";
+
+export type { PairLossName, PenaltyName };
+
+/** The pairwise loss and its numbers. */
+export interface PairLossOptions {
+  readonly loss: PairLossName;
+  readonly beta: number;
+  /** dpo: label smoothing; ipo: 1 to average over tokens, else 0; simpo: gamma; hinge: not used. */
+  readonly option: number;
+}
+
+/** The SPO penalty for one step. See docs/spo.md for the formulation. */
+export interface SpoPenaltyOptions {
+  readonly penalty: PenaltyName;
+  /** This step's lambda; "dual" takes it from the state. */
+  readonly lambda: number | "dual";
+  /** eta of the dual update. */
+  readonly dualRate: number;
+  readonly epsilon: number;
+  /** v*: a number, or the mean of G over so many first steps. */
+  readonly vStar: number | { readonly initialSteps: number };
+  /** Weight of the absolute-improvement regularizer R. */
+  readonly rho: number;
+  /** m in R. */
+  readonly margin: number;
+}
+
+/** No lower level: the plain pairwise loss. */
+export const NO_PENALTY: SpoPenaltyOptions = {
+  penalty: "none",
+  lambda: 0,
+  dualRate: 0,
+  epsilon: 0,
+  vStar: 0,
+  rho: 0,
+  margin: 0,
+};
+
+/** Which part of a step's batch this is. */
+export interface MicroBatch {
+  /** Pairs of the whole step, over all micro-batches (and ranks). */
+  readonly pairsInBatch: number;
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
+}
+
+/** What a call needs besides the policy's log-probs. */
+export interface PairLossInputs {
+  /** `[2P]`: the reference's summed log-probs, chosen then rejected; zeros where the loss has no reference. */
+  readonly reference: Tensor;
+  /** `[2P]`: completion lengths in tokens, as f32. */
+  readonly lengths: Tensor;
+  /** `[rows, METRICS_STRIDE]`: receives {@link PAIR_METRICS}. */
+  readonly metrics: Tensor;
+  readonly metricsRow: number;
+  /** From {@link spoState}. */
+  readonly state: Tensor;
+  readonly pairLoss: PairLossOptions;
+  readonly spo: SpoPenaltyOptions;
+  readonly microBatch: MicroBatch;
+}
+
+/**
+ * The numbers that SPO carries from step to step: v*, steps so far, lambda, G.
+ *
+ * @param options.lambda where the dual variable starts
+ * @returns `[4]`; the caller releases it
+ */
+export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
+  const values = new Float32Array(SPO_STATE.size);
+  values[SPO_STATE.lambda] = options.lambda;
+  return fromHost(gpu, values, { shape: [SPO_STATE.size] });
+}
+
+/**
+ * The loss of a (micro-)batch of pairs: F + lambda phi(G - v*), as the kernel's header states it.
+ *
+ * @param logps `[2P]`: the policy's summed log-probs, the chosen of all pairs, then the rejected
+ * @returns `[1]`
+ * @throws {ShapeError} when the inputs are not `[2P]`
+ * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
+ */
+export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
+  const { gpu, shape: [sequences] } = logps;
+  if (logps.shape.length !== 1 || sequences % 2 !== 0) {
+    throw new ShapeError(
+      `Cannot run pair_loss: expected logps of shape [2P], found [${logps.shape.join(", ")}]`,
+    );
+  }
+  expectShape("pair_loss", "reference", inputs.reference.shape, [sequences]);
+  expectShape("pair_loss", "lengths", inputs.lengths.shape, [sequences]);
+  refuseSplitPenalty(inputs);
+  const loss = empty(gpu, [1]);
+  const dLogps = empty(gpu, [sequences]);
+  gpu.dispatch(pairLossKernel, {
+    constants: { loss: inputs.pairLoss.loss, penalty: inputs.spo.penalty },
+    bindings: {
+      logps: logps.range,
+      reference: inputs.reference.range,
+      lengths: inputs.lengths.range,
+      loss: loss.range,
+      d_logps: dLogps.range,
+      metrics: inputs.metrics.range,
+      state: inputs.state.range,
+    },
+    params: params(sequences / 2, inputs),
+    workgroups: 1,
+  });
+  return record(gpu, {
+    name: `pair_loss ${inputs.pairLoss.loss}`,
+    inputs: [logps],
+    output: loss,
+    // The forward already computed d loss / d logps: dX = dLoss times it.
+    backward: (dLoss, sink) => {
+      const target = sink.into(logps);
+      if (!target) return;
+      gpu.dispatch(scaleByScalar, {
+        constants: { saved: true },
+        bindings: { d_y: dLoss.range, factor: dLogps.range, d_x: target.tensor.range },
+        params: { rows: sequences, scale: 1, accumulate: target.accumulate ? 1 : 0 },
+        workgroups: Math.ceil(sequences / SEGMENT_WORKGROUP),
+      });
+    },
+  });
+}
+
+function params(
+  pairs: number,
+  { pairLoss, spo, microBatch, metricsRow }: PairLossInputs,
+): Record<string, number> {
+  const vStar = typeof spo.vStar === "number"
+    ? { v_star: spo.vStar, v_star_steps: 0 }
+    : { v_star: 0, v_star_steps: spo.vStar.initialSteps };
+  return {
+    pairs,
+    inverse_pairs: 1 / microBatch.pairsInBatch,
+    beta: pairLoss.beta,
+    option: pairLoss.option,
+    rho: spo.rho,
+    margin: spo.margin,
+    epsilon: spo.epsilon,
+    lambda: spo.lambda === "dual" ? -1 : spo.lambda,
+    dual_rate: spo.dualRate,
+    ...vStar,
+    metrics_row: metricsRow,
+    is_first: microBatch.isFirst ? 1 : 0,
+    is_last: microBatch.isLast ? 1 : 0,
+  };
+}
+
+/** With a curved phi, the first micro-batch's gradient would need the G of the last. */
+function refuseSplitPenalty({ spo, microBatch }: PairLossInputs): void {
+  const isSplit = !(microBatch.isFirst && microBatch.isLast);
+  if (isSplit && (spo.penalty === "hinge" || spo.penalty === "quadratic")) {
+    throw new RangeError(
+      `Cannot run pair_loss: expected one micro-batch a step with the ${spo.penalty} penalty, whose slope depends ` +
+        "on the whole batch, found several",
+    );
+  }
+}

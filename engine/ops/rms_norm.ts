@@ -1,0 +1,90 @@
+/**
+ * RMSNorm.
+ * @module
+ */
+import { rowWorkgroups, vectorWidth } from "../../shaders/lib.ts";
+import {
+  columnSum,
+  rmsNormBackward,
+  rmsNormForward,
+  rmsNormWeightPartial,
+  ROWS_PER_PARTIAL,
+} from "../../shaders/rms_norm.ts";
+import { expectShape } from "../shape.ts";
+import { type GradientTarget, record } from "../tape.ts";
+import { empty, emptyLike, scope, type Tensor } from "../tensor.ts";
+import { rowLanes } from "./dispatch.ts";
+
+/**
+ * y = x / sqrt(mean(x^2) + eps) weight, over the last axis (arXiv 1910.07467).
+ *
+ * @param x `[N, C]`
+ * @param weight `[C]`
+ * @param options.eps added to the mean square
+ * @returns `[N, C]`
+ * @throws {ShapeError} when the weight is not `[C]`
+ */
+export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Tensor {
+  expectShape("rms_norm", "x", x.shape, [-1, -1]);
+  const [rows, columns] = x.shape;
+  expectShape("rms_norm", "weight", weight.shape, [columns]);
+  const { gpu } = x;
+  const constants = { lanes: rowLanes(gpu), width: vectorWidth(columns) };
+  const workgroups = rowWorkgroups(constants.lanes, rows);
+  const y = emptyLike(x);
+  const rstd = emptyLike(x, [rows]);
+  gpu.dispatch(rmsNormForward, {
+    constants,
+    bindings: { x: x.range, weight: weight.range, rstd: rstd.range, y: y.range },
+    params: { rows, columns, eps: options.eps },
+    workgroups,
+  });
+  return record(gpu, {
+    name: "rms_norm",
+    inputs: [x, weight],
+    output: y,
+    backward: (dY, sink) => {
+      const dX = sink.into(x);
+      // y = x r w, r = rstd: with g = dY w, dX = r (g - x r^2 mean(g x))
+      if (dX) {
+        gpu.dispatch(rmsNormBackward, {
+          constants,
+          bindings: {
+            x: x.range,
+            weight: weight.range,
+            rstd: rstd.range,
+            d_y: dY.range,
+            d_x: dX.tensor.range,
+          },
+          params: { rows, columns, accumulate: dX.accumulate ? 1 : 0 },
+          workgroups,
+        });
+      }
+      const dWeight = sink.into(weight);
+      if (dWeight) weightGradient({ x, rstd, dY }, dWeight);
+    },
+  });
+}
+
+/** y = x r w: dW = sum over rows of dY x r, in two stages with a fixed order. */
+function weightGradient({ x, rstd, dY }: Record<"x" | "rstd" | "dY", Tensor>, dWeight: GradientTarget): void {
+  const { gpu, shape: [rows, columns] } = x;
+  const width = vectorWidth(columns);
+  const blocks = Math.ceil(rows / ROWS_PER_PARTIAL);
+  const columnTiles = Math.ceil(columns / width / 32);
+  scope(gpu, () => {
+    const partial = empty(gpu, [blocks, columns], { capacity: Math.ceil(x.capacity / ROWS_PER_PARTIAL) });
+    gpu.dispatch(rmsNormWeightPartial, {
+      constants: { width },
+      bindings: { x: x.range, rstd: rstd.range, d_y: dY.range, partial: partial.range },
+      params: { rows, columns },
+      workgroups: [columnTiles, blocks],
+    });
+    gpu.dispatch(columnSum, {
+      constants: { width },
+      bindings: { partial: partial.range, sums: dWeight.tensor.range },
+      params: { rows: blocks, columns, accumulate: dWeight.accumulate ? 1 : 0 },
+      workgroups: columnTiles,
+    });
+  });
+}

@@ -1,0 +1,58 @@
+/**
+ * The mean negative log-likelihood and other scaled sums.
+ * @module
+ */
+import { scaleByScalar, scaledSum as scaledSumKernel, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
+import { expectShape } from "../shape.ts";
+import { record } from "../tape.ts";
+import { empty, type Tensor } from "../tensor.ts";
+
+/** Where a kernel writes a number that the host reads later. */
+export interface MetricSlot {
+  /** `[rows, METRICS_STRIDE]` or any f32 tensor. */
+  readonly metrics: Tensor;
+  /** Index of the number in it. */
+  readonly index: number;
+  /** Add to it (a later micro-batch of the same step) instead of overwriting. */
+  readonly accumulate: boolean;
+}
+
+/**
+ * y = scale * sum(x). With x = token log-probs and scale = -1 / (tokens of the whole batch) it is the token-mean
+ * cross entropy, which adds up exactly over micro-batches.
+ *
+ * @param x `[R]`
+ * @param options.scale the factor
+ * @param options.metric also written there, when given
+ * @returns `[1]`
+ * @throws {ShapeError} when x is not a vector
+ */
+export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSlot }): Tensor {
+  expectShape("scaled_sum", "x", x.shape, [-1]);
+  const { gpu, shape: [rows] } = x;
+  const { scale } = options;
+  const y = empty(gpu, [1]);
+  const metric = options.metric ?? { metrics: empty(gpu, [1]), index: 0, accumulate: false };
+  gpu.dispatch(scaledSumKernel, {
+    constants: {},
+    bindings: { x: x.range, y: y.range, metrics: metric.metrics.range },
+    params: { rows, scale, metric: metric.index, accumulate: metric.accumulate ? 1 : 0 },
+    workgroups: 1,
+  });
+  return record(gpu, {
+    name: "scaled_sum",
+    inputs: [x],
+    output: y,
+    // y = scale sum(x): dX = scale dY
+    backward: (dY, sink) => {
+      const dX = sink.into(x);
+      if (!dX) return;
+      gpu.dispatch(scaleByScalar, {
+        constants: { saved: false },
+        bindings: { d_y: dY.range, d_x: dX.tensor.range },
+        params: { rows, scale, accumulate: dX.accumulate ? 1 : 0 },
+        workgroups: Math.ceil(rows / SEGMENT_WORKGROUP),
+      });
+    },
+  });
+}

@@ -1,0 +1,52 @@
+/**
+ * The gated activation of Llama's MLP.
+ * @module
+ */
+import { swigluBackward, swigluForward } from "../../shaders/elementwise.ts";
+import { expectShape, sizeOf } from "../shape.ts";
+import { record } from "../tape.ts";
+import { emptyLike, type Tensor } from "../tensor.ts";
+import { elementwiseWorkgroups } from "./dispatch.ts";
+
+/**
+ * y = silu(gate) up (arXiv 2002.05202).
+ *
+ * @param gate `[N, F]` or any shape
+ * @param up the same shape
+ * @returns the same shape
+ * @throws {ShapeError} when the shapes differ
+ */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  expectShape("swiglu", "up", up.shape, gate.shape);
+  const y = emptyLike(gate);
+  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
+  gate.gpu.dispatch(swigluForward, {
+    constants: {},
+    bindings: { gate: gate.range, up: up.range, y: y.range },
+    params: { quads },
+    workgroups,
+  });
+  return record(gate.gpu, {
+    name: "swiglu",
+    inputs: [gate, up],
+    output: y,
+    // y = g s u, s = sigmoid(g): dG = dY u s (1 + g (1 - s)), dU = dY g s
+    backward: (dY, sink) => {
+      // One kernel writes both; where one is not wanted it goes to a scratch tensor.
+      const dGate = sink.into(gate) ?? { tensor: emptyLike(gate), accumulate: false };
+      const dUp = sink.into(up) ?? { tensor: emptyLike(up), accumulate: false };
+      gate.gpu.dispatch(swigluBackward, {
+        constants: {},
+        bindings: {
+          gate: gate.range,
+          up: up.range,
+          d_y: dY.range,
+          d_gate: dGate.tensor.range,
+          d_up: dUp.tensor.range,
+        },
+        params: { quads, accumulate_gate: dGate.accumulate ? 1 : 0, accumulate_up: dUp.accumulate ? 1 : 0 },
+        workgroups,
+      });
+    },
+  });
+}

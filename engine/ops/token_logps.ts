@@ -1,0 +1,182 @@
+/**
+ * The fused language-model head: log-probabilities of labels, without logits in memory.
+ * @module
+ */
+import {
+  COMBINE_WORKGROUP,
+  PARTIAL_SIZE,
+  tokenLogpsBackward,
+  tokenLogpsCombine,
+  tokenLogpsPartial,
+} from "../../shaders/token_logps.ts";
+import { tileCols, tileRows } from "../../shaders/tile.ts";
+import { expectShape } from "../shape.ts";
+import { type GradientSink, record } from "../tape.ts";
+import { emptyLike, scope, slice, type Tensor, upload } from "../tensor.ts";
+import { CPU_LOOP_LIMIT, productTile } from "./dispatch.ts";
+import { eachShard } from "./embedding.ts";
+import { multiply } from "./matmul.ts";
+
+/** Columns a workgroup of the forward walks at least: below that, joining chunks costs more than it spreads. */
+const MIN_CHUNK = 256;
+/** Chunks of a large vocabulary: enough workgroups for a GPU with few rows. */
+const MAX_CHUNKS = 32;
+/** Elements of the backward's scratch slab: 16 MB, whatever the vocabulary. */
+const SLAB_ELEMENTS = 1 << 22;
+/** Slabs start at multiples of this many ids, which keeps every slab's offset aligned for binding. */
+const SLAB_ALIGNMENT = 64;
+
+/**
+ * logps[r] = log softmax(hidden[r] . lmHead^T)[labels[r]].
+ *
+ * @param hidden `[R, C]`: only rows whose label counts (see `gatherRows`)
+ * @param lmHead `[V, C]` as row shards, in order
+ * @param labels `[R]` on the host, each below V
+ * @returns `[R]`, in nats
+ * @throws {RangeError} on a label that is not a row of the head
+ * @throws {ShapeError} when the widths differ
+ */
+export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Uint32Array): Tensor {
+  expectShape("token_logps", "hidden", hidden.shape, [labels.length, -1]);
+  const { gpu, shape: [rows, columns] } = hidden;
+  for (const shard of lmHead) expectShape("token_logps", "lmHead", shard.shape, [-1, columns]);
+  checkLabels(labels, lmHead.reduce((total, shard) => total + shard.shape[0], 0));
+  const labelTensor = upload(gpu, labels, { capacity: hidden.capacity });
+  const lse = emptyLike(hidden, [rows]);
+  const logps = emptyLike(hidden, [rows]);
+  forward(hidden, lmHead, { labels: labelTensor, lse, logps });
+  return record(gpu, {
+    name: "token_logps",
+    inputs: [hidden, ...lmHead],
+    output: logps,
+    backward: (dLogps, sink) => backward(hidden, lmHead, { labels: labelTensor, lse, dLogps, sink }),
+  });
+}
+
+function forward(
+  hidden: Tensor,
+  lmHead: readonly Tensor[],
+  out: Record<"labels" | "lse" | "logps", Tensor>,
+): void {
+  const { gpu, shape: [rows, columns] } = hidden;
+  const constants = { tile: productTile(gpu), vector: columns % 4 === 0 };
+  const plan = planChunks(lmHead, {
+    tileColumns: tileCols(constants.tile),
+    columns,
+    isCpu: gpu.adapter.isCpu,
+  });
+  scope(gpu, () => {
+    const partial = emptyLike(hidden, [rows, plan.chunks, PARTIAL_SIZE]);
+    let firstChunk = 0;
+    eachShard(lmHead, (shard, firstId) => {
+      const chunks = Math.ceil(shard.shape[0] / plan.chunk);
+      gpu.dispatch(tokenLogpsPartial, {
+        constants,
+        bindings: {
+          hidden: hidden.range,
+          weight: shard.range,
+          labels: out.labels.range,
+          partial: partial.range,
+        },
+        params: {
+          rows,
+          vocab: shard.shape[0],
+          columns,
+          chunk: plan.chunk,
+          chunks: plan.chunks,
+          first_chunk: firstChunk,
+          first_id: firstId,
+        },
+        workgroups: [chunks, Math.ceil(rows / tileRows(constants.tile))],
+      });
+      firstChunk += chunks;
+    });
+    gpu.dispatch(tokenLogpsCombine, {
+      constants: {},
+      bindings: { partial: partial.range, lse: out.lse.range, logps: out.logps.range },
+      params: { rows, chunks: plan.chunks },
+      workgroups: Math.ceil(rows / COMBINE_WORKGROUP),
+    });
+  });
+}
+
+/** logp = z[label] - lse, z = hidden . W^T: dZ = dLogp (1[label] - exp(z - lse)), dHidden = dZ W, dW = dZ^T hidden. */
+function backward(
+  hidden: Tensor,
+  lmHead: readonly Tensor[],
+  saved: Record<"labels" | "lse" | "dLogps", Tensor> & { sink: GradientSink },
+): void {
+  const { gpu, shape: [rows, columns] } = hidden;
+  const tile = productTile(gpu);
+  const dHidden = saved.sink.into(hidden);
+  let written = dHidden?.accumulate ?? false;
+  const slabRows = Math.max(
+    SLAB_ALIGNMENT,
+    Math.floor(SLAB_ELEMENTS / hidden.capacity / SLAB_ALIGNMENT) * SLAB_ALIGNMENT,
+  );
+  eachShard(lmHead, (shard, firstId) => {
+    const dShard = saved.sink.into(shard);
+    for (const [start, count] of slabs(shard.shape[0], slabRows)) {
+      const weight = slice(shard, { shape: [count, columns], offset: start * columns });
+      scope(gpu, () => {
+        const dLogits = emptyLike(hidden, [rows, count]);
+        gpu.dispatch(tokenLogpsBackward, {
+          constants: { tile, vector: columns % 4 === 0 },
+          bindings: {
+            hidden: hidden.range,
+            weight: weight.range,
+            labels: saved.labels.range,
+            lse: saved.lse.range,
+            d_logps: saved.dLogps.range,
+            d_logits: dLogits.range,
+          },
+          params: { rows, vocab: count, columns, first_id: firstId + start },
+          workgroups: [Math.ceil(count / tileCols(tile)), Math.ceil(rows / tileRows(tile))],
+        });
+        if (dHidden) multiply("NN", dLogits, weight, { tensor: dHidden.tensor, accumulate: written });
+        written = true;
+        if (!dShard) return;
+        const dWeight = slice(dShard.tensor, { shape: [count, columns], offset: start * columns });
+        multiply("TN", dLogits, hidden, { tensor: dWeight, accumulate: dShard.accumulate });
+      });
+    }
+  });
+}
+
+/** Cuts a shard into slabs of aligned start; a tail that is no multiple of the alignment comes alone. */
+function slabs(rows: number, slabRows: number): [number, number][] {
+  const result: [number, number][] = [];
+  const whole = Math.floor(rows / SLAB_ALIGNMENT) * SLAB_ALIGNMENT;
+  for (let start = 0; start < whole; start += slabRows) {
+    result.push([start, Math.min(slabRows, whole - start)]);
+  }
+  if (whole < rows) result.push([whole, rows - whole]);
+  return result;
+}
+
+/** How the forward cuts the vocabulary: chunks of a multiple of the tile's columns. */
+function planChunks(
+  lmHead: readonly Tensor[],
+  options: { tileColumns: number; columns: number; isCpu: boolean },
+): { chunk: number; chunks: number } {
+  const { tileColumns, columns, isCpu } = options;
+  const vocab = lmHead.reduce((total, shard) => total + shard.shape[0], 0);
+  const roundUp = (length: number) => Math.ceil(length / tileColumns) * tileColumns;
+  let chunk = roundUp(Math.max(MIN_CHUNK, vocab / MAX_CHUNKS));
+  if (isCpu) {
+    const perTile = Math.ceil(columns / 4) + 1;
+    const affordable = Math.floor(CPU_LOOP_LIMIT / perTile) * tileColumns;
+    chunk = Math.max(tileColumns, Math.min(chunk, affordable));
+  }
+  const chunks = lmHead.reduce((total, shard) => total + Math.ceil(shard.shape[0] / chunk), 0);
+  return { chunk, chunks };
+}
+
+function checkLabels(labels: Uint32Array, vocab: number): void {
+  const bad = labels.findIndex((label) => label >= vocab);
+  if (bad >= 0) {
+    throw new RangeError(
+      `Cannot run token_logps: expected labels below ${vocab}, found ${labels[bad]} at position ${bad}`,
+    );
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * Rows by index: the token embedding, and picking rows of hidden states.
+ * @module
+ */
+import { input, type Kernel, output } from "./kernel.ts";
+import { LINEAR_WORKGROUP, vectorType, type VectorWidth } from "./lib.ts";
+import { wgsl } from "./wgsl.ts";
+
+/** Invocations per workgroup. */
+export const GATHER_WORKGROUP = 64;
+
+/** y[n] = table[ids[n] - first], for ids inside this shard of the table. */
+export const embeddingForward: Kernel<{ width: VectorWidth }> = {
+  name: "embedding_forward",
+  doc: `y[n, c] = table[ids[n] - first, c] where first <= ids[n] < first + table_rows; other rows are left alone
+    (another shard of the table writes them). table [rows, C], ids [N], y [N, C]. An invocation owns an element of y.`,
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: { table: input(type), ids: input("u32"), y: output(type) },
+      params: { elements: "u32", columns: "u32", first: "u32", table_rows: "u32" },
+      workgroupSize: [GATHER_WORKGROUP, 1],
+      body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
+if (i >= p.elements) { return; }
+let count = p.columns / ${width}u;
+let id = ids[i / count];
+if (id < p.first || id - p.first >= p.table_rows) { return; }
+y[i] = table[(id - p.first) * count + i % count];`,
+    };
+  },
+};
+
+/** dTable[id] (+)= the sum of dY over the id's places, in order: no atomics, so the same bits every time. */
+export const embeddingBackward: Kernel<{ width: VectorWidth }> = {
+  name: "embedding_backward",
+  doc: `y[n] = table[ids[n]]: d_table[unique[u] - first, c] (+)= sum over the places n of unique[u] of d_y[n, c].
+    places[offsets[u] .. offsets[u + 1]) lists those n, ascending. An invocation owns a column of a unique id, so
+    no two write the same element; ids of other shards are skipped.`,
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: {
+        unique_ids: input("u32"),
+        offsets: input("u32"),
+        places: input("u32"),
+        d_y: input(type),
+        d_table: output(type),
+      },
+      params: { elements: "u32", columns: "u32", first: "u32", table_rows: "u32", accumulate: "u32" },
+      workgroupSize: [GATHER_WORKGROUP, 1],
+      body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
+if (i >= p.elements) { return; }
+let count = p.columns / ${width}u;
+let u = i / count;
+let c = i % count;
+let id = unique_ids[u];
+if (id < p.first || id - p.first >= p.table_rows) { return; }
+var total = ${type}();
+for (var place = offsets[u]; place < offsets[u + 1u]; place++) { total += d_y[places[place] * count + c]; }
+let target_index = (id - p.first) * count + c;
+if (p.accumulate != 0u) { total += d_table[target_index]; }
+d_table[target_index] = total;`,
+    };
+  },
+};
+
+/** dX of gathered rows: each row of x was picked once or never. */
+export const gatherRowsBackward: Kernel<{ width: VectorWidth }> = {
+  name: "gather_rows_backward",
+  doc: `y[r] = x[rows[r]], rows distinct: d_x[n, c] (+)= d_y[inverse[n], c], or zero where inverse[n] is 0xffffffff.
+    inverse [N], d_y [R, C], d_x [N, C]. An invocation owns an element of d_x.`,
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: { inverse: input("u32"), d_y: input(type), d_x: output(type) },
+      params: { elements: "u32", columns: "u32", accumulate: "u32" },
+      workgroupSize: [GATHER_WORKGROUP, 1],
+      body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
+if (i >= p.elements) { return; }
+let count = p.columns / ${width}u;
+let r = inverse[i / count];
+var value = ${type}();
+if (r != 0xffffffffu) { value = d_y[r * count + i % count]; }
+if (p.accumulate != 0u) { value += d_x[i]; }
+d_x[i] = value;`,
+    };
+  },
+};

@@ -1,0 +1,182 @@
+/**
+ * Sums and maxima over rows: sequence log-probs, the mean negative log-likelihood, greedy choice, gradient norm.
+ * @module
+ */
+import { input, type Kernel, output, type StorageBinding } from "./kernel.ts";
+import { IS_FINITE, LINEAR_WORKGROUP, rowSum } from "./lib.ts";
+import { wgsl } from "./wgsl.ts";
+
+/** Invocations per workgroup where one invocation owns a sequence or a row. */
+export const SEGMENT_WORKGROUP = 64;
+
+/** sums[s] = sum of values[offsets[s] .. offsets[s + 1]). */
+export const segmentSum: Kernel<Record<string, never>> = {
+  name: "segment_sum",
+  doc: "sums[s] = sum over r in [offsets[s], offsets[s+1]) of values[r]; values [R], offsets [S + 1], sums [S].",
+  build: () => ({
+    bindings: { values: input("f32"), offsets: input("u32"), sums: output("f32") },
+    params: { segments: "u32" },
+    workgroupSize: [SEGMENT_WORKGROUP, 1],
+    body: wgsl`
+let s = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
+if (s >= p.segments) { return; }
+var total = 0.0;
+for (var r = offsets[s]; r < offsets[s + 1u]; r++) { total += values[r]; }
+sums[s] = total;`,
+  }),
+};
+
+/** dValues (+)= dSums of the value's segment. */
+export const segmentSumBackward: Kernel<Record<string, never>> = {
+  name: "segment_sum_backward",
+  doc: "sums[s] = sum of the segment: d_values[r] (+)= d_sums[s], r in segment s. An invocation owns a segment.",
+  build: () => ({
+    bindings: { d_sums: input("f32"), offsets: input("u32"), d_values: output("f32") },
+    params: { segments: "u32", accumulate: "u32" },
+    workgroupSize: [SEGMENT_WORKGROUP, 1],
+    body: wgsl`
+let s = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
+if (s >= p.segments) { return; }
+for (var r = offsets[s]; r < offsets[s + 1u]; r++) {
+  var value = d_sums[s];
+  if (p.accumulate != 0u) { value += d_values[r]; }
+  d_values[r] = value;
+}`,
+  }),
+};
+
+/** Lanes of the kernels that reduce over one workgroup. */
+export const REDUCE_LANES = 64;
+
+/** y = scale times the sum of x. */
+export const scaledSum: Kernel<Record<string, never>> = {
+  name: "scaled_sum",
+  doc: "y[0] = scale sum over r of x[r]; metrics[metric] (+)= the same. x [R]. One workgroup; the order is fixed.",
+  build: () => ({
+    bindings: { x: input("f32"), y: output("f32"), metrics: output("f32") },
+    params: { rows: "u32", scale: "f32", metric: "u32", accumulate: "u32" },
+    workgroupSize: [REDUCE_LANES, 1],
+    workgroupBytes: REDUCE_LANES * 4,
+    declarations: rowSum(REDUCE_LANES),
+    body: wgsl`
+var partial = 0.0;
+for (var r = local_id.x; r < p.rows; r += ${REDUCE_LANES}u) { partial += x[r]; }
+let total = row_sum(partial, local_id.x) * p.scale;
+if (local_id.x == 0u) {
+  y[0] = total;
+  if (p.accumulate != 0u) { metrics[p.metric] += total; } else { metrics[p.metric] = total; }
+}`,
+  }),
+};
+
+/** dX (+)= dY times what the forward knows: a constant, or a saved gradient. */
+export const scaleByScalar: Kernel<{ saved: boolean }> = {
+  name: "scale_by_scalar",
+  doc: "d_x[i] (+)= d_y[0] scale factor[i] (1 where nothing was saved). d_y [1]; factor, d_x [R].",
+  build({ saved }) {
+    const factor: Record<string, StorageBinding> = saved ? { factor: input("f32") } : {};
+    return {
+      bindings: { d_y: input("f32"), ...factor, d_x: output("f32") },
+      params: { rows: "u32", scale: "f32", accumulate: "u32" },
+      workgroupSize: [SEGMENT_WORKGROUP, 1],
+      body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
+if (i >= p.rows) { return; }
+var value = d_y[0] * p.scale;
+#if ${saved}
+value *= factor[i];
+#endif
+if (p.accumulate != 0u) { value += d_x[i]; }
+d_x[i] = value;`,
+    };
+  },
+};
+
+/** ids[r] = the first position of row r's largest value. */
+export const argmaxRows: Kernel<Record<string, never>> = {
+  name: "argmax_rows",
+  doc: "ids[r] = min { v : x[r, v] = max over v' of x[r, v'] }; x [R, V], ids [R]. A workgroup owns a row.",
+  build: () => ({
+    bindings: { x: input("f32"), ids: output("u32") },
+    params: { rows: "u32", columns: "u32" },
+    workgroupSize: [REDUCE_LANES, 1],
+    workgroupBytes: REDUCE_LANES * 8,
+    declarations: `
+var<workgroup> lane_best: array<f32, ${REDUCE_LANES}>;
+var<workgroup> lane_id: array<u32, ${REDUCE_LANES}>;`,
+    body: wgsl`
+let r = ${LINEAR_WORKGROUP};
+let base = min(r, p.rows - 1u) * p.columns;
+var best = -3.4e38;
+var best_id = 0xffffffffu;
+for (var v = local_id.x; v < p.columns; v += ${REDUCE_LANES}u) {
+  let value = x[base + v];
+  if (value > best || best_id == 0xffffffffu) { best = value; best_id = v; }
+}
+lane_best[local_id.x] = best;
+lane_id[local_id.x] = best_id;
+workgroupBarrier();
+if (local_id.x == 0u && r < p.rows) {
+  for (var lane = 1u; lane < ${REDUCE_LANES}u; lane++) {
+    let value = lane_best[lane];
+    let id = lane_id[lane];
+    if (id != 0xffffffffu && (value > best || (value == best && id < best_id))) { best = value; best_id = id; }
+  }
+  ids[r] = best_id;
+}`,
+  }),
+};
+
+/** Workgroups of {@link squareSumPartial}: each writes one partial sum. */
+export const SQUARE_SUM_WORKGROUPS = 128;
+
+/** partial[first + w] = sum of squares of workgroup w's share. */
+export const squareSumPartial: Kernel<{ lanes: number }> = {
+  name: "square_sum_partial",
+  doc: `partial[first + w] = sum of x[i]^2 over workgroup w's contiguous share; x in quads. The order is fixed.`,
+  build({ lanes }) {
+    return {
+      bindings: { x: input("vec4f"), partial: output("f32") },
+      params: { quads: "u32", first: "u32" },
+      workgroupSize: [lanes, 1],
+      workgroupBytes: lanes * 4,
+      declarations: rowSum(lanes),
+      body: wgsl`
+let share = (p.quads + ${SQUARE_SUM_WORKGROUPS - 1}u) / ${SQUARE_SUM_WORKGROUPS}u;
+let first = workgroup_id.x * share;
+var squares = vec4f();
+for (var i = first + local_id.x; i < min(first + share, p.quads); i += ${lanes}u) { squares += x[i] * x[i]; }
+let total = row_sum((squares.x + squares.y) + (squares.z + squares.w), local_id.x);
+if (local_id.x == 0u) { partial[p.first + workgroup_id.x] = total; }`,
+    };
+  },
+};
+
+/** Index of each number in the clip state. */
+export const CLIP_STATE = { norm: 0, coefficient: 1, isFinite: 2, size: 4 } as const;
+
+/** The global norm, the factor that clips it, and whether every gradient is finite. */
+export const clipState: Kernel<Record<string, never>> = {
+  name: "clip_state",
+  doc: `norm = sqrt(sum of partial); state = (norm, min(1, max_norm / (norm + 1e-6)), 1 if norm is finite else 0).
+    max_norm <= 0 means no clipping. metrics[metric] = norm. One workgroup.`,
+  build: () => ({
+    bindings: { partial: input("f32"), state: output("f32"), metrics: output("f32") },
+    params: { count: "u32", max_norm: "f32", metric: "u32" },
+    workgroupSize: [REDUCE_LANES, 1],
+    workgroupBytes: REDUCE_LANES * 4,
+    declarations: rowSum(REDUCE_LANES) + IS_FINITE,
+    body: wgsl`
+var share = 0.0;
+for (var i = local_id.x; i < p.count; i += ${REDUCE_LANES}u) { share += partial[i]; }
+let total = row_sum(share, local_id.x);
+if (local_id.x == 0u) {
+  let norm = sqrt(total);
+  let finite = is_finite(total);
+  state[${CLIP_STATE.norm}] = norm;
+  state[${CLIP_STATE.coefficient}] = select(1.0, min(1.0, p.max_norm / (norm + 1e-6)), p.max_norm > 0.0 && finite);
+  state[${CLIP_STATE.isFinite}] = select(0.0, 1.0, finite);
+  metrics[p.metric] = norm;
+}`,
+  }),
+};

@@ -1,0 +1,131 @@
+/**
+ * RMSNorm (arXiv 1910.07467) and its gradients.
+ * @module
+ */
+import { input, type Kernel, output } from "./kernel.ts";
+import { LINEAR_WORKGROUP, rowGrid, rowSum, sumOf, vectorType, type VectorWidth } from "./lib.ts";
+import { wgsl } from "./wgsl.ts";
+
+/** What a row kernel is specialised on. */
+export interface RowConstants {
+  /** Invocations that share a row: 1 or a power of two. */
+  readonly lanes: number;
+  /** Elements handled as one; divides the row length. */
+  readonly width: VectorWidth;
+}
+
+/** Rows of x summed by one workgroup of {@link rmsNormWeightPartial}. */
+export const ROWS_PER_PARTIAL = 64;
+
+/** y = x rstd w. */
+export const rmsNormForward: Kernel<RowConstants> = {
+  name: "rms_norm_forward",
+  doc: `y[n, c] = x[n, c] rstd[n] weight[c], rstd[n] = 1 / sqrt(mean over c of x^2 + eps).
+    x, y [N, C]; weight [C]; rstd [N] is saved. One row per invocation or per workgroup.`,
+  build({ lanes, width }) {
+    const type = vectorType(width);
+    const grid = rowGrid(lanes);
+    return {
+      bindings: { x: input(type), weight: input(type), rstd: output("f32"), y: output(type) },
+      params: { rows: "u32", columns: "u32", eps: "f32" },
+      workgroupSize: grid.workgroupSize,
+      workgroupBytes: lanes * 4,
+      declarations: rowSum(lanes) + sumOf(width),
+      body: wgsl`
+${grid.setup}
+let count = p.columns / ${width}u;
+let base = min(row, p.rows - 1u) * count;
+var squares = ${type}();
+for (var c = lane; c < count; c += ${lanes}u) { let v = x[base + c]; squares += v * v; }
+let r = inverseSqrt(row_sum(sum_of(squares), lane) / f32(p.columns) + p.eps);
+if (row >= p.rows) { return; }
+if (lane == 0u) { rstd[row] = r; }
+for (var c = lane; c < count; c += ${lanes}u) { y[base + c] = x[base + c] * r * weight[c]; }`,
+    };
+  },
+};
+
+/** dX (+)= rstd (g - x rstd^2 mean(g x)), g = dY weight. */
+export const rmsNormBackward: Kernel<RowConstants> = {
+  name: "rms_norm_backward",
+  doc: `y = x rstd w: with g = dy w, d_x[n, c] (+)= rstd (g[c] - x[c] rstd^2 mean over c of (g x)).
+    x, d_y, d_x [N, C]; weight [C]; rstd [N] from the forward. One row per invocation or per workgroup.`,
+  build({ lanes, width }) {
+    const type = vectorType(width);
+    const grid = rowGrid(lanes);
+    return {
+      bindings: {
+        x: input(type),
+        weight: input(type),
+        rstd: input("f32"),
+        d_y: input(type),
+        d_x: output(type),
+      },
+      params: { rows: "u32", columns: "u32", accumulate: "u32" },
+      workgroupSize: grid.workgroupSize,
+      workgroupBytes: lanes * 4,
+      declarations: rowSum(lanes) + sumOf(width),
+      body: wgsl`
+${grid.setup}
+let count = p.columns / ${width}u;
+let base = min(row, p.rows - 1u) * count;
+var products = ${type}();
+for (var c = lane; c < count; c += ${lanes}u) { products += d_y[base + c] * weight[c] * x[base + c]; }
+let r = rstd[min(row, p.rows - 1u)];
+let mean = row_sum(sum_of(products), lane) / f32(p.columns);
+if (row >= p.rows) { return; }
+for (var c = lane; c < count; c += ${lanes}u) {
+  var value = r * (d_y[base + c] * weight[c] - x[base + c] * (r * r * mean));
+  if (p.accumulate != 0u) { value += d_x[base + c]; }
+  d_x[base + c] = value;
+}`,
+    };
+  },
+};
+
+/** First half of dWeight: sums over blocks of rows, in order. */
+export const rmsNormWeightPartial: Kernel<{ width: VectorWidth }> = {
+  name: "rms_norm_weight_partial",
+  doc: `y = x rstd w: partial[b, c] = sum over the ${ROWS_PER_PARTIAL} rows n of block b of d_y[n, c] x[n, c] rstd[n].
+    x, d_y [N, C]; rstd [N]; partial [ceil(N / ${ROWS_PER_PARTIAL}), C]. An invocation owns a column of a block.`,
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: { x: input(type), rstd: input("f32"), d_y: input(type), partial: output(type) },
+      params: { rows: "u32", columns: "u32" },
+      workgroupSize: [32, 1],
+      body: wgsl`
+let count = p.columns / ${width}u;
+let c = workgroup_id.x * 32u + local_id.x;
+if (c >= count) { return; }
+let first = workgroup_id.y * ${ROWS_PER_PARTIAL}u;
+var total = ${type}();
+for (var n = first; n < min(first + ${ROWS_PER_PARTIAL}u, p.rows); n++) {
+  total += d_y[n * count + c] * x[n * count + c] * rstd[n];
+}
+partial[workgroup_id.y * count + c] = total;`,
+    };
+  },
+};
+
+/** Second half of a column sum: sums[c] (+)= sum over b of partial[b, c], b ascending. */
+export const columnSum: Kernel<{ width: VectorWidth }> = {
+  name: "column_sum",
+  doc: "sums[c] (+)= sum over b of partial[b, c]; partial [rows, C], sums [C]. An invocation owns a column.",
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: { partial: input(type), sums: output(type) },
+      params: { rows: "u32", columns: "u32", accumulate: "u32" },
+      workgroupSize: [32, 1],
+      body: wgsl`
+let count = p.columns / ${width}u;
+let c = (${LINEAR_WORKGROUP}) * 32u + local_id.x;
+if (c >= count) { return; }
+var total = ${type}();
+for (var b = 0u; b < p.rows; b++) { total += partial[b * count + c]; }
+if (p.accumulate != 0u) { total += sums[c]; }
+sums[c] = total;`,
+    };
+  },
+};

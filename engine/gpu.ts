@@ -2,7 +2,7 @@
  * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
  * @module
  */
-import { type Allocation, BufferPool, type MemoryStats, Scope } from "./buffers.ts";
+import { type Allocation, BufferPool, type MemoryStats, type Scope } from "./buffers.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";

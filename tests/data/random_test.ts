@@ -113,7 +113,9 @@ Deno.test("normal numbers have the mean, spread and tails asked for, in arrays o
   assert.ok(Math.abs(variance - 9) < 6 * 9 * Math.sqrt(2 / 20_001));
   const outside = values.filter((value) => Math.abs(value - 2) > 6).length / values.length;
   assert.ok(Math.abs(outside - 0.0455) < 0.01);
-  assert.ok(values.every((value, i) => value !== 0 && value !== values[i + 2]));
+  const covariance = mean([...values.slice(1)].map((value, i) => (value - average) * (values[i] - average)));
+  assert.ok(Math.abs(covariance) < 6 * 9 / Math.sqrt(20_000));
+  assert.ok(values.every((value) => value !== 0));
   for (const std of [-1, NaN]) {
     assert.throws(() => fillNormal(createRandom(4), { target: new Float32Array(2), std }), RangeError);
   }

@@ -1,0 +1,81 @@
+/** The readers on published preference data. It is no part of the project: without it these tests are skipped, visibly. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { encodePairs } from "../../train/data/encode.ts";
+import { readPreferences } from "../../train/data/records.ts";
+
+const SHARED = Deno.env.get("KEEL_SHARED_DATA") ??
+  fileURLToPath(new URL("../../../shared/data", import.meta.url));
+const RASBT = join(SHARED, "preference", "rasbt.instruction-data-with-preference.json");
+const SHAREGPT = join(SHARED, "preference", "llamafactory.dpo_en_demo.json");
+const HH = join(SHARED, "hh-rlhf", "helpful-base.split-train.first1854.jsonl");
+
+const dataTest = (name: string, options: { file: string; fn: () => Promise<void> }) => {
+  const present = existsSync(options.file);
+  Deno.test({
+    name: present ? name : `${name} (skipped: no ${options.file})`,
+    ignore: !present,
+    fn: options.fn,
+  });
+};
+
+/** UTF-8 bytes: a tokenizer that knows every text. */
+const BYTES = { encode: (text: string) => [...new TextEncoder().encode(text)], eosTokenId: 256 };
+
+dataTest("1,100 instruction pairs are read, 6 of them identical", {
+  file: RASBT,
+  fn: async () => {
+    const { records, form, skipped } = await readPreferences(RASBT);
+    assert.equal(form, "instruction");
+    assert.equal(records.length, 1094);
+    assert.equal(skipped.identical, 6);
+    assert.equal(Object.values(skipped).reduce((sum, count) => sum + count), 6);
+    assert.ok(records.every(({ prompt }) => prompt.startsWith("### Instruction:\n")));
+    assert.ok(records.every(({ prompt }) => prompt.endsWith("\n\n### Response:\n")));
+    assert.ok(records.some(({ prompt }) => prompt.includes("\n\n### Input:\n")));
+    const { pairs, counts } = encodePairs(records, { tokenizer: BYTES, vocabSize: 257, maxLength: 4096 });
+    assert.equal(pairs.length, 1094);
+    assert.deepEqual(Object.values(counts), [0, 0, 0, 0, 0]);
+  },
+});
+
+dataTest("1,854 transcripts give 1,850 records, each prompt ending at an assistant's turn", {
+  file: HH,
+  fn: async () => {
+    const { records, form, skipped, firstSkipped } = await readPreferences(HH);
+    assert.equal(form, "transcript");
+    assert.equal(records.length, 1850);
+    assert.equal(skipped.identical, 1);
+    assert.equal(skipped.emptyCompletion, 3);
+    assert.equal(Object.values(skipped).reduce((sum, count) => sum + count), 4);
+    assert.equal(firstSkipped.identical?.line, 722);
+    assert.equal(firstSkipped.emptyCompletion?.line, 121);
+    for (const { prompt, chosen, rejected } of records) {
+      assert.ok(prompt.startsWith("\n\nHuman:") && prompt.endsWith("\n\nAssistant:"));
+      assert.ok(chosen.startsWith(" ") && rejected.startsWith(" "));
+    }
+  },
+});
+
+dataTest("prompt and completion rebuild each transcript exactly", {
+  file: HH,
+  fn: async () => {
+    const { records } = await readPreferences(HH);
+    const lines = (await Deno.readTextFile(HH)).split("\n");
+    for (const { prompt, chosen, rejected, source } of records) {
+      assert.deepEqual(JSON.parse(lines[source.line! - 1]), {
+        chosen: prompt + chosen,
+        rejected: prompt + rejected,
+      });
+    }
+  },
+});
+
+dataTest("ShareGPT conversations are refused rather than misread", {
+  file: SHAREGPT,
+  fn: async () => {
+    await assert.rejects(readPreferences(SHAREGPT), /\[0\]: expected a record without "conversations"/);
+  },
+});

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { assertBackward, centralDifference } from "./central_difference.ts";
+import * as pairLoss from "./pair_loss.ts";
+import type { PairLossInputs, PairLossKind } from "./pair_loss.ts";
+import { integers, normals, seededRandom } from "./random.ts";
+
+const KINDS: Record<string, PairLossKind> = {
+  "dpo": { loss: "dpo", beta: 0.1 },
+  "dpo with label smoothing": { loss: "dpo", beta: 0.3, labelSmoothing: 0.2 },
+  "hinge": { loss: "hinge", beta: 0.2 },
+  "ipo": { loss: "ipo", beta: 0.1 },
+  "ipo over sums": { loss: "ipo", beta: 0.1, lengthNormalize: false },
+  "simpo": { loss: "simpo", beta: 2, gammaBetaRatio: 0.5 },
+};
+
+function randomPairs(P: number, seed: number): PairLossInputs {
+  const random = seededRandom(seed);
+  const ref = normals(random, { length: 2 * P, scale: 5 }).map((value) => value - 30);
+  const moved = normals(random, { length: 2 * P, scale: 8 });
+  return {
+    s: ref.map((value, i) => value + moved[i]),
+    ref,
+    lengths: integers(random, { length: 2 * P, low: 1, high: 9 }),
+  };
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  for (const P of [1, 5, 17]) {
+    Deno.test(`pair_loss ${name}, ${P} pairs: backward is the central difference`, () => {
+      const dims = { ...kind, P, normalizer: 2 * P };
+      assertBackward(pairLoss, { inputs: randomPairs(P, P), dims, outputs: ["loss"], seed: 1 });
+    });
+  }
+
+  Deno.test(`pair_loss ${name}: the halves of a batch add up to the whole`, () => {
+    const whole = randomPairs(4, 3);
+    const wholeDims = { ...kind, P: 4, normalizer: 4 };
+    const expected = pairLoss.forward(whole, wholeDims);
+    const expectedGradient = pairLoss.backward(whole, wholeDims, { dLoss: 1 }).dS;
+    const take = (values: ArrayLike<number>, first: number) =>
+      Float64Array.from([first, first + 1, first + 4, first + 5], (i) => values[i]);
+    let loss = 0;
+    let margins = 0;
+    for (const first of [0, 2]) {
+      const half = {
+        s: take(whole.s, first),
+        ref: take(whole.ref, first),
+        lengths: take(whole.lengths, first),
+      };
+      const dims = { ...kind, P: 2, normalizer: 4 };
+      const outputs = pairLoss.forward(half, dims);
+      loss += outputs.loss;
+      margins += outputs.metrics["rewards/margins"];
+      assert.deepEqual(pairLoss.backward(half, dims, { dLoss: 1 }).dS, take(expectedGradient, first));
+    }
+    assert.ok(Math.abs(loss - expected.loss) < 1e-12);
+    assert.ok(Math.abs(margins - expected.metrics["rewards/margins"]) < 1e-12);
+  });
+}
+
+Deno.test("dpo: where policy equals reference the loss is log 2 and the rewards are 0", () => {
+  const { ref, lengths } = randomPairs(6, 2);
+  const dims = { loss: "dpo", beta: 0.1, P: 6, normalizer: 6 } as const;
+  const { losses, loss, metrics } = pairLoss.forward({ s: ref.slice(), ref, lengths }, dims);
+  for (const value of losses) assert.equal(value, Math.LN2);
+  assert.ok(Math.abs(loss - Math.LN2) < 1e-15);
+  assert.equal(metrics["rewards/margins"], 0);
+  assert.equal(metrics["rewards/accuracies"], 0);
+  assert.equal(metrics["displacement/fraction"], 0);
+});
+
+Deno.test("losses and gradients stay finite and right at |z| = 80, 1,000 and 1e6", () => {
+  for (const size of [80, 1000, 1e6]) {
+    for (const kind of [{ loss: "dpo", beta: 1 }, { loss: "simpo", beta: 1, gammaBetaRatio: 0 }] as const) {
+      const dims = { ...kind, P: 2, normalizer: 1 };
+      // First pair z = size, second z = -size.
+      const inputs = {
+        s: Float64Array.of(size, -size, 0, 0),
+        ref: new Float64Array(4),
+        lengths: Float64Array.of(1, 1, 1, 1),
+      };
+      const { losses } = pairLoss.forward(inputs, dims);
+      assert.ok(Math.abs(losses[0] - Math.exp(-size)) <= 1e-12 * Math.exp(-size), `found ${losses[0]}`);
+      assert.equal(losses[1], size);
+      const { dS } = pairLoss.backward(inputs, dims, { dLoss: 1 });
+      assert.ok(Math.abs(dS[0] + Math.exp(-size)) <= 1e-12 * Math.exp(-size));
+      assert.deepEqual([dS[1], dS[3]], [-1, 1]);
+    }
+  }
+});
+
+Deno.test("dpo's gradient on a pair already won by z = 80 keeps its relative accuracy", () => {
+  const inputs = { s: Float64Array.of(80, 0), ref: new Float64Array(2), lengths: [1, 1] };
+  const { dS } = pairLoss.backward(inputs, { loss: "dpo", beta: 1, P: 1, normalizer: 1 }, { dLoss: 1 });
+  assert.ok(Math.abs(dS[0] / -Math.exp(-80) - 1) < 1e-12, `found ${dS[0]}`);
+});
+
+Deno.test("label smoothing: its least loss is at sigmoid(bD) = 1 - e", () => {
+  const z = Math.log(0.8 / 0.2);
+  const inputs = { s: Float64Array.of(z, 0), ref: new Float64Array(2), lengths: [1, 1] };
+  const dims = { loss: "dpo", beta: 1, labelSmoothing: 0.2, P: 1, normalizer: 1 } as const;
+  assert.ok(Math.abs(pairLoss.backward(inputs, dims, { dLoss: 1 }).dS[0]) < 1e-15);
+});
+
+Deno.test("simpo: the reference moves neither loss nor gradient, the ratio moves the loss", () => {
+  const inputs = randomPairs(3, 7);
+  const dims = { loss: "simpo", beta: 2, gammaBetaRatio: 0.5, P: 3, normalizer: 3 } as const;
+  const { ref } = inputs;
+  const slope = centralDifference(() => pairLoss.forward(inputs, dims).loss, { input: ref, index: 1 });
+  assert.equal(slope, 0);
+  const loss = pairLoss.forward(inputs, dims).loss;
+  assert.ok(pairLoss.forward(inputs, { ...dims, gammaBetaRatio: 0.6 }).loss > loss);
+});
+
+Deno.test("metrics of two pairs by hand", () => {
+  const inputs = {
+    s: Float64Array.of(-4, -9, -6, -3),
+    ref: Float64Array.of(-5, -6, -5, -5),
+    lengths: [2, 3, 3, 1],
+  };
+  const counts = { P: 2, normalizer: 2 };
+  assert.deepEqual(pairLoss.forward(inputs, { loss: "dpo", beta: 0.5, ...counts }).metrics, {
+    "rewards/chosen": -0.5, // .5 (1 - 3) / 2
+    "rewards/rejected": 0.25, // .5 (-1 + 2) / 2
+    "rewards/margins": -0.75,
+    "rewards/accuracies": 0.5,
+    "logps/chosen": -6.5,
+    "logps/rejected": -4.5,
+    "displacement/chosen_delta": -1,
+    "displacement/rejected_delta": 0.5,
+    "displacement/fraction": 0.5,
+  });
+  const simpo = pairLoss.forward(inputs, { loss: "simpo", beta: 2, gammaBetaRatio: 0.5, ...counts }).metrics;
+  assert.equal(simpo["rewards/chosen"], -5); // 2 (-2 - 3) / 2
+  assert.equal(simpo["rewards/rejected"], -5); // 2 (-2 - 3) / 2
+  assert.equal(simpo["rewards/accuracies"], 0); // both pairs are equal, which is not larger
+});
+
+Deno.test("pair_loss refuses an empty completion", () => {
+  const inputs = { s: new Float64Array(2), ref: new Float64Array(2), lengths: [3, 0] };
+  assert.throws(
+    () => pairLoss.forward(inputs, { loss: "dpo", beta: 1, P: 1, normalizer: 1 }),
+    /Cannot score completion 1: expected at least 1 token, found 0/,
+  );
+});

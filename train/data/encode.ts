@@ -1,0 +1,308 @@
+/**
+ * Records as token ids: prompt and completion cut apart exactly, special tokens once, lengths kept.
+ *
+ * The boundary rule: prompt + completion is encoded as one text, since that is the text a model is asked to continue,
+ * and the tokens it shares with the encoded prompt, from the left, are the prompt. A token that a tokenizer merges
+ * across the boundary therefore belongs to the completion, with all of its text, and the two sides of a pair may have
+ * prompts of different lengths.
+ * @module
+ */
+import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import type { PreferenceRecord } from "./forms.ts";
+
+/** The part of a tokenizer that encoding needs. */
+export interface EncodingTokenizer {
+  /** Token ids of a text, with what the tokenizer itself adds around it unless told not to. */
+  encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+  /** The id that starts a text, where there is one; having one does not mean that the tokenizer adds it. */
+  bosTokenId?: number;
+  /** The id that ends a text, where there is one. */
+  eosTokenId?: number;
+}
+
+/** A text to train on, before encoding. */
+export interface CompletionExample {
+  /** What is given. */
+  prompt: string;
+  /** What is to be predicted after it. */
+  completion: string;
+  /** Where it comes from, for errors. */
+  source: RecordSource;
+}
+
+/** One text to train on: what is given and what is to be predicted. */
+export interface EncodedCompletion {
+  /** Given tokens, BOS included where there is one; at least one. */
+  promptIds: number[];
+  /** Predicted tokens, EOS included unless cut off; at least one. */
+  completionIds: number[];
+  /** Where it comes from, for errors. */
+  source: RecordSource;
+}
+
+/** A preference as token ids. The prompts differ only where a token was merged across the boundary. */
+export interface EncodedPair {
+  /** The preferred side. */
+  chosen: EncodedCompletion;
+  /** The other side. */
+  rejected: EncodedCompletion;
+  /** Where the pair comes from, for errors. */
+  source: RecordSource;
+}
+
+/** How records are encoded. */
+export interface EncodeOptions {
+  /** What turns text into ids. */
+  tokenizer: EncodingTokenizer;
+  /** The model's vocabulary; an id beyond it would read outside the embedding. */
+  vocabSize: number;
+  /** Most tokens of prompt and completion together, at least 2. Longer completions lose their end (and with it EOS). */
+  maxLength: number;
+  /** What to do with a prompt that leaves no room for one completion token: refuse (the default), or leave out and count. */
+  overlong?: "error" | "drop";
+  /** Start with BOS. Default: as the tokenizer itself does when asked for special tokens. */
+  addBos?: boolean;
+  /** End the completion with EOS. Default: where the tokenizer has one. */
+  addEos?: boolean;
+}
+
+/** What became of the records. A pair counts once in `dropped...`; `repairedBoundary` and `truncated` count completions. */
+export interface EncodeCounts {
+  /** Completions whose first token also holds the prompt's end. */
+  repairedBoundary: number;
+  /** Completions that lost their end to `maxLength`. */
+  truncated: number;
+  /** Records left out because a prompt leaves no room. */
+  droppedOverlong: number;
+  /** Records left out because a completion has no token of its own. */
+  droppedEmpty: number;
+  /** Pairs left out because both sides became the same ids, by truncation or because the tokenizer maps them alike. */
+  droppedIdentical: number;
+}
+
+type Encoded =
+  | { kind: "ok"; completion: EncodedCompletion; repaired: boolean; truncated: boolean }
+  | { kind: "overlong" | "empty" };
+
+/**
+ * Encode preference records.
+ *
+ * @param records as read; at least one
+ * @param options see {@linkcode EncodeOptions}
+ * @returns the pairs in the records' order, and counts of what was changed or left out
+ * @throws {DataError} a prompt that leaves no room (with `overlong: "error"`) or has no token; a token id the model does
+ *   not have; no pair left
+ * @throws {RangeError} options out of range
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const tokenizer = { encode: (text: string) => Array.from(text, (c) => c.codePointAt(0)!), eosTokenId: 0 };
+ * const record = { prompt: "1+1=", chosen: "2", rejected: "3", source: { file: "a.jsonl", line: 1 } };
+ * const { pairs } = encodePairs([record], { tokenizer, vocabSize: 128, maxLength: 16 });
+ * assert.deepEqual(pairs[0].chosen.completionIds, [50, 0]);
+ * ```
+ */
+export function encodePairs(
+  records: readonly PreferenceRecord[],
+  options: EncodeOptions,
+): { pairs: EncodedPair[]; counts: EncodeCounts } {
+  const encode = completionEncoder(options);
+  const counts = zeroCounts();
+  const pairs: EncodedPair[] = [];
+  for (const { prompt, chosen, rejected, source } of records) {
+    const chosenResult = encode({ prompt, completion: chosen, source });
+    const rejectedResult = encode({ prompt, completion: rejected, source });
+    const accepted = accept([chosenResult, rejectedResult], counts);
+    if (accepted === undefined) continue;
+    if (sameIds(accepted[0], accepted[1])) counts.droppedIdentical++;
+    else pairs.push({ chosen: accepted[0], rejected: accepted[1], source });
+  }
+  if (pairs.length === 0) throw nothingLeft(records, { counts, maxLength: options.maxLength });
+  return { pairs, counts };
+}
+
+/**
+ * Encode prompts with one completion each, for supervised fine-tuning.
+ *
+ * @param examples texts; at least one
+ * @param options see {@linkcode EncodeOptions}
+ * @returns the completions in the examples' order, and counts of what was changed or left out
+ * @throws {DataError} as {@linkcode encodePairs}
+ * @throws {RangeError} options out of range
+ */
+export function encodeCompletions(
+  examples: readonly CompletionExample[],
+  options: EncodeOptions,
+): { completions: EncodedCompletion[]; counts: EncodeCounts } {
+  const encode = completionEncoder(options);
+  const counts = zeroCounts();
+  const completions = examples.flatMap((example) => accept([encode(example)], counts) ?? []);
+  if (completions.length === 0) throw nothingLeft(examples, { counts, maxLength: options.maxLength });
+  return { completions, counts };
+}
+
+/**
+ * Encode a prompt alone, as it stands in front of a completion, for generation.
+ *
+ * @param prompt the text to continue
+ * @param options the tokenizer, and BOS as in {@linkcode EncodeOptions}
+ * @returns token ids, BOS included where there is one
+ */
+export function encodePrompt(prompt: string, options: Pick<EncodeOptions, "tokenizer" | "addBos">): number[] {
+  return withBos(options.tokenizer.encode(prompt, { addSpecialTokens: false }), bosOf(options));
+}
+
+function bosOf({ tokenizer, addBos }: Pick<EncodeOptions, "tokenizer" | "addBos">): number | undefined {
+  const { bosTokenId } = tokenizer;
+  if (addBos === true && bosTokenId === undefined) {
+    throw new RangeError("Cannot add BOS: expected a tokenizer that has one, found none");
+  }
+  // GPT-2 has a BOS id and does not use it, Llama does: only the tokenizer's own template tells.
+  const adds = addBos ??
+    (bosTokenId !== undefined && tokenizer.encode("", { addSpecialTokens: true })[0] === bosTokenId);
+  return adds ? bosTokenId : undefined;
+}
+
+function withBos(ids: number[], bos: number | undefined): number[] {
+  return bos === undefined || ids[0] === bos ? ids : [bos, ...ids];
+}
+
+/** Check the options once, and return what encodes one example after another. */
+function completionEncoder(options: EncodeOptions): (example: CompletionExample) => Encoded {
+  const { tokenizer, vocabSize, maxLength, overlong = "error", addEos = tokenizer.eosTokenId !== undefined } =
+    options;
+  if (!Number.isInteger(maxLength) || maxLength < 2) {
+    throw new RangeError(`Cannot encode records: expected a maxLength of at least 2, found ${maxLength}`);
+  }
+  if (!Number.isInteger(vocabSize) || vocabSize < 1) {
+    throw new RangeError(`Cannot encode records: expected a vocabSize of at least 1, found ${vocabSize}`);
+  }
+  if (addEos && tokenizer.eosTokenId === undefined) {
+    throw new RangeError("Cannot add EOS: expected a tokenizer that has one, found none");
+  }
+  const special = { bos: bosOf(options), eos: addEos ? tokenizer.eosTokenId : undefined };
+  return (example) => {
+    const { promptIds, completionIds, repaired } = splitAtBoundary(example, {
+      tokenizer,
+      vocabSize,
+      ...special,
+    });
+    const { source } = example;
+    if (completionIds.length === 0) return { kind: "empty" };
+    if (promptIds.length >= maxLength) {
+      if (overlong === "drop") return { kind: "overlong" };
+      throw noRoom(source, { promptLength: promptIds.length, maxLength });
+    }
+    if (special.eos !== undefined && completionIds.at(-1) !== special.eos) completionIds.push(special.eos);
+    const room = maxLength - promptIds.length;
+    const truncated = completionIds.length > room;
+    return {
+      kind: "ok",
+      completion: { promptIds, completionIds: completionIds.slice(0, room), source },
+      repaired,
+      truncated,
+    };
+  };
+}
+
+function splitAtBoundary(
+  example: CompletionExample,
+  options: { tokenizer: EncodingTokenizer; vocabSize: number; bos?: number; eos?: number },
+): { promptIds: number[]; completionIds: number[]; repaired: boolean } {
+  const { prompt, completion, source } = example;
+  const encode = (text: string) => {
+    try {
+      return withBos(options.tokenizer.encode(text, { addSpecialTokens: false }), options.bos);
+    } catch (cause) {
+      throw new DataError(`Cannot encode ${formatSource(source)}: ${(cause as Error).message}`, { cause });
+    }
+  };
+  const alone = encode(prompt);
+  const whole = encode(prompt + completion);
+  checkIds(options.eos === undefined ? whole : [...whole, options.eos], {
+    vocabSize: options.vocabSize,
+    source,
+  });
+  const length = commonLength(alone, whole);
+  if (length === 0) throw noPrompt(source);
+  return {
+    promptIds: whole.slice(0, length),
+    completionIds: whole.slice(length),
+    repaired: length < alone.length,
+  };
+}
+
+function commonLength(a: readonly number[], b: readonly number[]): number {
+  let length = 0;
+  while (length < a.length && length < b.length && a[length] === b[length]) length++;
+  return length;
+}
+
+function checkIds(ids: readonly number[], options: { vocabSize: number; source: RecordSource }): void {
+  const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= options.vocabSize);
+  if (bad === undefined) return;
+  throw new DataError(
+    `Cannot encode ${formatSource(options.source)}: expected token ids below the model's vocabulary of ` +
+      `${options.vocabSize}, found ${bad}`,
+  );
+}
+
+function noPrompt(source: RecordSource): DataError {
+  return new DataError(
+    `Cannot encode ${
+      formatSource(source)
+    }: expected a prompt of at least one token before the completion, found none`,
+  );
+}
+
+function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength: number }): DataError {
+  return new DataError(
+    `Cannot encode ${
+      formatSource(source)
+    }: expected a prompt shorter than the max length of ${lengths.maxLength} ` +
+      `tokens, found ${lengths.promptLength} tokens`,
+  );
+}
+
+function zeroCounts(): EncodeCounts {
+  return { repairedBoundary: 0, truncated: 0, droppedOverlong: 0, droppedEmpty: 0, droppedIdentical: 0 };
+}
+
+/** Take all sides of a record or none, so that counts of changes speak only of what is trained on. */
+function accept(sides: Encoded[], counts: EncodeCounts): EncodedCompletion[] | undefined {
+  if (sides.some((side) => side.kind === "overlong")) {
+    counts.droppedOverlong++;
+    return undefined;
+  }
+  const completions: EncodedCompletion[] = [];
+  for (const side of sides) if (side.kind === "ok") completions.push(side.completion);
+  if (completions.length < sides.length) {
+    counts.droppedEmpty++;
+    return undefined;
+  }
+  for (const side of sides) {
+    if (side.kind !== "ok") continue;
+    if (side.repaired) counts.repairedBoundary++;
+    if (side.truncated) counts.truncated++;
+  }
+  return completions;
+}
+
+function sameIds(a: EncodedCompletion, b: EncodedCompletion): boolean {
+  const left = [...a.promptIds, ...a.completionIds];
+  const right = [...b.promptIds, ...b.completionIds];
+  return left.length === right.length && commonLength(left, right) === left.length;
+}
+
+function nothingLeft(
+  records: readonly { source: RecordSource }[],
+  found: { counts: EncodeCounts; maxLength: number },
+): DataError {
+  const { counts, maxLength } = found;
+  const name = records.length > 0 ? records[0].source.file : "records";
+  return new DataError(
+    `Cannot encode ${name}: expected a usable record, found ${records.length}, of which ${counts.droppedOverlong} ` +
+      `with a prompt that leaves no room in ${maxLength} tokens, ${counts.droppedEmpty} empty, ` +
+      `${counts.droppedIdentical} identical as tokens`,
+  );
+}

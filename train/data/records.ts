@@ -1,0 +1,123 @@
+/**
+ * Preference records from a file, all in one form, with a count of what was left out and why.
+ * @module
+ */
+import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import {
+  detectForm,
+  normalizeRecord,
+  type PreferenceRecord,
+  type RecordForm,
+  type SkipReason,
+} from "./forms.ts";
+import { readRows, type Row } from "./readers.ts";
+
+export { instructionPrompt, transcriptPrompt } from "./forms.ts";
+export type { PreferenceRecord, RecordForm, SkipReason } from "./forms.ts";
+
+/** What a data file held. */
+export interface PreferenceData {
+  /** The usable records, in file order; at least one. */
+  records: PreferenceRecord[];
+  /** The form of every record of the file. */
+  form: RecordForm;
+  /** How many records were left out, by reason; every reason is a key. */
+  skipped: Record<SkipReason, number>;
+  /** For each reason that occurred, the first record left out for it. */
+  firstSkipped: Partial<Record<SkipReason, RecordSource>>;
+}
+
+/**
+ * Read the preference records of a `.json` or `.jsonl` file. The first record decides the form; a file of several is
+ * refused, since a record that merely lost its prompt would otherwise pass for a transcript.
+ *
+ * @param path the file
+ * @throws {DataError} a file that cannot be read, a record of another form or with a key of the wrong type, or no
+ *   usable record at all
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const path = await Deno.makeTempFile({ suffix: ".jsonl" });
+ * await Deno.writeTextFile(path, '{"prompt": "Q:", "chosen": " yes", "rejected": " no"}\n{"prompt": "Q:", "chosen": " yes"}\n');
+ * const { records, skipped } = await readPreferences(path);
+ * assert.equal(records.length, 1);
+ * assert.equal(skipped.missingRejected, 1);
+ * await Deno.remove(path);
+ * ```
+ */
+export async function readPreferences(path: string): Promise<PreferenceData> {
+  return await collectPreferences(readRows(path), path);
+}
+
+/**
+ * Bring rows from any source into preference records, as {@linkcode readPreferences} does with those of a file.
+ *
+ * @param rows parsed objects with their places
+ * @param name the data's name, for the errors that concern no single record
+ * @throws {DataError} as {@linkcode readPreferences}
+ */
+export async function collectPreferences(
+  rows: AsyncIterable<Row> | Iterable<Row>,
+  name: string,
+): Promise<PreferenceData> {
+  const records: PreferenceRecord[] = [];
+  const skipped: PreferenceData["skipped"] = {
+    missingChosen: 0,
+    missingRejected: 0,
+    identical: 0,
+    emptyCompletion: 0,
+    emptyPrompt: 0,
+    noCommonPrompt: 0,
+    laterTurn: 0,
+  };
+  const firstSkipped: PreferenceData["firstSkipped"] = {};
+  let first: { form: RecordForm; source: RecordSource } | undefined;
+  for await (const row of rows) {
+    const form = detectForm(row);
+    first ??= { form, source: row.source };
+    if (form !== first.form) throw mixedForms(row, { found: form, first });
+    const record = normalizeRecord(row, form);
+    if (typeof record === "string") {
+      skipped[record]++;
+      firstSkipped[record] ??= row.source;
+    } else {
+      records.push(record);
+    }
+  }
+  if (first === undefined) throw new DataError(`Cannot use ${name}: expected records, found none`);
+  if (records.length === 0) {
+    throw new DataError(`Cannot use ${name}: expected a usable record, found only ${formatSkipped(skipped)}`);
+  }
+  return { records, form: first.form, skipped, firstSkipped };
+}
+
+function mixedForms(
+  row: Row,
+  forms: { found: RecordForm; first: { form: RecordForm; source: RecordSource } },
+): DataError {
+  const { found, first } = forms;
+  return new DataError(
+    `Cannot read ${formatSource(row.source)}: expected the form "${first.form}" as in ${
+      formatSource(first.source)
+    }, ` +
+      `found the form "${found}"`,
+  );
+}
+
+/**
+ * The counts that are not zero, as text for a log line or an error.
+ *
+ * @param counts a count per reason
+ * @returns for example `6 identical, 1 missingChosen`; `nothing` when all are zero
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(formatSkipped({ identical: 6, laterTurn: 0 }), "6 identical");
+ * ```
+ */
+export function formatSkipped(counts: Readonly<Record<string, number>>): string {
+  const parts = Object.entries(counts).filter(([, count]) => count > 0).map(([reason, count]) =>
+    `${count} ${reason}`
+  );
+  return parts.join(", ") || "nothing";
+}

@@ -8,6 +8,7 @@
 
 /** Something the user gave is unusable. The parent of the errors below: catch this to print a message without a stack. */
 export class InputError extends Error {
+  /** The class, as messages print it. */
   override name = "InputError";
 }
 
@@ -21,11 +22,13 @@ export class InputError extends Error {
  * ```
  */
 export class CheckpointError extends InputError {
+  /** The class, as messages print it. */
   override name = "CheckpointError";
 }
 
 /** A configuration holds a key or value that cannot be honoured. */
 export class ConfigError extends InputError {
+  /** The class, as messages print it. */
   override name = "ConfigError";
 }
 

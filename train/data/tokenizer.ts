@@ -1,0 +1,240 @@
+/**
+ * Text to token ids and back, by the files of a Hugging Face folder. `@huggingface/tokenizers` does the work; around it
+ * stand the checks of what it trusts, and repairs where it differs from the reference library in Rust.
+ *
+ * @module
+ */
+import {
+  ByteFallbackDecoder,
+  type Decoder,
+  SequenceDecoder,
+  Tokenizer as HuggingFaceTokenizer,
+} from "@huggingface/tokenizers";
+import { join } from "node:path";
+import { writeFileAtomically } from "../atomic_file.ts";
+import { CheckpointError, showFound } from "../errors.ts";
+import {
+  parseTokenizerFiles,
+  TOKENIZER_FILES,
+  type TokenizerConfigJson,
+  type TokenizerFiles,
+} from "./tokenizer_files.ts";
+
+/** A loaded tokenizer. */
+export interface Tokenizer {
+  /** The largest token id + 1: the least number of rows an embedding must have. */
+  readonly vocabSize: number;
+  /** The id that begins a text, if there is one. */
+  readonly bosTokenId: number | undefined;
+  /** The id that ends a text, if there is one. */
+  readonly eosTokenId: number | undefined;
+  /** The id that fills up, if there is one. */
+  readonly padTokenId: number | undefined;
+  /** The files it was made from, for a saved model to carry. */
+  readonly files: TokenizerFiles;
+  /**
+   * Turns text into token ids.
+   *
+   * @param text The text. Special tokens written in it are read as such.
+   * @param options `addSpecialTokens`, default true: whether the post-processor adds BOS and the like. A BOS that the
+   *   text already starts with is not doubled.
+   * @returns `[T]` ids.
+   * @throws {RangeError} When the text holds something that the vocabulary has no token for, not even an unknown token.
+   */
+  encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+  /**
+   * Turns token ids into text.
+   *
+   * @param ids `[T]`; ids without a token (an embedding may have more rows than the tokenizer has tokens) give nothing.
+   * @param options `skipSpecialTokens`, default false.
+   * @returns The text; empty for no ids.
+   * @throws {RangeError} When an id is not a non-negative integer.
+   */
+  decode(ids: Iterable<number>, options?: { skipSpecialTokens?: boolean }): string;
+}
+
+/**
+ * Loads the tokenizer of a model folder.
+ *
+ * @param folder A folder with tokenizer.json and, where there are any, tokenizer_config.json and its companions.
+ * @returns The tokenizer.
+ * @throws {CheckpointError} When tokenizer.json is missing or a file is malformed, naming file and key.
+ */
+export async function loadTokenizer(folder: string): Promise<Tokenizer> {
+  const files = new Map<string, Uint8Array>();
+  for (const name of TOKENIZER_FILES) {
+    try {
+      files.set(name, await Deno.readFile(join(folder, name)));
+    } catch (cause) {
+      if (cause instanceof Deno.errors.NotFound) continue;
+      const detail = cause instanceof Error ? cause.message : String(cause);
+      throw new CheckpointError(`Cannot read ${join(folder, name)}: ${detail}`, { cause });
+    }
+  }
+  if (!files.has("tokenizer.json")) {
+    const found = [...files.keys()].join(", ") || "nothing";
+    throw new CheckpointError(
+      `Cannot read ${join(folder, "tokenizer.json")}: expected a file, found ${found}`,
+    );
+  }
+  return createTokenizer(files, { source: folder });
+}
+
+/**
+ * Makes a tokenizer from the contents of its files.
+ *
+ * @param files tokenizer.json and its companions, by name.
+ * @param options Where they came from, for messages.
+ * @returns The tokenizer.
+ * @throws {CheckpointError} When a file is malformed, naming file and key.
+ * @example
+ * ```ts
+ * import { characterTokenizerFiles } from "./character_tokenizer.ts";
+ *
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const ids = tokenizer.encode("1+10.");
+ * if (ids.at(-1) !== tokenizer.eosTokenId) throw new Error("the text ends with the end token");
+ * if (tokenizer.decode(ids) !== "1+10.") throw new Error("decoding undoes encoding");
+ * ```
+ */
+export function createTokenizer(files: TokenizerFiles, options: { source: string }): Tokenizer {
+  const { source } = options;
+  const { tokenizer, config, ids } = parseTokenizerFiles(files, source);
+  let inner: HuggingFaceTokenizer;
+  try {
+    inner = new HuggingFaceTokenizer(tokenizer, config);
+  } catch (cause) {
+    const detail = cause instanceof Error ? cause.message : String(cause);
+    throw new CheckpointError(`Cannot read ${join(source, "tokenizer.json")}: ${detail}`, { cause });
+  }
+  repairByteFallback(inner.decoder);
+  const special = specialIds(config, { ids, source });
+  checkAddedSpecials(inner, { config, special, source });
+  return {
+    ...special,
+    vocabSize: [...ids.values()].reduce((largest, id) => Math.max(largest, id), -1) + 1,
+    files,
+    encode: (text, { addSpecialTokens = true } = {}) =>
+      encodeText(inner, { text, addSpecialTokens, bosTokenId: special.bosTokenId }),
+    decode: (tokenIds, { skipSpecialTokens = false } = {}) =>
+      decodeIds(inner, {
+        ids: [...tokenIds],
+        skipSpecialTokens,
+        // transformers' default, where the library's own is true.
+        cleanUp: config.clean_up_tokenization_spaces ?? false,
+      }),
+  };
+}
+
+/**
+ * Writes a tokenizer's files into a model folder.
+ *
+ * @param tokenizer The tokenizer.
+ * @param folder An existing folder.
+ */
+export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
+  for (const [name, bytes] of tokenizer.files) {
+    await writeFileAtomically(join(folder, name), (append) => append(bytes));
+  }
+}
+
+function encodeText(
+  inner: HuggingFaceTokenizer,
+  options: { text: string; addSpecialTokens: boolean; bosTokenId: number | undefined },
+): number[] {
+  const { text, addSpecialTokens, bosTokenId } = options;
+  const { ids } = inner.encode(text, { add_special_tokens: addSpecialTokens });
+  if (ids.some((id) => !Number.isInteger(id))) {
+    throw new RangeError(
+      `Cannot encode text: expected a token for every part of it, found none in ${showFound(text)}`,
+    );
+  }
+  const twice = bosTokenId !== undefined && addSpecialTokens && ids[0] === bosTokenId &&
+    ids[1] === bosTokenId;
+  // Two may be right where BOS is also the end token; only one that the text brought along is too many.
+  if (twice && inner.encode(text, { add_special_tokens: false }).ids[0] === bosTokenId) return ids.slice(1);
+  return ids;
+}
+
+function decodeIds(
+  inner: HuggingFaceTokenizer,
+  options: { ids: number[]; skipSpecialTokens: boolean; cleanUp: boolean },
+): string {
+  const bad = options.ids.find((id) => !Number.isInteger(id) || id < 0);
+  if (bad !== undefined) throw new RangeError(`Cannot decode: expected token ids, found ${showFound(bad)}`);
+  const known = options.ids.filter((id) => inner.id_to_token(id) !== undefined);
+  if (known.length === 0) return "";
+  return inner.decode(known, {
+    skip_special_tokens: options.skipSpecialTokens,
+    clean_up_tokenization_spaces: options.cleanUp,
+  });
+}
+
+/**
+ * The Rust library keeps a leading U+FEFF of a run of byte tokens, and writes one U+FFFD per byte of a run that is not
+ * UTF-8; this one drops the former and merges the latter. Both happen in the object that turns bytes into text.
+ */
+function repairByteFallback(decoder: Decoder | null): void {
+  if (decoder instanceof SequenceDecoder) decoder.decoders.forEach(repairByteFallback);
+  if (!(decoder instanceof ByteFallbackDecoder)) return;
+  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  const decode = (bytes: Uint8Array): string => {
+    try {
+      return strict.decode(bytes);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      return "\ufffd".repeat(bytes.length);
+    }
+  };
+  Object.assign(decoder, { text_decoder: { decode } });
+}
+
+type SpecialIds = Pick<Tokenizer, "bosTokenId" | "eosTokenId" | "padTokenId">;
+
+function specialIds(
+  config: TokenizerConfigJson,
+  place: { ids: ReadonlyMap<string, number>; source: string },
+): SpecialIds {
+  const find = (key: "bos_token" | "eos_token" | "pad_token"): number | undefined => {
+    const token = config[key] ?? undefined;
+    if (token === undefined) return undefined;
+    const id = place.ids.get(token);
+    if (id !== undefined) return id;
+    throw new CheckpointError(
+      `Cannot read ${
+        join(place.source, "tokenizer_config.json")
+      }: ${key}: expected a token of tokenizer.json, ` +
+        `found ${showFound(token)}`,
+    );
+  };
+  return { bosTokenId: find("bos_token"), eosTokenId: find("eos_token"), padTokenId: find("pad_token") };
+}
+
+/**
+ * tokenizer_config.json may promise a BOS or EOS that the post-processor of tokenizer.json, which alone is carried out,
+ * does not add, or deny one that it adds. Training on the wrong one of the two would go unnoticed.
+ */
+function checkAddedSpecials(
+  inner: HuggingFaceTokenizer,
+  place: { config: TokenizerConfigJson; special: SpecialIds; source: string },
+): void {
+  const { config, special, source } = place;
+  const added = inner.encode("").ids;
+  const sides = [["add_bos_token", special.bosTokenId, added[0]], [
+    "add_eos_token",
+    special.eosTokenId,
+    added.at(-1),
+  ]] as const;
+  for (const [key, id, at] of sides) {
+    const promised = config[key] ?? undefined;
+    const adds = id !== undefined && at === id;
+    if (promised === undefined || promised === adds) continue;
+    // One id for both ends: what was added for one must not count for the other.
+    if (!promised && special.bosTokenId === special.eosTokenId) continue;
+    throw new CheckpointError(
+      `Cannot read ${
+        join(source, "tokenizer_config.json")
+      }: ${key}: expected ${adds}, as tokenizer.json does, found ${promised}`,
+    );
+  }
+}

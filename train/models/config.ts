@@ -1,0 +1,73 @@
+/**
+ * Hugging Face's `config.json`: which architecture a folder holds and of what size. Keys keep their spelling. Whatever
+ * would change the mathematics and is not implemented is refused by name; keys that only describe are passed over.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { z } from "zod";
+import { ConfigError, showFound } from "../errors.ts";
+import { type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
+
+/** A configuration of any supported architecture, told apart by `model_type`. */
+export type ModelConfig = LlamaConfig;
+
+/** The supported architectures: `model_type` -> parser. A new model adds its line here. */
+const PARSERS: ReadonlyMap<string, (json: Record<string, unknown>, file: string) => ModelConfig> = new Map([
+  ["llama", parseLlamaConfig],
+]);
+
+/**
+ * Checks a configuration and fills in the defaults that transformers has.
+ *
+ * @param json The parsed content of config.json.
+ * @param options The file it came from, for messages.
+ * @returns The configuration, every field set.
+ * @throws {ConfigError} Naming file, key, what was expected and what was found.
+ * @example
+ * ```ts
+ * const sizes = { vocab_size: 16, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "config.json" });
+ * if (config.head_dim !== 16) throw new Error("64 hidden units in 4 heads");
+ * ```
+ */
+export function parseModelConfig(json: unknown, options: { file: string }): ModelConfig {
+  const { file } = options;
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new ConfigError(`Cannot read ${file}: expected an object, found ${showFound(json)}`);
+  }
+  const config = json as Record<string, unknown>;
+  const quantization = config.quantization_config;
+  if (quantization !== undefined && quantization !== null) {
+    const method = z.object({ quant_method: z.string() }).safeParse(quantization).data?.quant_method;
+    const found = `${method ?? "one"}: quantized weights cannot be trained`;
+    throw new ConfigError(`Cannot read ${file}: quantization_config: expected none, found ${found}`);
+  }
+  const parse = typeof config.model_type === "string" ? PARSERS.get(config.model_type) : undefined;
+  if (parse === undefined) {
+    const expected = [...PARSERS.keys()].map((name) => JSON.stringify(name)).join(" or ");
+    const found = showFound(config.model_type);
+    throw new ConfigError(`Cannot read ${file}: model_type: expected ${expected}, found ${found}`);
+  }
+  return parse(config, file);
+}
+
+/**
+ * Reads the config.json of a model folder.
+ *
+ * @param folder A folder in Hugging Face layout.
+ * @returns The checked configuration.
+ * @throws {ConfigError} When the file is missing, is not JSON, or is refused by {@link parseModelConfig}.
+ */
+export async function readModelConfig(folder: string): Promise<ModelConfig> {
+  const file = join(folder, "config.json");
+  let json: unknown;
+  try {
+    json = JSON.parse(await Deno.readTextFile(file));
+  } catch (cause) {
+    const detail = cause instanceof Error ? cause.message : String(cause);
+    const found = cause instanceof Deno.errors.NotFound ? "expected a file, found nothing" : detail;
+    throw new ConfigError(`Cannot read ${file}: ${found}`, { cause });
+  }
+  return parseModelConfig(json, { file });
+}

@@ -61,7 +61,7 @@ export class PipelineCache {
     });
     device.popErrorScope().then((error) => {
       if (error) {
-        this.onError(new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code)}`));
+        this.onError(new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code, error.message)}`));
       }
     });
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
@@ -106,6 +106,11 @@ function checkLimits(label: string, source: KernelSource, limits: GPUSupportedLi
   }
 }
 
-function numberLines(code: string): string {
-  return code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} ${line}`).join("\n");
+/** The lines around the place that the compiler names, numbered; the whole source when it names none. */
+function numberLines(code: string, message: string): string {
+  const lines = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} ${line}`);
+  const place = /wgsl:(\d+):\d+/.exec(message);
+  if (!place) return lines.join("\n");
+  const line = Number(place[1]);
+  return lines.slice(Math.max(0, line - 6), line + 5).join("\n");
 }

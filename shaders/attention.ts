@@ -27,7 +27,9 @@ const KEYS_PER_STEP = 4;
 /** Sums of products in two chains, to shorten the dependency. */
 function dotProduct(quads: number, left: (d: number) => string, right: (d: number) => string): string {
   const terms = (parity: number) =>
-    Array.from({ length: quads }, (_, d) => d).filter((d) => d % 2 === parity).map((d) => `${left(d)} * ${right(d)}`);
+    Array.from({ length: quads }, (_, d) => d).filter((d) => d % 2 === parity).map((d) =>
+      `${left(d)} * ${right(d)}`
+    );
   const odd = terms(1);
   const sum = odd.length === 0 ? terms(0).join(" + ") : `(${terms(0).join(" + ")}) + (${odd.join(" + ")})`;
   return `sum4(${sum})`;
@@ -38,7 +40,8 @@ const SUM4 = "fn sum4(v: vec4f) -> f32 { return (v.x + v.y) + (v.z + v.w); }\n";
 /** out = softmax(q k^T scale) v. */
 export const attentionForward: Kernel<AttentionConstants> = {
   name: "attention_forward",
-  doc: `out[i, h] = sum over j of softmax_j(q[i, h] . k[j, g] scale) v[j, g], j from the sequence's start to i,
+  doc:
+    `out[i, h] = sum over j of softmax_j(q[i, h] . k[j, g] scale) v[j, g], j from the sequence's start to i,
     g = h K / H. lse[i, h] = log sum over j of exp(q . k scale), saved.
     q, out [N, H * D]; k, v [N, K * D]; starts [N]: first token of i's sequence. Grid: (row tiles, H).`,
   build({ headDim, lanes }) {
@@ -67,18 +70,22 @@ ${unroll(quads, (d) => `let q${d} = q[q_base + ${d}u] * p.scale; var o${d} = vec
 var m = ${MASKED};
 var l = 0.0;
 for (var j0 = starts[first_row]; j0 <= last_row; j0 += ${KEYS_PER_STEP}u) {
-${unroll(KEYS_PER_STEP, (n) => `
+${
+        unroll(KEYS_PER_STEP, (n) => `
   let j${n} = min(j0 + ${n}u, last_row);
   let kv${n} = (j${n} * p.kv_heads + g) * ${quads}u;
   let seen${n} = j0 + ${n}u <= i && j0 + ${n}u >= start;
-  let s${n} = select(${MASKED}, ${dotProduct(quads, (d) => `q${d}`, (d) => `k[kv${n} + ${d}u]`)}, seen${n});`)}
+  let s${n} = select(${MASKED}, ${dotProduct(quads, (d) => `q${d}`, (d) => `k[kv${n} + ${d}u]`)}, seen${n});`)
+      }
   let m_new = max(m, max(max(s0, s1), max(s2, s3)));
   let rescale = exp(m - m_new);
 ${unroll(KEYS_PER_STEP, (n) => `  let e${n} = select(0.0, exp(s${n} - m_new), seen${n});`)}
   l = l * rescale + ((e0 + e1) + (e2 + e3));
   m = m_new;
-${unroll(quads, (d) =>
-        `  o${d} = o${d} * rescale + ((e0 * v[kv0 + ${d}u] + e1 * v[kv1 + ${d}u]) + (e2 * v[kv2 + ${d}u] + e3 * v[kv3 + ${d}u]));`)}
+${
+        unroll(quads, (d) =>
+          `  o${d} = o${d} * rescale + ((e0 * v[kv0 + ${d}u] + e1 * v[kv1 + ${d}u]) + (e2 * v[kv2 + ${d}u] + e3 * v[kv3 + ${d}u]));`)
+      }
 }
 if (first_row + local_id.x >= p.tokens) { return; }
 lse[i * p.heads + h] = m + log_f32(l);
@@ -119,7 +126,10 @@ let g = h * p.kv_heads / p.heads;
 let start = starts[i];
 let row = i * p.heads + h;
 let q_base = row * ${quads}u;
-${unroll(quads, (d) => `let q${d} = q[q_base + ${d}u] * p.scale; let do${d} = d_out[q_base + ${d}u]; var dq${d} = vec4f();`)}
+${
+        unroll(quads, (d) =>
+          `let q${d} = q[q_base + ${d}u] * p.scale; let do${d} = d_out[q_base + ${d}u]; var dq${d} = vec4f();`)
+      }
 let row_delta = ${dotProduct(quads, (d) => `do${d}`, (d) => `out[q_base + ${d}u]`)};
 let row_lse = lse[row];
 for (var j = starts[first_row]; j <= last_row; j++) {
@@ -133,10 +143,12 @@ ${unroll(quads, (d) => `  dq${d} += d_s * k${d};`)}
 }
 if (first_row + local_id.x >= p.tokens) { return; }
 delta[row] = row_delta;
-${unroll(quads, (d) => `
+${
+        unroll(quads, (d) => `
 var out${d} = dq${d} * p.scale;
 if (p.accumulate != 0u) { out${d} += d_q[q_base + ${d}u]; }
-d_q[q_base + ${d}u] = out${d};`)}`,
+d_q[q_base + ${d}u] = out${d};`)
+      }`,
     };
   },
 };
@@ -172,8 +184,10 @@ let g = workgroup_id.y;
 let group = p.heads / p.kv_heads;
 let end = ends[j];
 let kv = (j * p.kv_heads + g) * ${quads}u;
-${unroll(quads, (d) =>
-        `let k${d} = k[kv + ${d}u] * p.scale; let v${d} = v[kv + ${d}u]; var dk${d} = vec4f(); var dv${d} = vec4f();`)}
+${
+        unroll(quads, (d) =>
+          `let k${d} = k[kv + ${d}u] * p.scale; let v${d} = v[kv + ${d}u]; var dk${d} = vec4f(); var dv${d} = vec4f();`)
+      }
 for (var h = g * group; h < (g + 1u) * group; h++) {
   for (var i = first_row; i < ends[last_row]; i++) {
     let row = i * p.heads + h;
@@ -186,13 +200,15 @@ ${unroll(quads, (d) => `    dk${d} += d_s * q${d}; dv${d} += prob * do${d};`)}
   }
 }
 if (first_row + local_id.x >= p.tokens) { return; }
-${unroll(quads, (d) => `
+${
+        unroll(quads, (d) => `
 var out_k${d} = dk${d} * p.scale;
 var out_v${d} = dv${d};
 if (p.accumulate_k != 0u) { out_k${d} += d_k[kv + ${d}u]; }
 if (p.accumulate_v != 0u) { out_v${d} += d_v[kv + ${d}u]; }
 d_k[kv + ${d}u] = out_k${d};
-d_v[kv + ${d}u] = out_v${d};`)}`,
+d_v[kv + ${d}u] = out_v${d};`)
+      }`,
     };
   },
 };

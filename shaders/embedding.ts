@@ -12,7 +12,8 @@ export const GATHER_WORKGROUP = 64;
 /** y[n] = table[ids[n] - first], for ids inside this shard of the table. */
 export const embeddingForward: Kernel<{ width: VectorWidth }> = {
   name: "embedding_forward",
-  doc: `y[n, c] = table[ids[n] - first, c] where first <= ids[n] < first + table_rows; other rows are left alone
+  doc:
+    `y[n, c] = table[ids[n] - first, c] where first <= ids[n] < first + table_rows; other rows are left alone
     (another shard of the table writes them). table [rows, C], ids [N], y [N, C]. An invocation owns an element of y.`,
   build({ width }) {
     const type = vectorType(width);
@@ -34,7 +35,8 @@ y[i] = table[(id - p.first) * count + i % count];`,
 /** dTable[id] (+)= the sum of dY over the id's places, in order: no atomics, so the same bits every time. */
 export const embeddingBackward: Kernel<{ width: VectorWidth }> = {
   name: "embedding_backward",
-  doc: `y[n] = table[ids[n]]: d_table[unique[u] - first, c] (+)= sum over the places n of unique[u] of d_y[n, c].
+  doc:
+    `y[n] = table[ids[n]]: d_table[unique[u] - first, c] (+)= sum over the places n of unique[u] of d_y[n, c].
     places[offsets[u] .. offsets[u + 1]) lists those n, ascending. An invocation owns a column of a unique id, so
     no two write the same element; ids of other shards are skipped.`,
   build({ width }) {
@@ -69,7 +71,8 @@ d_table[target_index] = total;`,
 /** dX of gathered rows: each row of x was picked once or never. */
 export const gatherRowsBackward: Kernel<{ width: VectorWidth }> = {
   name: "gather_rows_backward",
-  doc: `y[r] = x[rows[r]], rows distinct: d_x[n, c] (+)= d_y[inverse[n], c], or zero where inverse[n] is 0xffffffff.
+  doc:
+    `y[r] = x[rows[r]], rows distinct: d_x[n, c] (+)= d_y[inverse[n], c], or zero where inverse[n] is 0xffffffff.
     inverse [N], d_y [R, C], d_x [N, C]. An invocation owns an element of d_x.`,
   build({ width }) {
     const type = vectorType(width);

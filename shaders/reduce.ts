@@ -12,7 +12,8 @@ export const SEGMENT_WORKGROUP = 64;
 /** sums[s] = sum of values[offsets[s] .. offsets[s + 1]). */
 export const segmentSum: Kernel<Record<string, never>> = {
   name: "segment_sum",
-  doc: "sums[s] = sum over r in [offsets[s], offsets[s+1]) of values[r]; values [R], offsets [S + 1], sums [S].",
+  doc:
+    "sums[s] = sum over r in [offsets[s], offsets[s+1]) of values[r]; values [R], offsets [S + 1], sums [S].",
   build: () => ({
     bindings: { values: input("f32"), offsets: input("u32"), sums: output("f32") },
     params: { segments: "u32" },
@@ -29,7 +30,8 @@ sums[s] = total;`,
 /** dValues (+)= dSums of the value's segment. */
 export const segmentSumBackward: Kernel<Record<string, never>> = {
   name: "segment_sum_backward",
-  doc: "sums[s] = sum of the segment: d_values[r] (+)= d_sums[s], r in segment s. An invocation owns a segment.",
+  doc:
+    "sums[s] = sum of the segment: d_values[r] (+)= d_sums[s], r in segment s. An invocation owns a segment.",
   build: () => ({
     bindings: { d_sums: input("f32"), offsets: input("u32"), d_values: output("f32") },
     params: { segments: "u32", accumulate: "u32" },
@@ -51,7 +53,8 @@ export const REDUCE_LANES = 64;
 /** y = scale times the sum of x. */
 export const scaledSum: Kernel<Record<string, never>> = {
   name: "scaled_sum",
-  doc: "y[0] = scale sum over r of x[r]; metrics[metric] (+)= the same. x [R]. One workgroup; the order is fixed.",
+  doc:
+    "y[0] = scale sum over r of x[r]; metrics[metric] (+)= the same. x [R]. One workgroup; the order is fixed.",
   build: () => ({
     bindings: { x: input("f32"), y: output("f32"), metrics: output("f32") },
     params: { rows: "u32", scale: "f32", metric: "u32", accumulate: "u32" },
@@ -133,7 +136,8 @@ export const SQUARE_SUM_WORKGROUPS = 128;
 /** partial[first + w] = sum of squares of workgroup w's share. */
 export const squareSumPartial: Kernel<{ lanes: number }> = {
   name: "square_sum_partial",
-  doc: `partial[first + w] = sum of x[i]^2 over workgroup w's contiguous share; x in quads. The order is fixed.`,
+  doc:
+    `partial[first + w] = sum of x[i]^2 over workgroup w's contiguous share; x in quads. The order is fixed.`,
   build({ lanes }) {
     return {
       bindings: { x: input("vec4f"), partial: output("f32") },
@@ -158,7 +162,8 @@ export const CLIP_STATE = { norm: 0, coefficient: 1, isFinite: 2, size: 4 } as c
 /** The global norm, the factor that clips it, and whether every gradient is finite. */
 export const clipState: Kernel<Record<string, never>> = {
   name: "clip_state",
-  doc: `norm = sqrt(sum of partial); state = (norm, min(1, max_norm / (norm + 1e-6)), 1 if norm is finite else 0).
+  doc:
+    `norm = sqrt(sum of partial); state = (norm, min(1, max_norm / (norm + 1e-6)), 1 if norm is finite else 0).
     max_norm <= 0 means no clipping. metrics[metric] = norm. One workgroup.`,
   build: () => ({
     bindings: { partial: input("f32"), state: output("f32"), metrics: output("f32") },

@@ -86,7 +86,8 @@ for (var c = lane; c < count; c += ${lanes}u) {
 /** First half of dWeight: sums over blocks of rows, in order. */
 export const rmsNormWeightPartial: Kernel<{ width: VectorWidth }> = {
   name: "rms_norm_weight_partial",
-  doc: `y = x rstd w: partial[b, c] = sum over the ${ROWS_PER_PARTIAL} rows n of block b of d_y[n, c] x[n, c] rstd[n].
+  doc:
+    `y = x rstd w: partial[b, c] = sum over the ${ROWS_PER_PARTIAL} rows n of block b of d_y[n, c] x[n, c] rstd[n].
     x, d_y [N, C]; rstd [N]; partial [ceil(N / ${ROWS_PER_PARTIAL}), C]. An invocation owns a column of a block.`,
   build({ width }) {
     const type = vectorType(width);

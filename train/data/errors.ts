@@ -2,6 +2,7 @@
  * The error of everything that reads or encodes data, and the way it names where a record came from.
  * @module
  */
+import { InputError } from "../errors.ts";
 
 /** Where a record stands: a line (from 1) of a file of lines, or an index (from 0) into a file's array. */
 export interface RecordSource {
@@ -17,7 +18,7 @@ export interface RecordSource {
  * Data that cannot be used: a file that is missing or malformed, a record of the wrong form, a text too long. The
  * message names the file, and the line or index and key where there is one.
  */
-export class DataError extends Error {
+export class DataError extends InputError {
   /** Always `DataError`. */
   override name = "DataError";
 }

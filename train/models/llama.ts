@@ -1,0 +1,175 @@
+/**
+ * The Llama architecture (arXiv 2302.13971) as one function over named parameters, on packed sequences.
+ * @module
+ */
+import type { Gpu } from "../../engine/gpu.ts";
+import { add } from "../../engine/ops/add.ts";
+import { attention, type SequenceBounds, sequenceBounds } from "../../engine/ops/attention.ts";
+import { embedding } from "../../engine/ops/embedding.ts";
+import { gatherRows } from "../../engine/ops/gather_rows.ts";
+import { matmul } from "../../engine/ops/matmul.ts";
+import { rmsNorm } from "../../engine/ops/rms_norm.ts";
+import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import { swiglu } from "../../engine/ops/swiglu.ts";
+import { tokenLogps } from "../../engine/ops/token_logps.ts";
+import { createParameters, type Parameters } from "../../engine/parameters.ts";
+import { release, type Tensor, upload } from "../../engine/tensor.ts";
+import type { PackedSequences } from "../data/batch.ts";
+import type { LlamaConfig } from "./llama_config.ts";
+import { llamaParameterShapes } from "./llama_parameters.ts";
+
+/** A model on the GPU. Dispose it when done. */
+export interface LlamaModel extends Disposable {
+  readonly gpu: Gpu;
+  readonly config: LlamaConfig;
+  /** Under Hugging Face's names. */
+  readonly parameters: Parameters;
+  /** `[positions, D]`: see `ropeTable`. */
+  readonly rope: Tensor;
+}
+
+/** Rows that a run's largest batch has, so that every step asks for the same buffers. */
+export interface BatchCapacity {
+  /** Tokens of the largest batch. */
+  readonly tokens: number;
+  /** Labelled tokens of the batch that has most. */
+  readonly labels: number;
+}
+
+/**
+ * Makes a model with all parameters zero; load or initialise them next.
+ *
+ * @param gpu the device
+ * @param config its shape
+ * @param options.trainable whether gradients are wanted
+ * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
+ * @throws {RangeError} when `positions` is more than the model was made for
+ */
+export function createLlama(
+  gpu: Gpu,
+  config: LlamaConfig,
+  options: { trainable: boolean; positions?: number },
+): LlamaModel {
+  const positions = options.positions ?? config.max_position_embeddings;
+  if (positions > config.max_position_embeddings) {
+    throw new RangeError(
+      `Cannot make a model: expected at most ${config.max_position_embeddings} positions ` +
+        `(max_position_embeddings), found ${positions}`,
+    );
+  }
+  const parameters = createParameters(gpu, llamaParameterShapes(config), { trainable: options.trainable });
+  const table = ropeTable(gpu, { positions, headDim: config.head_dim, theta: config.rope_theta });
+  return {
+    gpu,
+    config,
+    parameters,
+    rope: table,
+    [Symbol.dispose]() {
+      parameters[Symbol.dispose]();
+      release(table);
+    },
+  };
+}
+
+/**
+ * The last layer's hidden states, before the final norm.
+ *
+ * @param model the model
+ * @param batch packed sequences of N tokens
+ * @param capacity tokens to reserve for
+ * @returns `[N, C]`
+ * @throws {RangeError} when a sequence is longer than the model's positions
+ */
+export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
+  const { gpu, parameters } = model;
+  const bounds = sequenceBounds(gpu, batch.sequenceOffsets, { capacity });
+  if (bounds.longest > model.rope.shape[0]) {
+    throw new RangeError(
+      `Cannot run the model: expected at most ${
+        model.rope.shape[0]
+      } tokens a sequence, found ${bounds.longest}`,
+    );
+  }
+  const positions = upload(gpu, batch.positions, { capacity });
+  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity });
+  for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
+    h = llamaLayer(model, h, { layer, positions, bounds });
+  }
+  return h;
+}
+
+/** h + o(attention(rope(q), rope(k), v)), then h + down(swiglu(gate, up)), each on a normalised h. */
+function llamaLayer(
+  model: LlamaModel,
+  h: Tensor,
+  { layer, positions, bounds }: { layer: number; positions: Tensor; bounds: SequenceBounds },
+): Tensor {
+  const { parameters, config } = model;
+  const weight = (name: string) => parameters.get(`model.layers.${layer}.${name}.weight`);
+  const linear = (x: Tensor, name: string) => matmul(x, weight(name), { kind: "NT" });
+  const eps = config.rms_norm_eps;
+
+  const x = rmsNorm(h, weight("input_layernorm"), { eps });
+  const q = rope(linear(x, "self_attn.q_proj"), positions, model.rope);
+  const k = rope(linear(x, "self_attn.k_proj"), positions, model.rope);
+  const v = linear(x, "self_attn.v_proj");
+  const attended = attention(q, k, v, { headDim: config.head_dim, bounds });
+  h = add(h, linear(attended, "self_attn.o_proj"));
+
+  const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
+  return add(h, linear(swiglu(linear(y, "mlp.gate_proj"), linear(y, "mlp.up_proj")), "mlp.down_proj"));
+}
+
+/** The output head's row shards: the embedding itself where the two are tied. */
+function head({ config, parameters }: LlamaModel): readonly Tensor[] {
+  return parameters.shards(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+}
+
+/** Final norm on the rows that matter: y[r] = norm(h[rows[r]]). */
+function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; capacity: number }): Tensor {
+  const picked = gatherRows(h, options.rows, { capacity: options.capacity });
+  return rmsNorm(picked, model.parameters.get("model.norm.weight"), { eps: model.config.rms_norm_eps });
+}
+
+/**
+ * Log-probability of every labelled token, in order.
+ *
+ * @param model the model
+ * @param batch packed sequences with R labels that count
+ * @param capacity the run's largest batch; this batch by default
+ * @returns `[R]`, in nats
+ */
+export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
+  const { rows, labels } = labelledRows(batch);
+  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
+  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
+  return tokenLogps(final, head(model), labels);
+}
+
+/**
+ * Logits of the token that follows each sequence: for decoding.
+ *
+ * @param model the model
+ * @param batch S packed sequences
+ * @param capacity the largest batch that will come; this batch by default
+ * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
+ */
+export function llamaNextLogits(
+  model: LlamaModel,
+  batch: PackedSequences,
+  capacity?: BatchCapacity,
+): Tensor[] {
+  const rows = batch.sequenceOffsets.subarray(1).map((end) => end - 1);
+  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
+  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
+  return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
+}
+
+/** Positions whose label counts, and those labels. */
+function labelledRows({ labels }: PackedSequences): { rows: Uint32Array; labels: Uint32Array } {
+  const rows: number[] = [];
+  labels.forEach((label, row) => {
+    if (label >= 0) rows.push(row);
+  });
+  return { rows: Uint32Array.from(rows), labels: Uint32Array.from(rows, (row) => labels[row]) };
+}

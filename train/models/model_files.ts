@@ -1,0 +1,126 @@
+/**
+ * Models from and to folders in Hugging Face layout: config.json, model.safetensors, tokenizer files.
+ * @module
+ */
+import { join } from "node:path";
+import type { DType } from "../../engine/dtype.ts";
+import type { Gpu } from "../../engine/gpu.ts";
+import { sizeOf } from "../../engine/shape.ts";
+import { toHost } from "../../engine/tensor.ts";
+import { writeFileAtomically } from "../atomic_file.ts";
+import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import { CheckpointError } from "../errors.ts";
+import { fillNormal, type Random } from "../random.ts";
+import { readModelConfig } from "./config.ts";
+import { createLlama, type LlamaModel } from "./llama.ts";
+import { type LlamaConfig, llamaConfigJson } from "./llama_config.ts";
+import { checkLlamaCheckpoint } from "./llama_parameters.ts";
+import { findWeightsFile, openSafetensors } from "./safetensors.ts";
+import { writeSafetensors } from "./safetensors_write.ts";
+
+/** Host bytes that loading holds at a time. */
+const CHUNK_BYTES = 64 * 2 ** 20;
+
+/** A checkpoint's parts. */
+export interface LoadedModel {
+  readonly model: LlamaModel;
+  readonly tokenizer: Tokenizer;
+}
+
+/**
+ * Loads a model folder onto the GPU.
+ *
+ * @param gpu the device
+ * @param folder config.json, model.safetensors, tokenizer.json
+ * @param options.trainable whether gradients are wanted
+ * @param options.positions the longest sequence it will see
+ * @throws {CheckpointError} naming file and tensor or key, before anything runs
+ * @throws {ConfigError} when config.json asks for what is not implemented
+ */
+export async function loadModel(
+  gpu: Gpu,
+  folder: string,
+  options: { trainable: boolean; positions?: number },
+): Promise<LoadedModel> {
+  const config = await readModelConfig(folder);
+  const tokenizer = await loadTokenizer(folder);
+  checkVocabulary(tokenizer, config, folder);
+  using file = await openSafetensors(await findWeightsFile(folder));
+  await checkLlamaCheckpoint(file, config);
+  const model = createLlama(gpu, config, options);
+  try {
+    for (const [name, shape] of model.parameters.shapes) {
+      const rowBytes = sizeOf(shape.slice(1)) * 4;
+      const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
+      for (let row = 0; row < shape[0]; row += step) {
+        const values = await file.read(name, { rows: [row, Math.min(shape[0], row + step)], finite: true });
+        model.parameters.write(name, values as Float32Array<ArrayBuffer>, row);
+      }
+      gpu.queue.submit();
+    }
+  } catch (error) {
+    model[Symbol.dispose]();
+    throw error;
+  }
+  return { model, tokenizer };
+}
+
+/** An id past the embedding would read another tensor's bytes. */
+function checkVocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: string): void {
+  if (tokenizer.vocabSize > config.vocab_size) {
+    throw new CheckpointError(
+      `Cannot load ${folder}: expected a tokenizer of at most ${config.vocab_size} ids (vocab_size in config.json), ` +
+        `found ${tokenizer.vocabSize} in tokenizer.json`,
+    );
+  }
+}
+
+/**
+ * Fills a model with fresh weights: norms 1, matrices normal with the config's initializer_range, those that write to
+ * the residual stream scaled by 1 / sqrt(2 L) (GPT-2).
+ *
+ * @param model the model
+ * @param random where the numbers come from
+ */
+export function initializeModel(model: LlamaModel, random: Random): void {
+  const { config, parameters } = model;
+  const residual = config.initializer_range / Math.sqrt(2 * config.num_hidden_layers);
+  for (const [name, shape] of parameters.shapes) {
+    const values = new Float32Array(sizeOf(shape));
+    if (shape.length === 1) values.fill(1);
+    else {
+      const std = /(o_proj|down_proj)\.weight$/.test(name) ? residual : config.initializer_range;
+      fillNormal(random, { target: values, std });
+    }
+    parameters.write(name, values);
+  }
+}
+
+/**
+ * Saves a model folder; model.safetensors appears only when it is complete.
+ *
+ * @param folder made when it does not exist
+ * @param model what to save
+ * @param options.tokenizer carried along
+ * @param options.dtype element type of the weights
+ */
+export async function saveModel(
+  folder: string,
+  model: LlamaModel,
+  options: { tokenizer: Tokenizer; dtype?: DType },
+): Promise<void> {
+  const dtype = options.dtype ?? "f32";
+  await Deno.mkdir(folder, { recursive: true });
+  const { parameters } = model;
+  const tensors = [...parameters.shapes].map(([name, shape]) => ({
+    name,
+    shape,
+    data: async function* () {
+      for (const shard of parameters.shards(name)) yield await toHost(shard);
+    },
+  }));
+  await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype });
+  const json = JSON.stringify(llamaConfigJson(model.config, { dtype }), null, 2) + "\n";
+  await writeFileAtomically(join(folder, "config.json"), (append) => append(new TextEncoder().encode(json)));
+  await saveTokenizer(options.tokenizer, folder);
+}

@@ -5,15 +5,13 @@
  */
 
 /**
- * 1 / (1 + e^-x), without overflow on either side.
+ * 1 / (1 + e^-x). Far out on the negative side e^-x is Infinity and the result 0, as it should be.
  *
  * @param x Any number.
  * @returns A number from 0 to 1.
  */
 export function sigmoid(x: number): number {
-  if (x >= 0) return 1 / (1 + Math.exp(-x));
-  const small = Math.exp(x);
-  return small / (1 + small);
+  return 1 / (1 + Math.exp(-x));
 }
 
 /**

@@ -61,7 +61,9 @@ export class PipelineCache {
     });
     device.popErrorScope().then((error) => {
       if (error) {
-        this.onError(new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code, error.message)}`));
+        this.onError(
+          new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code, error.message)}`),
+        );
       }
     });
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);

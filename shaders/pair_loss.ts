@@ -220,7 +220,9 @@ if (lane == 0u) {
     if (p.v_star_steps == 0.0) { state[${SPO_STATE.vStar}] = p.v_star; }
     else if (state[${SPO_STATE.steps}] == 0.0) { state[${SPO_STATE.vStar}] = lower_level; }
     else if (state[${SPO_STATE.steps}] < p.v_star_steps) {
-      state[${SPO_STATE.vStar}] = ${f32(V_STAR_DECAY)} * state[${SPO_STATE.vStar}] + ${f32(1 - V_STAR_DECAY)} * lower_level;
+      state[${SPO_STATE.vStar}] = ${f32(V_STAR_DECAY)} * state[${SPO_STATE.vStar}] + ${
+    f32(1 - V_STAR_DECAY)
+  } * lower_level;
     }
     state[${SPO_STATE.steps}] += 1.0;
     gap = lower_level - state[${SPO_STATE.vStar}];

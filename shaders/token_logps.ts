@@ -90,7 +90,7 @@ ${
         unroll(tile.rows, (i) => `
 lane_m[${cellOf(tile, i)}] = top${i};
 lane_s[${cellOf(tile, i)}] = sum${i};
-lane_t[${cellOf(tile, i)}] = t${i};`)
+lane_t[${cellOf(tile, i)}] = own${i};`)
       }
 workgroupBarrier();
 for (var r = local_id.y * ${tile.lanesX}u + local_id.x; r < ${tileRows(tile)}u; r += ${

@@ -95,7 +95,7 @@ export class BufferPool {
   acquire(sizeBytes: number, label: string): Allocation {
     const size = this.#roundUp(sizeBytes, label);
     this.stats.usedBytes += size;
-    const free = this.#free.get(size)?.pop();
+    const free = this.#takeFree(size);
     if (free) return free.revive();
     try {
       this.#reserve(size, label);
@@ -148,6 +148,21 @@ export class BufferPool {
     }
     this.#free.clear();
     this.options.onTrim?.();
+  }
+
+  /**
+   * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same
+   * buffers, and its cached bind groups fit.
+   */
+  #takeFree(sizeBytes: number): Allocation | undefined {
+    const free = this.#free.get(sizeBytes);
+    if (!free || free.length === 0) return undefined;
+    let lowest = 0;
+    for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
+    const taken = free[lowest];
+    free[lowest] = free[free.length - 1];
+    free.pop();
+    return taken;
   }
 
   #reserve(sizeBytes: number, label: string): void {

@@ -1,0 +1,19 @@
+/**
+ * Identity Preference Optimization: (c/n_w - r/n_l - 1/(2 beta))^2, log-ratios averaged over tokens (as TRL does) or
+ * summed (as Eq. 17 of arXiv 2310.12036 has them).
+ * @module
+ */
+import { z } from "zod";
+import { definePairLoss } from "./pair_loss.ts";
+
+/** IPO. */
+export const ipo = definePairLoss({
+  name: "ipo",
+  options: z.strictObject({
+    beta: z.number().positive().default(0.1),
+    lengthNormalize: z.boolean().default(true),
+  }),
+  needsReference: true,
+  head: ({ beta, lengthNormalize }) => ({ loss: "ipo", beta, option: lengthNormalize ? 1 : 0 }),
+  initialLoss: ({ beta }) => 1 / (4 * beta ** 2),
+});

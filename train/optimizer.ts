@@ -1,0 +1,83 @@
+/**
+ * AdamW over a model's parameter blocks, with global-norm clipping; everything stays on the GPU.
+ * @module
+ */
+import { adamw, CLIP_STATE, gradNorm } from "../engine/ops/adamw.ts";
+import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
+import type { Parameters } from "../engine/parameters.ts";
+import { emptyLike, fromHost, release, type Tensor } from "../engine/tensor.ts";
+
+/** AdamW's settings that do not change from step to step. */
+export interface OptimizerOptions {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
+  readonly weightDecay: number;
+  /** Clip the global gradient norm to this; 0 means no clipping. */
+  readonly maxGradNorm: number;
+}
+
+/** An optimizer with its state. Dispose it when done. */
+export interface Optimizer extends Disposable {
+  /** Updates done so far. */
+  readonly steps: number;
+  /**
+   * One update from the accumulated gradients; none at all when one of them is not finite.
+   *
+   * @param learningRate of this step
+   * @param gradNormSlot where the norm before clipping is reported
+   */
+  step(learningRate: number, gradNormSlot: MetricSlot): void;
+}
+
+/**
+ * @param parameters trainable parameters
+ * @param options settings
+ * @returns an optimizer at step zero
+ * @throws {TypeError} when the parameters are not trainable: the loss would stay where it is
+ */
+export function createOptimizer(parameters: Parameters, options: OptimizerOptions): Optimizer {
+  const { gpu } = parameters;
+  const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
+  const blocks = parameters.blocks.map((block) => {
+    if (!block.gradient) throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
+    return { ...block, gradient: block.gradient, moment1: zerosLike(block.weight), moment2: zerosLike(block.weight) };
+  });
+  let steps = 0;
+  return {
+    get steps() {
+      return steps;
+    },
+    step(learningRate, gradNormSlot) {
+      steps++;
+      gradNorm(blocks.map((block) => block.gradient), state, {
+        maxNorm: options.maxGradNorm,
+        metric: gradNormSlot,
+      });
+      for (const block of blocks) {
+        adamw(block, state, {
+          learningRate,
+          beta1: options.beta1,
+          beta2: options.beta2,
+          eps: options.eps,
+          weightDecay: options.weightDecay,
+          step: steps,
+          decayElements: block.decayElements,
+        });
+      }
+    },
+    [Symbol.dispose]() {
+      for (const { moment1, moment2 } of blocks) {
+        release(moment1);
+        release(moment2);
+      }
+      release(state);
+    },
+  };
+}
+
+function zerosLike(tensor: Tensor): Tensor {
+  const zeros = emptyLike(tensor, tensor.shape, { owner: "caller", label: "optimizer moments" });
+  tensor.gpu.queue.clear(zeros.range);
+  return zeros;
+}

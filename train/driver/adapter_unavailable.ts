@@ -16,16 +16,19 @@ export const DRIVER_PACKAGES: Readonly<Record<"apt" | "dnf" | "pacman", readonly
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { AdapterUnavailableError } from "./adapter_unavailable.ts";
  *
- * const error = new AdapterUnavailableError("there is no apt-get");
- * console.log(error.message.includes("pacman -S")); // true
+ * assert.match(new AdapterUnavailableError("the disk is full").message, /sudo pacman -S .*vulkan-swrast/);
  * ```
  */
 export class AdapterUnavailableError extends Error {
+  /** The name that callers and test runners print. */
   override readonly name = "AdapterUnavailableError";
 
   /**
+   * Words the whole message around the reason.
+   *
    * @param reason why the software driver could not help, as a clause
    * @param options the usual `cause`
    */

@@ -24,9 +24,10 @@ export const STAMP_FORMAT = 1;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { cacheHome } from "./driver_folder.ts";
  *
- * console.log(cacheHome(undefined, "/home/ada")); // /home/ada/.cache
+ * assert.equal(cacheHome("/fast/cache", "/home/ada"), "/fast/cache");
  * ```
  */
 export function cacheHome(xdgCacheHome: string | undefined, homeFolder: string): string {
@@ -45,11 +46,12 @@ export function cacheHome(xdgCacheHome: string | undefined, homeFolder: string):
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { driverFolder } from "./driver_folder.ts";
  *
  * const osRelease = 'ID=debian\nVERSION_ID="12"\n';
- * console.log(driverFolder("/cache", { osRelease, architecture: "aarch64" }));
- * // /cache/keel/software_driver/debian-12-aarch64
+ * const folder = driverFolder("/cache", { osRelease, architecture: "aarch64" });
+ * assert.match(folder, /debian-12-aarch64$/);
  * ```
  */
 export function driverFolder(cache: string, machine: { osRelease: string; architecture: string }): string {

@@ -46,10 +46,11 @@ export function loadDriver(folder: string): LoadedDriver {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { manifestText } from "./load.ts";
  *
- * console.log(JSON.parse(manifestText("/cache/libvulkan_lvp.so", "1.3.255")).ICD.library_path);
- * // /cache/libvulkan_lvp.so
+ * const manifest = JSON.parse(manifestText("/cache/libvulkan_lvp.so", "1.3.255"));
+ * assert.equal(manifest.ICD.library_path, "/cache/libvulkan_lvp.so");
  * ```
  */
 export function manifestText(libraryPath: string, apiVersion: string): string {

@@ -9,10 +9,13 @@
 
 /** One package that apt chose, with the parts of its control record that matter here. */
 export interface PackageRecord {
+  /** The package's name, without architecture. */
   name: string;
+  /** The version that apt chose. */
   version: string;
   /** Each entry one dependency; each dependency the names that satisfy it, best first. */
   depends: string[][];
+  /** Names that this package satisfies besides its own. */
   provides: string[];
 }
 
@@ -28,10 +31,11 @@ const LIBRARY_PACKAGE = /^(lib|zlib|mesa-)/;
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { parsePrintedUris } from "./packages.ts";
  *
- * console.log(parsePrintedUris("'http://host/z.deb' zlib1g_1%3a1.2.13_amd64.deb 86684 MD5Sum:ec42"));
- * // [ "zlib1g=1:1.2.13" ]
+ * const line = "'http://host/z.deb' zlib1g_1%3a1.2.13_amd64.deb 86684 MD5Sum:ec42";
+ * assert.deepEqual(parsePrintedUris(line), ["zlib1g=1:1.2.13"]);
  * ```
  */
 export function parsePrintedUris(output: string): string[] {

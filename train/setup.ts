@@ -20,18 +20,20 @@ import {
 export async function setUp(log: (line: string) => void): Promise<string> {
   const source = await ensureAdapter({ log });
   const adapter = await navigator.gpu.requestAdapter();
-  if (adapter === null) {
-    throw new AdapterUnavailableError(`WebGPU finds no adapter through ${origin(source)}`);
-  }
+  if (adapter === null) throw new AdapterUnavailableError(rejectionReason(source));
   const device = await adapter.requestDevice({ label: "setup" });
   device.destroy();
   const { description, vendor } = adapter.info;
-  return `WebGPU adapter: ${description || vendor || "unnamed"}, ${origin(source)}.`;
+  const origin = source.kind === "system"
+    ? "the system's driver"
+    : `the software driver in ${source.folder}; ${SYSTEM_DRIVER_ADVICE}`;
+  return `WebGPU adapter: ${description || vendor || "unnamed"}, ${origin}.`;
 }
 
-function origin(source: AdapterSource): string {
-  if (source.kind === "system") return "the system's driver";
-  return `the software driver in ${source.folder}; ${SYSTEM_DRIVER_ADVICE}`;
+function rejectionReason(source: AdapterSource): string {
+  if (source.kind === "system") return "WebGPU accepts no device of the system's driver";
+  return `WebGPU rejects the software driver in ${source.folder} (Mesa before 22.3 is too old: ` +
+    "update the package sources, remove that folder and try again)";
 }
 
 // An entry of its own, like cli.ts: it must run before any part of the engine may be loaded, so it prints by itself.

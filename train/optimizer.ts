@@ -40,8 +40,15 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
   const { gpu } = parameters;
   const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
   const blocks = parameters.blocks.map((block) => {
-    if (!block.gradient) throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
-    return { ...block, gradient: block.gradient, moment1: zerosLike(block.weight), moment2: zerosLike(block.weight) };
+    if (!block.gradient) {
+      throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
+    }
+    return {
+      ...block,
+      gradient: block.gradient,
+      moment1: zerosLike(block.weight),
+      moment2: zerosLike(block.weight),
+    };
   });
   let steps = 0;
   return {

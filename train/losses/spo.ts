@@ -36,7 +36,11 @@ function conditions(spo: SpoOptions): [keyof SpoOptions, string, boolean][] {
     ["lambdaEnd", "lambdaSchedule linear or geometric", grows],
     ["lambdaSteps", "lambdaSchedule linear or geometric", grows],
     ["dualRate", "lambdaSchedule dual", spo.lambdaSchedule === "dual"],
-    ["epsilon", "penalty hinge or quadratic, or lambdaSchedule dual", spo.penalty !== "linear" || spo.lambdaSchedule === "dual"],
+    [
+      "epsilon",
+      "penalty hinge or quadratic, or lambdaSchedule dual",
+      spo.penalty !== "linear" || spo.lambdaSchedule === "dual",
+    ],
     ["vStarSteps", 'vStar "initial"', spo.vStar === "initial"],
     ["margin", "rho above 0", spo.rho > 0],
   ];

@@ -1,0 +1,188 @@
+/**
+ * The configuration of a run: every setting, its default and its range, in one place.
+ * @module
+ */
+import { z } from "zod";
+import { ConfigError, showFound } from "./errors.ts";
+import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
+import { findSpoConflict, spoSchema } from "./losses/spo.ts";
+import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
+
+const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKey[]];
+
+/** Every key that a user can set: flags are these in kebab case, config files hold them as they are. */
+export const runConfigSchema = z.strictObject({
+  /** Folder of the model to start from. */
+  model: z.string().min(1).optional(),
+  /** Preference records: .json or .jsonl. */
+  data: z.string().min(1).optional(),
+  /** Held-out records of the same kind. */
+  evalData: z.string().min(1).optional(),
+  /** What is minimised. */
+  loss: z.enum(LOSS_NAMES).default("dpo"),
+  /** Strength of the preference loss; its default depends on the loss. */
+  beta: z.number().positive().optional(),
+  /** dpo: probability that a preference is labelled the wrong way round. */
+  labelSmoothing: z.number().min(0).lt(0.5).optional(),
+  /** ipo: average log-ratios over tokens. */
+  lengthNormalize: z.boolean().optional(),
+  /** simpo: target margin as a share of beta. */
+  gammaBetaRatio: z.number().min(0).optional(),
+  /** Stable Preference Optimization. */
+  spo: spoSchema.prefault({}),
+  /** Highest learning rate. */
+  learningRate: z.number().positive().default(5e-5),
+  /** Its shape after warm-up. */
+  learningRateSchedule: z.enum(LEARNING_RATE_SCHEDULES).default("cosine"),
+  /** Steps of linear warm-up. */
+  warmupSteps: z.int().min(0).default(0),
+  weightDecay: z.number().min(0).default(0),
+  adamBeta1: z.number().min(0).lt(1).default(0.9),
+  adamBeta2: z.number().min(0).lt(1).default(0.999),
+  adamEpsilon: z.number().positive().default(1e-8),
+  /** Global gradient norm is clipped to this; 0 turns clipping off. */
+  maxGradNorm: z.number().min(0).default(1),
+  /** Pairs (or examples) per step and rank, over all micro-batches. */
+  batchSize: z.int().positive().default(8),
+  /** Micro-batches a step is split into: same result, less memory. */
+  gradientAccumulationSteps: z.int().positive().default(1),
+  /** Steps of the run. */
+  maxSteps: z.int().positive().default(100),
+  /** Tokens of prompt and completion; at most the model's positions. */
+  maxLength: z.int().min(2).default(1024),
+  /** A prompt that leaves no room for a completion: stop, or leave the record out and count it. */
+  overlong: z.enum(["error", "drop"]).default("error"),
+  /** Of the data order and of fresh weights. */
+  seed: z.int().min(0).max(2 ** 31).default(0),
+  /** Metrics are read back and written every so many steps. */
+  logEvery: z.int().positive().default(10),
+  /** Records evaluated before and after. */
+  evalRecords: z.int().positive().default(128),
+  /** Where the run is written. */
+  output: z.string().min(1).optional(),
+  /** Replace an earlier run in that folder. */
+  overwrite: z.boolean().default(false),
+  /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
+  memoryBudgetGb: z.number().positive().optional(),
+});
+
+/** Effective settings. */
+export type RunConfig = z.output<typeof runConfigSchema>;
+
+/** Where a setting came from, for errors. */
+export interface ConfigSource {
+  /** What to call a key in a message: a flag, or a file and a key. */
+  readonly describe: (path: readonly string[]) => string;
+}
+
+/**
+ * Checks raw settings and fills in defaults.
+ *
+ * @param raw nested settings as the user gave them
+ * @param source how to name a key in an error
+ * @throws {ConfigError} naming the key, what was expected and what was found
+ */
+export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: ConfigSource): RunConfig {
+  const result = runConfigSchema.safeParse(raw);
+  if (!result.success) throw firstIssue(result.error, raw, { source });
+  const config = result.data;
+  refuseUnreadOptions(config, raw, { source });
+  const spoGiven = new Set(Object.keys((raw.spo as Record<string, unknown> | undefined) ?? {}));
+  const conflict = findSpoConflict(config.spo, spoGiven);
+  if (conflict) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["spo", conflict[0]])}: expected ${
+        conflict[1]
+      }, found settings that do not read it`,
+    );
+  }
+  if (config.batchSize % config.gradientAccumulationSteps !== 0) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["gradientAccumulationSteps"])}: expected a divisor of the batch size ` +
+        `${config.batchSize}, found ${config.gradientAccumulationSteps}`,
+    );
+  }
+  const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
+  if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["gradientAccumulationSteps"])
+      }: expected 1 with this SPO penalty, whose ` +
+        "slope depends on the whole batch",
+    );
+  }
+  return config;
+}
+
+/** The pairwise loss of a run with its options filled in, or undefined for sft. */
+export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
+  return config.loss === "sft" ? undefined : PAIR_LOSSES[config.loss].resolve(givenLossOptions(config));
+}
+
+const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;
+
+function givenLossOptions(config: RunConfig): Record<string, unknown> {
+  return Object.fromEntries(
+    LOSS_OPTIONS.flatMap((name) => (config[name] === undefined ? [] : [[name, config[name]]])),
+  );
+}
+
+/** An option that the chosen loss does not read would silently change nothing. */
+function refuseUnreadOptions(
+  config: RunConfig,
+  raw: Readonly<Record<string, unknown>>,
+  { source }: { source: ConfigSource },
+): void {
+  const known = config.loss === "sft" ? [] : PAIR_LOSSES[config.loss].optionNames;
+  const unread = Object.keys(givenLossOptions(config)).find((name) => !known.includes(name));
+  if (unread) {
+    const users = Object.values(PAIR_LOSSES).filter((loss) => loss.optionNames.includes(unread));
+    throw new ConfigError(
+      `Cannot use ${source.describe([unread])}: expected a loss that reads it (${
+        users.map((loss) => loss.name).join(", ")
+      }), found ${config.loss}`,
+    );
+  }
+  if (config.loss === "sft" && raw.spo !== undefined) {
+    throw new ConfigError(`Cannot use ${source.describe(["spo"])}: expected a pairwise loss, found sft`);
+  }
+}
+
+function firstIssue(
+  error: z.ZodError,
+  raw: Readonly<Record<string, unknown>>,
+  { source }: { source: ConfigSource },
+): ConfigError {
+  const issue = error.issues[0];
+  const path = issue.path.map(String);
+  if (issue.code === "unrecognized_keys") {
+    return new ConfigError(
+      `Cannot use ${
+        source.describe([...path, issue.keys[0]])
+      }: expected a known setting, found none of that name`,
+    );
+  }
+  const found = path.reduce<unknown>(
+    (value, key) => (value as Record<string, unknown> | undefined)?.[key],
+    raw,
+  );
+  return new ConfigError(
+    `Cannot use ${source.describe(path)}: expected ${describeIssue(issue)}, found ${showFound(found)}`,
+  );
+}
+
+function describeIssue(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_value":
+      return `one of ${issue.values.map(String).join(", ")}`;
+    case "invalid_type":
+      return `a value of type ${issue.expected}`;
+    case "too_small":
+      return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
+    case "too_big":
+      return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
+    default:
+      return issue.message;
+  }
+}

@@ -10,6 +10,7 @@ import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
@@ -144,6 +145,24 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
   return tokenLogps(final, head(model), labels);
+}
+
+/**
+ * Summed log-probability of each sequence's labelled tokens.
+ *
+ * @param model the model
+ * @param batch S packed sequences, each with at least one label that counts
+ * @param capacity the run's largest batch; this batch by default
+ * @returns `[S]`, in nats
+ */
+export function llamaSequenceLogps(
+  model: LlamaModel,
+  batch: PackedSequences,
+  capacity?: BatchCapacity,
+): Tensor {
+  const offsets = new Uint32Array(batch.completionLengths.length + 1);
+  batch.completionLengths.forEach((length, s) => offsets[s + 1] = offsets[s] + length);
+  return sequenceLogps(llamaTokenLogps(model, batch, capacity), offsets);
 }
 
 /**

@@ -1,0 +1,56 @@
+/**
+ * Metrics of a run: numbers stay on the GPU in a ring, and come back every few steps with one await.
+ * @module
+ */
+import { empty, release, type Tensor, toHost } from "../engine/tensor.ts";
+import type { Gpu } from "../engine/gpu.ts";
+import { GRAD_NORM_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
+
+/** One logged object, in TRL's names; `runs/<name>/metrics.jsonl` holds one a line. */
+export type MetricsRecord = Readonly<Record<string, number | string>>;
+
+/** A window of steps on the GPU. */
+export interface MetricsRing extends Disposable {
+  /** `[rows, METRICS_STRIDE]`. */
+  readonly tensor: Tensor;
+  readonly rows: number;
+  /**
+   * Reads the first rows back; the one place where training waits for the GPU.
+   *
+   * @param count steps since the last read
+   * @param names of the numbers in a row
+   * @returns a record a step, with grad_norm
+   */
+  read(count: number, names: readonly string[]): Promise<Record<string, number>[]>;
+}
+
+/** @param rows steps between two reads */
+export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
+  const tensor = empty(gpu, [rows, METRICS_STRIDE], { owner: "caller", label: "metrics" });
+  gpu.queue.clear(tensor.range);
+  return {
+    tensor,
+    rows,
+    async read(count, names) {
+      const values = await toHost(tensor);
+      return Array.from({ length: count }, (_, row) => {
+        const numbers = values.subarray(row * METRICS_STRIDE, (row + 1) * METRICS_STRIDE);
+        return Object.fromEntries([
+          ...names.map((name, index) => [name, numbers[index]]),
+          ["grad_norm", numbers[GRAD_NORM_METRIC]],
+        ]);
+      });
+    },
+    [Symbol.dispose]: () => release(tensor),
+  };
+}
+
+/** Mean of each number over records of equal keys. */
+export function meanRecord(records: readonly Record<string, number>[]): Record<string, number> {
+  return Object.fromEntries(
+    Object.keys(records[0]).map((name) => [
+      name,
+      records.reduce((total, record) => total + record[name], 0) / records.length,
+    ]),
+  );
+}

@@ -1,0 +1,150 @@
+/**
+ * What a step minimises: supervised fine-tuning on completions, or a preference loss on pairs with SPO around it.
+ * @module
+ */
+import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
+import { scaledSum } from "../engine/ops/scaled_sum.ts";
+import { type Tensor, upload } from "../engine/tensor.ts";
+import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
+import { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { formatSource } from "./data/errors.ts";
+import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import type { BatchCapacity, LlamaModel } from "./models/llama.ts";
+import { llamaSequenceLogps, llamaTokenLogps } from "./models/llama.ts";
+import type { ReferenceLogps } from "./reference.ts";
+
+/** One forward pass of a step. */
+export interface MicroBatchInput {
+  /** Items of this micro-batch, and of the whole step. */
+  readonly items: Uint32Array;
+  readonly batch: Uint32Array;
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
+  /** From 1. */
+  readonly step: number;
+  /** `[rows, METRICS_STRIDE]`, and the row of this step. */
+  readonly metrics: Tensor;
+  readonly metricsRow: number;
+  /** The largest micro-batch of the run. */
+  readonly capacity: BatchCapacity;
+}
+
+/** A loss over a data set. */
+export interface Objective extends Disposable {
+  readonly model: LlamaModel;
+  /** Items in the data set. */
+  readonly count: number;
+  /** Names of the numbers in a metrics row, in order. */
+  readonly metricNames: readonly string[];
+  /** Records one micro-batch's loss. @returns `[1]` */
+  forward(input: MicroBatchInput): Tensor;
+  /** Rows that a micro-batch needs. */
+  size(items: Uint32Array): BatchCapacity;
+  /** Where an item comes from, for errors. */
+  source(item: number): string;
+  /** The loss that the first step must show, when the data does not matter. */
+  readonly initialLoss?: number;
+}
+
+const completionSize = ({ promptIds, completionIds }: EncodedCompletion): BatchCapacity => ({
+  tokens: promptIds.length + completionIds.length,
+  labels: completionIds.length,
+});
+
+function sumSizes(sizes: Iterable<BatchCapacity>): BatchCapacity {
+  let [tokens, labels] = [0, 0];
+  for (const size of sizes) {
+    tokens += size.tokens;
+    labels += size.labels;
+  }
+  return { tokens, labels };
+}
+
+/**
+ * Token-mean cross entropy of completions given their prompts; micro-batches add up to the whole batch exactly.
+ *
+ * @param model trainable
+ * @param completions the data
+ */
+export function sftObjective(model: LlamaModel, completions: readonly EncodedCompletion[]): Objective {
+  const size = (items: Uint32Array) =>
+    sumSizes(Array.from(items, (item) => completionSize(completions[item])));
+  return {
+    model,
+    count: completions.length,
+    metricNames: ["loss"],
+    size,
+    source: (item) => formatSource(completions[item].source),
+    forward({ items, batch, isFirst, metrics, metricsRow, capacity }) {
+      const packed = packSequences(Array.from(items, (item) => completions[item]));
+      const logps = llamaTokenLogps(model, packed, capacity);
+      return scaledSum(logps, {
+        scale: -1 / size(batch).labels,
+        metric: { metrics, index: metricsRow * METRICS_STRIDE, accumulate: !isFirst },
+      });
+    },
+    [Symbol.dispose]() {},
+  };
+}
+
+/** What a preference run is made of. */
+export interface PreferenceOptions {
+  readonly pairs: readonly EncodedPair[];
+  /** Of every pair, from the model that training starts from. */
+  readonly reference: ReferenceLogps;
+  readonly loss: ResolvedPairLoss;
+  /** SPO's numbers at a step. */
+  readonly spoAt: (step: number) => SpoPenaltyOptions;
+  /** Where the dual variable starts. */
+  readonly lambda: number;
+}
+
+/**
+ * A pairwise loss on pairs, chosen and rejected packed into one forward pass.
+ *
+ * @param model trainable
+ * @param options data, reference and loss
+ */
+export function preferenceObjective(model: LlamaModel, options: PreferenceOptions): Objective {
+  const { pairs, reference, loss } = options;
+  const state = spoState(model.gpu, { lambda: options.lambda });
+  // A penalty moves the first loss; without one, policy = reference gives a known constant.
+  const first = options.spoAt(1);
+  const known = first.penalty === "none" && first.rho === 0 ? loss.initialLoss : undefined;
+  return {
+    model,
+    count: pairs.length,
+    metricNames: PAIR_METRICS,
+    ...(known === undefined ? {} : { initialLoss: known }),
+    size: (items) =>
+      sumSizes(
+        Array.from(items, (item) => [pairs[item].chosen, pairs[item].rejected]).flat().map(completionSize),
+      ),
+    source: (item) => formatSource(pairs[item].source),
+    forward(input) {
+      const { items } = input;
+      const sums = llamaSequenceLogps(
+        model,
+        packPairs(Array.from(items, (item) => pairs[item])),
+        input.capacity,
+      );
+      const gathered = (side: "chosen" | "rejected") => Array.from(items, (item) => reference[side][item]);
+      const lengths = (side: "chosen" | "rejected") =>
+        Array.from(items, (item) => pairs[item][side].completionIds.length);
+      return pairLoss(sums, {
+        reference: upload(model.gpu, Float32Array.from([...gathered("chosen"), ...gathered("rejected")])),
+        lengths: upload(model.gpu, Float32Array.from([...lengths("chosen"), ...lengths("rejected")])),
+        metrics: input.metrics,
+        metricsRow: input.metricsRow,
+        state,
+        pairLoss: loss.head,
+        spo: options.spoAt(input.step),
+        microBatch: { pairsInBatch: input.batch.length, isFirst: input.isFirst, isLast: input.isLast },
+      });
+    },
+    [Symbol.dispose]() {
+      state.range.allocation.release();
+    },
+  };
+}

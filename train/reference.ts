@@ -1,0 +1,136 @@
+/**
+ * Log-probs of the reference, computed once before training and kept on disk under a key of everything they depend on.
+ * @module
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { noGrad } from "../engine/tape.ts";
+import { release, scope, toHost } from "../engine/tensor.ts";
+import { writeFileAtomically } from "./atomic_file.ts";
+import { packSequences } from "./data/batch.ts";
+import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { type LlamaModel, llamaSequenceLogps } from "./models/llama.ts";
+
+/** Summed completion log-probs of every pair. */
+export interface ReferenceLogps {
+  /** `[P]`, in nats. */
+  readonly chosen: Float32Array;
+  /** `[P]`, in nats. */
+  readonly rejected: Float32Array;
+}
+
+/** How to compute them. */
+export interface ReferenceOptions {
+  /** Where results are kept; not kept when absent. */
+  readonly cacheFolder?: string;
+  /** Tokens per forward pass. */
+  readonly maxTokens?: number;
+  /** Told how many of how many sequences are done. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** Changes when the computation does, so that old results are not taken for new ones. */
+const CACHE_FORMAT = 1;
+
+/**
+ * The model's summed log-probs of both sides of every pair. What was computed before for the same weights, config and
+ * token ids is read back instead: those three are the key, so a stale result cannot be found.
+ *
+ * @param model the reference, as it is now
+ * @param pairs the data
+ * @param options where to keep them
+ */
+export async function referenceLogps(
+  model: LlamaModel,
+  pairs: readonly EncodedPair[],
+  options: ReferenceOptions = {},
+): Promise<ReferenceLogps> {
+  const { cacheFolder } = options;
+  const path = cacheFolder && join(cacheFolder, `${await cacheKey(model, pairs)}.f32`);
+  const cached = path && await readCached(path, pairs.length);
+  if (cached) return split(cached);
+  const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
+  const sums = await completionLogps(model, sequences, options);
+  if (path) await writeFileAtomically(path, (append) => append(new Uint8Array(sums.buffer)));
+  return split(sums);
+}
+
+/**
+ * The model's summed log-prob of each completion given its prompt, in batches of a bounded number of tokens.
+ *
+ * @returns `[S]`, in nats
+ */
+export async function completionLogps(
+  model: LlamaModel,
+  sequences: readonly EncodedCompletion[],
+  options: Omit<ReferenceOptions, "cacheFolder"> = {},
+): Promise<Float32Array<ArrayBuffer>> {
+  const sums = new Float32Array(sequences.length);
+  const batches = batchesOf(sequences, options.maxTokens ?? 4096);
+  const size = (batch: readonly EncodedCompletion[], of: (s: EncodedCompletion) => number) =>
+    batch.reduce((total, sequence) => total + of(sequence), 0);
+  const capacity = {
+    tokens: Math.max(
+      ...batches.map((batch) => size(batch, (s) => s.promptIds.length + s.completionIds.length)),
+    ),
+    labels: Math.max(...batches.map((batch) => size(batch, (s) => s.completionIds.length))),
+  };
+  let done = 0;
+  for (const batch of batches) {
+    const tensor = scope(
+      model.gpu,
+      () => noGrad(model.gpu, () => llamaSequenceLogps(model, packSequences(batch), capacity)),
+    );
+    sums.set(await toHost(tensor), done);
+    release(tensor);
+    done += batch.length;
+    options.onProgress?.(done, sequences.length);
+  }
+  return sums;
+}
+
+/** Consecutive sequences of at most so many tokens; a longer one goes alone. */
+function batchesOf(sequences: readonly EncodedCompletion[], maxTokens: number): EncodedCompletion[][] {
+  const batches: EncodedCompletion[][] = [];
+  let tokens = Infinity;
+  for (const sequence of sequences) {
+    const length = sequence.promptIds.length + sequence.completionIds.length;
+    if (tokens + length > maxTokens) {
+      batches.push([]);
+      tokens = 0;
+    }
+    batches[batches.length - 1].push(sequence);
+    tokens += length;
+  }
+  return batches;
+}
+
+async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
+  const hash = createHash("sha256");
+  // The adapter is part of it: two adapters round differently, and a run is deterministic only on one.
+  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config]));
+  for (const block of model.parameters.blocks) {
+    hash.update(new Uint8Array((await toHost(block.weight)).buffer));
+  }
+  for (const { chosen, rejected } of pairs) {
+    hash.update(
+      JSON.stringify([chosen.promptIds, chosen.completionIds, rejected.promptIds, rejected.completionIds]),
+    );
+  }
+  return hash.digest("hex");
+}
+
+async function readCached(path: string, pairs: number): Promise<Float32Array | undefined> {
+  try {
+    const bytes = await Deno.readFile(path);
+    // Written whole or not at all, so another length is another format.
+    return bytes.length === pairs * 8 ? new Float32Array(bytes.buffer) : undefined;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+function split(sums: Float32Array): ReferenceLogps {
+  return { chosen: sums.subarray(0, sums.length / 2), rejected: sums.subarray(sums.length / 2) };
+}

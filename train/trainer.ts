@@ -1,0 +1,202 @@
+/**
+ * The training loop.
+ * @module
+ */
+import { Tape } from "../engine/tape.ts";
+import { fromHost, release } from "../engine/tensor.ts";
+import { GRAD_NORM_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
+import { createLoader } from "./data/loader.ts";
+import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
+import type { BatchCapacity } from "./models/llama.ts";
+import type { Objective } from "./objective.ts";
+import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
+import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
+
+/** A loss that is not finite, or not what it must be: the run cannot go on. */
+export class TrainingError extends Error {
+  override name = "TrainingError";
+}
+
+/** How to train. */
+export interface TrainOptions {
+  readonly optimizer: OptimizerOptions;
+  readonly schedule: LearningRateSchedule;
+  /** Items per step. */
+  readonly batchSize: number;
+  /** Equal parts that a step is split into. */
+  readonly gradientAccumulationSteps?: number;
+  readonly seed: number;
+  readonly logEvery: number;
+  /** Called with each logged record: means over the steps since the last. */
+  readonly onLog?: (record: MetricsRecord) => void | Promise<void>;
+  /** Aborting it ends the run after the current step. */
+  readonly signal?: AbortSignal;
+  /** Milliseconds, for throughput; performance.now by default. */
+  readonly now?: () => number;
+}
+
+/** How a run ended. */
+export interface TrainSummary {
+  readonly steps: number;
+  readonly tokens: number;
+  readonly elapsedMs: number;
+  readonly wasAborted: boolean;
+}
+
+/**
+ * Trains a model on an objective. The batches, their order and so the result depend on the seed alone.
+ *
+ * @param objective what to minimise
+ * @param options settings
+ * @returns how far it came
+ * @throws {TrainingError} naming step and items when loss or gradient is not finite (that update was not applied), or
+ * when the first loss is not what policy = reference gives
+ * @throws {DataError} when the data is smaller than a batch
+ */
+export async function train(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
+  const { model } = objective;
+  const { gpu } = model;
+  const { maxSteps } = options.schedule;
+  const plan = planSteps(objective, options);
+  using optimizer = createOptimizer(model.parameters, options.optimizer);
+  using ring = createMetricsRing(gpu, options.logEvery);
+  const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
+  const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
+  let step = 0;
+  try {
+    while (step < maxSteps && !options.signal?.aborted) {
+      const { batch, microBatches } = plan.steps[step];
+      const metricsRow = step % options.logEvery;
+      step++;
+      model.parameters.zeroGradients();
+      for (const [index, items] of microBatches.entries()) {
+        using tape = new Tape(gpu);
+        const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
+        const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
+        const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
+        tape.backward([{ tensor: loss, gradient: one }]);
+        if (!isLast) gpu.queue.submit();
+      }
+      optimizer.step(learningRateAt(options.schedule, step), {
+        metrics: ring.tensor,
+        index: metricsRow * METRICS_STRIDE + GRAD_NORM_METRIC,
+        accumulate: false,
+      });
+      gpu.queue.submit();
+      if (step % options.logEvery === 0 || step === maxSteps || options.signal?.aborted) {
+        await log.write(step);
+      } else await nextTask();
+    }
+    if (step > log.step) await log.write(step);
+    return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
+  } finally {
+    release(one);
+  }
+}
+
+interface StepPlan {
+  readonly batch: Uint32Array;
+  readonly microBatches: readonly Uint32Array[];
+  readonly epoch: number;
+  readonly tokens: number;
+}
+
+interface Plan {
+  readonly steps: readonly StepPlan[];
+  readonly capacity: BatchCapacity;
+  readonly batchesPerEpoch: number;
+}
+
+/** Every step's items and the largest micro-batch, known before the first: buffers are sized once. */
+function planSteps(objective: Objective, options: TrainOptions): Plan {
+  const { batchSize, gradientAccumulationSteps = 1, seed } = options;
+  const loader = createLoader({ count: objective.count, batchSize, seed });
+  const capacity = { tokens: 0, labels: 0 };
+  const steps = Array.from({ length: options.schedule.maxSteps }, (): StepPlan => {
+    const { epoch, batch: position, indices } = loader.next();
+    const size = batchSize / gradientAccumulationSteps;
+    const microBatches = Array.from(
+      { length: gradientAccumulationSteps },
+      (_, index) => indices.subarray(index * size, (index + 1) * size),
+    );
+    let tokens = 0;
+    for (const items of microBatches) {
+      const needed = objective.size(items);
+      capacity.tokens = Math.max(capacity.tokens, needed.tokens);
+      capacity.labels = Math.max(capacity.labels, needed.labels);
+      tokens += needed.tokens;
+    }
+    return { batch: indices, microBatches, tokens, epoch: epoch + (position + 1) / loader.batchesPerEpoch };
+  });
+  return { steps, capacity, batchesPerEpoch: loader.batchesPerEpoch };
+}
+
+/** Reads the ring, checks it, and hands means on. */
+function createLog(
+  objective: Objective,
+  options: TrainOptions & { plan: Plan; ring: ReturnType<typeof createMetricsRing>; now: () => number },
+) {
+  const { plan, ring, now } = options;
+  const start = now();
+  const state = { step: 0, tokens: 0, elapsedMs: 0 };
+  return {
+    get step() {
+      return state.step;
+    },
+    get tokens() {
+      return state.tokens;
+    },
+    get elapsedMs() {
+      return state.elapsedMs;
+    },
+    async write(step: number): Promise<void> {
+      const records = await ring.read(step - state.step, objective.metricNames);
+      records.forEach((record, index) =>
+        checkRecord(record, { step: state.step + index + 1, plan, objective })
+      );
+      const tokens = plan.steps.slice(state.step, step).reduce((total, { tokens }) => total + tokens, 0);
+      const elapsedMs = now() - start;
+      const record = {
+        global_step: step,
+        epoch: plan.steps[step - 1].epoch,
+        ...meanRecord(records),
+        learning_rate: learningRateAt(options.schedule, step),
+        num_tokens: state.tokens + tokens,
+        tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
+      };
+      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs });
+      await options.onLog?.(record);
+    },
+  };
+}
+
+/** How far the first loss may be from what policy = reference gives, relative to 1 + that. */
+const INITIAL_LOSS_TOLERANCE = 1e-3;
+
+function checkRecord(
+  record: Readonly<Record<string, number>>,
+  { step, plan, objective }: { step: number; plan: Plan; objective: Objective },
+): void {
+  const bad = Object.entries(record).find(([, value]) => !Number.isFinite(value));
+  if (bad) {
+    const sources = Array.from(plan.steps[step - 1].batch, (item) => objective.source(item));
+    throw new TrainingError(
+      `Cannot go on at step ${step}: expected finite numbers, found ${bad[0]} ${bad[1]} in the batch of ${
+        sources.slice(0, 8).join(", ")
+      }${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
+    );
+  }
+  const { initialLoss } = objective;
+  if (step === 1 && initialLoss !== undefined) {
+    if (Math.abs(record.loss - initialLoss) > INITIAL_LOSS_TOLERANCE * (1 + initialLoss)) {
+      throw new TrainingError(
+        `Cannot trust the reference: expected a first loss of ${initialLoss} (policy = reference), found ${record.loss}`,
+      );
+    }
+  }
+}
+
+/** Lets signals and timers run; costs well under a millisecond. */
+function nextTask(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}

@@ -1,0 +1,105 @@
+/**
+ * Held-out evaluation: log-probs of pairs against a reference, and exact match of greedy answers.
+ * @module
+ */
+import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { encodePrompt } from "./data/encode.ts";
+import type { Tokenizer } from "./data/tokenizer.ts";
+import { greedyDecode } from "./generate.ts";
+import type { LlamaModel } from "./models/llama.ts";
+import { completionLogps, type ReferenceLogps } from "./reference.ts";
+
+/** Means over pairs; log-probs are sums over a completion, in nats. */
+export interface PairEvaluation {
+  readonly logpsChosen: number;
+  readonly logpsRejected: number;
+  /** Mean of log pi - log pi_ref. */
+  readonly chosenDelta: number;
+  readonly rejectedDelta: number;
+  /** beta times the mean of chosenDelta - rejectedDelta: DPO's implicit reward margin. */
+  readonly rewardMargin: number;
+  /** Share of pairs whose chosen answer gained more (or lost less) than the rejected one. */
+  readonly rewardAccuracy: number;
+}
+
+/**
+ * Compares a model with its reference on pairs.
+ *
+ * @param model the policy
+ * @param pairs held-out pairs
+ * @param options.reference the reference's log-probs of the same pairs
+ * @param options.beta scales the margin
+ */
+export async function evaluatePairs(
+  model: LlamaModel,
+  pairs: readonly EncodedPair[],
+  options: { reference: ReferenceLogps; beta: number; onProgress?: (done: number, total: number) => void },
+): Promise<PairEvaluation> {
+  const { reference, beta, onProgress } = options;
+  const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
+  const sums = await completionLogps(model, sequences, { onProgress });
+  const count = pairs.length;
+  const mean = (of: (pair: number) => number) =>
+    Array.from({ length: count }, (_, pair) => of(pair)).reduce((total, value) => total + value, 0) / count;
+  const chosenDelta = (pair: number) => sums[pair] - reference.chosen[pair];
+  const rejectedDelta = (pair: number) => sums[count + pair] - reference.rejected[pair];
+  const margin = (pair: number) => chosenDelta(pair) - rejectedDelta(pair);
+  return {
+    logpsChosen: mean((pair) => sums[pair]),
+    logpsRejected: mean((pair) => sums[count + pair]),
+    chosenDelta: mean(chosenDelta),
+    rejectedDelta: mean(rejectedDelta),
+    rewardMargin: beta * mean(margin),
+    rewardAccuracy: mean((pair) => (margin(pair) > 0 ? 1 : 0)),
+  };
+}
+
+/** A question with an exact checker. */
+export interface ExactTask {
+  readonly prompts: readonly string[];
+  /** Whether an output, special tokens included, is right. */
+  readonly isCorrect: (prompt: string, output: string) => boolean;
+  readonly maxNewTokens: number;
+}
+
+/**
+ * Share of prompts that greedy decoding answers exactly right.
+ *
+ * @param model the model
+ * @param options.task prompts and their checker
+ * @param options.tokenizer of the model
+ * @param options.onProgress told how many of how many prompts are done
+ */
+export async function exactMatch(
+  model: LlamaModel,
+  options: { task: ExactTask; tokenizer: Tokenizer; onProgress?: (done: number, total: number) => void },
+): Promise<number> {
+  const { task, tokenizer } = options;
+  const { prompts } = task;
+  const stopIds = tokenizer.eosTokenId === undefined ? [] : [tokenizer.eosTokenId];
+  const ids = prompts.map((prompt) => encodePrompt(prompt, { tokenizer }));
+  const outputs = await greedyDecode(model, ids, { maxNewTokens: task.maxNewTokens, stopIds });
+  const right = outputs.filter((output, index) => task.isCorrect(prompts[index], tokenizer.decode(output)));
+  options.onProgress?.(prompts.length, prompts.length);
+  return right.length / prompts.length;
+}
+
+/**
+ * Out-of-distribution mass: 1 - (probability of the chosen answer and all its known variants), mean over problems.
+ * Needs a task that enumerates them.
+ *
+ * @param model the model
+ * @param groups per problem: the chosen completion and every variant
+ */
+export async function outOfDistributionMass(
+  model: LlamaModel,
+  groups: readonly (readonly EncodedCompletion[])[],
+): Promise<number> {
+  const sums = await completionLogps(model, groups.flat());
+  let at = 0;
+  let mass = 0;
+  for (const group of groups) {
+    for (let index = 0; index < group.length; index++) mass += Math.exp(sums[at++]);
+  }
+  return 1 - mass / groups.length;
+}

@@ -42,8 +42,8 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   "spo.epsilon": [SPO, "slack of the constraint, in nats per token"],
   "spo.vStar": [SPO, "target of the chosen answers' mean negative log-likelihood per token"],
   "spo.vStarSteps": [SPO, "steps whose mean is the initial target"],
-  "spo.rho": [SPO, "strength of the term that keeps the margin"],
-  "spo.margin": [SPO, "the margin that it keeps"],
+  "spo.rho": [SPO, "strength of the term that keeps chosen answers as likely as under the reference"],
+  "spo.margin": [SPO, "nats by which it wants them more likely"],
   learningRate: [OPTIMIZER, "highest learning rate"],
   learningRateSchedule: [OPTIMIZER, "its shape after warm-up"],
   warmupSteps: [OPTIMIZER, "steps of linear warm-up"],
@@ -135,12 +135,29 @@ function overview(): string {
   ].join("\n");
 }
 
+/** Columns of the help; longer meanings continue below their start. */
+const MAX_COLUMNS = 110;
+
 function aligned(
   lines: readonly [string, string][],
   all: readonly (readonly [string, string][])[],
 ): string[] {
   const width = Math.max(...all.flat().map(([left]) => left.length));
-  return lines.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`);
+  return lines.flatMap(([left, right]) =>
+    wrapped(right, MAX_COLUMNS - width - 4).map((part, index) =>
+      `  ${(index === 0 ? left : "").padEnd(width)}  ${part}`
+    )
+  );
+}
+
+function wrapped(text: string, width: number): string[] {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`.trimStart();
+    if (longer.length <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
 }
 
 function commonLines(command: CommandName): [string, string][] {

@@ -186,8 +186,8 @@ function readFlags(
     const typed = context.words[token.index].split("=", 1)[0];
     const setting = context.byName.get(token.name ?? "");
     if (token.kind !== "option") throw strayWord(context.words[token.index], previous);
-    // `-beta` arrives letter by letter: the word as a whole is what was meant.
-    if (setting === undefined || !typed.startsWith("--")) throw unknownFlag(typed, context);
+    // `-beta` arrives letter by letter, and no flag is a single letter: the word as a whole is what was meant.
+    if (setting === undefined) throw unknownFlag(typed, context);
     if (found.has(setting)) {
       throw new ConfigError(`Cannot use ${typed}: expected it once, found it twice`);
     }

@@ -71,6 +71,10 @@ Deno.test("values take the type that the schema gives them", () => {
   );
 });
 
+Deno.test("a value with a leading dash is taken after =", () => {
+  assert.deepEqual(parse("train", "--output=-a=b").raw, { output: "-a=b" });
+});
+
 Deno.test("nothing set is nothing given, and bench has its own flags", () => {
   const train = parse("train");
   assert.deepEqual([train.raw, train.given.size], [{}, 0]);
@@ -158,7 +162,7 @@ const BAD_WORDS: [string[], string][] = [
   ],
   [["train", "--config", "a", "--config", "b"], "Cannot use --config: expected it once, found it twice"],
   [["train", "data.jsonl"], 'Cannot use "data.jsonl": expected a flag, found a word of no flag'],
-  [["train", "--", "x"], 'Cannot use "--": expected a flag, found a word of no flag'],
+  [["train", "--", "--help"], 'Cannot use "--": expected a flag, found a word of no flag'],
   [
     ["train", "--overwrite", "false"],
     'Cannot use "false": expected a flag, found a word of no flag (write --overwrite=false)',
@@ -327,6 +331,8 @@ Deno.test("suggestions: edits, swaps, the part after the dot, longer and shorter
   for (const [given, expected] of [...pairs, ["learn", "learning-rate"], ["data-file", "data"]]) {
     assert.equal(nearestName(given, known), expected, given);
   }
+  assert.equal(nearestName("beta22", ["beta22x", "beta2"]), "beta22x", "the first of equally near ones");
+  assert.equal(nearestName("a", ["b"]), undefined, "nothing is near to a single letter");
   for (const given of ["", "x", "lr", "epochs", "temperature"]) {
     assert.equal(nearestName(given, known), undefined);
   }

@@ -272,6 +272,11 @@ Deno.test("metrics: each line is in the file before append returns, and earlier 
     again.append({ step: 3 });
     again.close();
     again.close();
+    assert.throws(
+      () => again.append({ step: 4 }),
+      Deno.errors.BadResource,
+      "the caller's fault stays as it is",
+    );
     assert.equal(
       await Deno.readTextFile(path),
       '{"step":1,"loss":0.5}\n{"step":2,"text":"a\\nü"}\n{"step":3}\n',
@@ -291,30 +296,50 @@ Deno.test("metrics: a number that JSON would turn into null is refused, and no p
     assert.equal(await Deno.readTextFile(path), "");
   }));
 
-/** Runs a script with a metrics file open, in a process of its own. */
-async function runWithMetrics(path: string, body: string): Promise<{ success: boolean; printed: string }> {
+/** Runs a script that knows the module under test as `run` and the path as `path`, in a process of its own. */
+async function runScript(
+  path: string,
+  body: string,
+  permissions: string[] = ["-A"],
+): Promise<{ success: boolean; printed: string }> {
   const module = new URL("../../train/run_folder.ts", import.meta.url).href;
   const script = await Deno.makeTempFile({ suffix: ".ts" });
   await Deno.writeTextFile(
     script,
-    `import { openMetrics } from "${module}";\nconst metrics = openMetrics(Deno.args[0]);\n${body}`,
+    `import * as run from "${module}";\nconst path = Deno.args[0];\n${body}`,
   );
   const config = fileURLToPath(new URL("../../deno.json", import.meta.url));
+  const flags = ["--quiet", "--cached-only", "--no-check", "--no-prompt", "--config", config];
   const { success, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--cached-only", "--no-check", "-A", "--config", config, script, path],
+    args: ["run", ...flags, ...permissions, script, path],
     stderr: "null",
   }).output();
   await Deno.remove(script);
   return { success, printed: new TextDecoder().decode(stdout) };
 }
 
+Deno.test("a folder that could be emptied only in part is still known as a run", () =>
+  inFolder(async (folder) => {
+    const path = join(folder, "run");
+    await writeRun(path);
+    const { success } = await runScript(path, "await run.prepareRunFolder(path, { overwrite: true });", [
+      "-R",
+      "-W",
+      `--deny-write=${join(path, "model")}`,
+    ]);
+    assert.equal(success, false);
+    assert.deepEqual(namesIn(path), ["config.json", "model"]);
+    await prepareRunFolder(path, { overwrite: true });
+    assert.deepEqual(namesIn(path), []);
+  }));
+
 Deno.test({
   name: "metrics: a full disk is an input error",
   ignore: Deno.build.os !== "linux",
   fn: async () => {
-    const { printed } = await runWithMetrics(
+    const { printed } = await runScript(
       "/dev/full",
-      "try { metrics.append({ step: 1 }); } catch (error) { console.log(String(error)); }",
+      "try { run.openMetrics(path).append({ step: 1 }); } catch (error) { console.log(String(error)); }",
     );
     assert.equal(
       printed,
@@ -327,9 +352,10 @@ Deno.test({
 Deno.test("metrics: a killed process keeps what it logged", () =>
   inFolder(async (folder) => {
     const path = join(folder, "metrics.jsonl");
-    const { success } = await runWithMetrics(
+    const { success } = await runScript(
       path,
-      'for (let step = 1; step <= 3; step++) metrics.append({ step });\nDeno.kill(Deno.pid, "SIGKILL");',
+      "const metrics = run.openMetrics(path);\n" +
+        'for (let step = 1; step <= 3; step++) metrics.append({ step });\nDeno.kill(Deno.pid, "SIGKILL");',
     );
     assert.equal(success, false);
     assert.equal(await Deno.readTextFile(path), '{"step":1}\n{"step":2}\n{"step":3}\n');

@@ -32,6 +32,7 @@ Deno.test("a character outside the basic plane takes one column", () => {
 
 Deno.test("a table without rows is its headers", () => {
   assert.equal(formatTable(["a", "bc"], []), "a  bc\n-  --\n");
+  assert.equal(formatMarkdownTable(["a", "bc"], []), "| a | bc |\n| - | -- |\n");
 });
 
 Deno.test("a row of another length is refused", () => {

@@ -1,0 +1,237 @@
+/**
+ * The folder that a run writes: config.json, metrics.jsonl and model/. Nothing of anyone else's is ever removed from it.
+ * @module
+ */
+import { dirname, join } from "node:path";
+import project from "../deno.json" with { type: "json" };
+import { writeFileAtomically } from "./atomic_file.ts";
+import { InputError, showFound } from "./errors.ts";
+
+/** Key of a run's config.json that holds the version of Keel; tells a run from other folders with a config.json. */
+export const STAMP_KEY = "keelVersion";
+
+/** What a run's folder holds besides its config.json. */
+const RUN_ENTRIES = ["metrics.jsonl", "model"];
+const CONFIG_FILE = "config.json";
+/** What a killed run leaves of a file that was being written. */
+const PARTIAL_FILE = /^.+\.[0-9]+\.partial$/;
+
+/** What a run's folder may hold. */
+export interface RunFolderOptions {
+  /** Replace an earlier run. */
+  readonly overwrite: boolean;
+  /** Names of files and folders that runs write, besides config.json; metrics.jsonl and model where left out. */
+  readonly entries?: readonly string[];
+}
+
+/**
+ * Checks that a run could be written to a folder, and changes nothing: for before the long work.
+ *
+ * @param path the run's folder
+ * @param options whether an earlier run may be there
+ * @throws {InputError} on anything that is there, except an empty folder or, with overwrite, a run and nothing else
+ */
+export async function checkRunFolder(path: string, options: RunFolderOptions): Promise<void> {
+  await findEarlierRun(path, options);
+}
+
+/**
+ * Makes a run's folder, empty. With overwrite an earlier run in it is removed, if there is nothing else beside it.
+ *
+ * @param path the run's folder; its parents are made too
+ * @param options whether an earlier run may be replaced
+ * @throws {InputError} as {@link checkRunFolder}, and where the folder cannot be made
+ */
+export async function prepareRunFolder(path: string, options: RunFolderOptions): Promise<void> {
+  const names = await findEarlierRun(path, options);
+  try {
+    if (names === undefined) {
+      await Deno.mkdir(dirname(path), { recursive: true });
+      // Not recursive: of two runs that saw the same free name, one is refused here.
+      await Deno.mkdir(path);
+      return;
+    }
+    // config.json last: a folder cleared halfway is still known as a run.
+    for (const name of names.toSorted((a, b) => Number(a === CONFIG_FILE) - Number(b === CONFIG_FILE))) {
+      await Deno.remove(join(path, name), { recursive: true });
+    }
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+/**
+ * The first free name of a run: base, base-2, base-3 and so on.
+ *
+ * @param runsDir folder of all runs; need not exist
+ * @param base name of the run
+ * @returns a name that nothing in the folder has
+ * @throws {InputError} where the folder cannot be looked into
+ */
+export async function nextRunName(runsDir: string, base: string): Promise<string> {
+  for (let count = 1;; count++) {
+    const name = count === 1 ? base : `${base}-${count}`;
+    try {
+      await Deno.lstat(join(runsDir, name));
+    } catch (cause) {
+      if (cause instanceof Deno.errors.NotFound) return name;
+      throw cannotWrite(join(runsDir, name), cause);
+    }
+  }
+}
+
+/**
+ * Writes a run's config.json: the stamp of this version, then the settings.
+ *
+ * @param folder the run's folder
+ * @param settings every effective setting
+ * @throws {InputError} where it cannot be written
+ */
+export async function writeRunConfig(
+  folder: string,
+  settings: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  await writeJson(join(folder, CONFIG_FILE), { [STAMP_KEY]: project.version, ...settings });
+}
+
+/**
+ * Writes a JSON file, whole or not at all.
+ *
+ * @param path its folder must exist
+ * @param value what JSON can hold
+ * @throws {InputError} where it cannot be written
+ */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  const bytes = new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+  try {
+    await writeFileAtomically(path, (append) => append(bytes));
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+/** A file of one JSON object per line. */
+export interface MetricsFile extends Disposable {
+  /**
+   * Adds a line.
+   *
+   * @param record keys that are undefined are left out
+   * @throws {RangeError} on a number that JSON cannot hold
+   */
+  append(record: Readonly<Record<string, unknown>>): void;
+  /** Closes the file; a second call does nothing. */
+  close(): void;
+}
+
+/**
+ * Opens a metrics file to add lines at its end. Each line is handed to the system whole before `append` returns, so a
+ * run that is killed keeps what it logged.
+ *
+ * @param path made where it does not exist; its folder must
+ * @throws {InputError} where it cannot be opened
+ */
+export function openMetrics(path: string): MetricsFile {
+  const file = openToAppend(path);
+  const encoder = new TextEncoder();
+  let isOpen = true;
+  const close = () => {
+    if (isOpen) file.close();
+    isOpen = false;
+  };
+  return {
+    append(record) {
+      const bytes = encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`);
+      try {
+        for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+      } catch (cause) {
+        throw cannotWrite(path, cause);
+      }
+    },
+    close,
+    [Symbol.dispose]: close,
+  };
+}
+
+function openToAppend(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { append: true, create: true });
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+/** JSON would write null for these, and no reader could tell why. */
+function finiteOnly(key: string, value: unknown): unknown {
+  if (typeof value === "number" && !Number.isFinite(value)) {
+    throw new RangeError(`Cannot log ${key}: expected a finite number, found ${value}`);
+  }
+  return value;
+}
+
+/** The names in the folder where it may be used, or undefined where there is none. */
+async function findEarlierRun(path: string, options: RunFolderOptions): Promise<string[] | undefined> {
+  const names = await listFolder(path);
+  if (names === undefined || names.length === 0) return names;
+  if (!options.overwrite) {
+    throw new InputError(
+      `Cannot write to ${path}: expected a new or empty folder, found files in it ` +
+        "(use --overwrite to replace an earlier run, or another --output)",
+    );
+  }
+  const isRun = await hasStamp(join(path, CONFIG_FILE));
+  const entries = [CONFIG_FILE, ...(options.entries ?? RUN_ENTRIES)];
+  const stranger = names.find((name) => !isRun || !(entries.includes(name) || PARTIAL_FILE.test(name)));
+  if (stranger !== undefined) {
+    const expected = isRun ? "a run and nothing else" : "a run of Keel";
+    throw new InputError(
+      `Cannot overwrite ${path}: expected ${expected}, found ${showFound(stranger)} (use another --output)`,
+    );
+  }
+  return names;
+}
+
+async function listFolder(path: string): Promise<string[] | undefined> {
+  try {
+    const names = await Array.fromAsync(Deno.readDir(path), (entry) => entry.name);
+    return names.sort();
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cannotWrite(path, cause);
+    return undefined;
+  }
+}
+
+async function hasStamp(configFile: string): Promise<boolean> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(configFile);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound || cause instanceof Deno.errors.IsADirectory) return false;
+    throw new InputError(`Cannot read ${configFile}: expected a readable file, found ${faultOf(cause)}`, {
+      cause,
+    });
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && Object.hasOwn(value, STAMP_KEY);
+  } catch (cause) {
+    if (cause instanceof SyntaxError) return false;
+    throw cause;
+  }
+}
+
+function cannotWrite(path: string, cause: unknown): unknown {
+  // What carries no code of the system is a fault of the program.
+  if (!(cause instanceof Error) || !("code" in cause)) return cause;
+  return new InputError(`Cannot write to ${path}: expected a place to write, found ${faultOf(cause)}`, {
+    cause,
+  });
+}
+
+function faultOf(cause: unknown): string {
+  if (cause instanceof Deno.errors.NotADirectory) return "a file where a folder is needed";
+  if (cause instanceof Deno.errors.AlreadyExists) return "something else of that name";
+  if (cause instanceof Deno.errors.IsADirectory) return "a folder where a file is needed";
+  if (cause instanceof Deno.errors.PermissionDenied) return "that permission is denied";
+  if (cause instanceof Deno.errors.NotFound) return "no such folder";
+  return (cause as Error).message;
+}

@@ -44,11 +44,11 @@ ${options.statements}`,
 const quadIn = input("vec4f");
 const quadOut = output("vec4f");
 
-/** target += source. */
+/** total += part. */
 export const accumulate = elementwise("accumulate", {
-  doc: "target += source, same shape.",
-  bindings: { source: quadIn, target: quadOut },
-  statements: "target[i] += source[i];",
+  doc: "total += part, same shape.",
+  bindings: { part: quadIn, total: quadOut },
+  statements: "total[i] += part[i];",
 });
 
 /** y = a + b. */

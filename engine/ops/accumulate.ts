@@ -17,7 +17,7 @@ export function accumulateInto(target: Tensor, source: Tensor): void {
   const { quads, workgroups } = elementwiseWorkgroups(sizeOf(target.shape));
   target.gpu.dispatch(accumulate, {
     constants: {},
-    bindings: { source: source.range, target: target.range },
+    bindings: { part: source.range, total: target.range },
     params: { quads },
     workgroups,
   });

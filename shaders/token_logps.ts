@@ -35,7 +35,8 @@ export const PARTIAL_SIZE = 3;
 /** One chunk of vocabulary for a tile of rows: its maximum, sum of exponentials and label's logit. */
 export const tokenLogpsPartial: Kernel<TokenLogpsConstants> = {
   name: "token_logps_partial",
-  doc: `For each row r and chunk of the vocabulary: m = max over the chunk's v of z[v], z[v] = hidden[r] . weight[v];
+  doc:
+    `For each row r and chunk of the vocabulary: m = max over the chunk's v of z[v], z[v] = hidden[r] . weight[v];
     s = sum over v of exp(z[v] - m); t = z[label] if the label lies in the chunk, else 0. z stays in registers.
     hidden [R, C]; weight [vocab, C], ids first_id.. of the vocabulary (a row shard); labels [R];
     partial [R, chunks, 3]. Grid: (this shard's chunks, row tiles).`,
@@ -67,26 +68,34 @@ var<workgroup> lane_s: array<f32, ${cells}>;
 var<workgroup> lane_t: array<f32, ${cells}>;`,
       body: wgsl`
 let m0 = workgroup_id.y * ${tileRows(tile)}u;
-${unroll(tile.rows, (i) => `
-var m${i} = ${MASKED};
-var s${i} = 0.0;
-var t${i} = 0.0;
-let label${i} = labels[min(${rowOf(tile, i)}, p.rows - 1u)] - p.first_id;`)}
+${
+        unroll(tile.rows, (i) => `
+var row_m${i} = ${MASKED};
+var row_s${i} = 0.0;
+var row_t${i} = 0.0;
+let label${i} = labels[min(${rowOf(tile, i)}, p.rows - 1u)] - p.first_id;`)
+      }
 let chunk_first = workgroup_id.x * p.chunk;
 let chunk_end = min(chunk_first + p.chunk, p.vocab);
 for (var n0 = chunk_first; n0 < chunk_end; n0 += ${tileCols(tile)}u) {
 ${tileProduct(product)}
-${unroll(tile.cols / 4, (j) => `
+${
+        unroll(tile.cols / 4, (j) => `
 let id${j} = ${columnOf(tile, j)} + vec4u(0u, 1u, 2u, 3u);
-let inside${j} = id${j} < vec4u(chunk_end);`)}
+let inside${j} = id${j} < vec4u(chunk_end);`)
+      }
 ${unroll(tile.rows, (i) => updateRow(tile, i))}
 }
-${unroll(tile.rows, (i) => `
-lane_m[${cellOf(tile, i)}] = m${i};
-lane_s[${cellOf(tile, i)}] = s${i};
-lane_t[${cellOf(tile, i)}] = t${i};`)}
+${
+        unroll(tile.rows, (i) => `
+lane_m[${cellOf(tile, i)}] = row_m${i};
+lane_s[${cellOf(tile, i)}] = row_s${i};
+lane_t[${cellOf(tile, i)}] = row_t${i};`)
+      }
 workgroupBarrier();
-for (var r = local_id.y * ${tile.lanesX}u + local_id.x; r < ${tileRows(tile)}u; r += ${tile.lanesX * tile.lanesY}u) {
+for (var r = local_id.y * ${tile.lanesX}u + local_id.x; r < ${tileRows(tile)}u; r += ${
+        tile.lanesX * tile.lanesY
+      }u) {
   var m = ${MASKED};
   for (var x = 0u; x < ${tile.lanesX}u; x++) { m = max(m, lane_m[r * ${tile.lanesX}u + x]); }
   var s = 0.0;
@@ -119,14 +128,14 @@ function updateRow(tile: Tile, i: number): string {
   return wgsl`{
 ${unroll(quads.length, (j) => `let z${j} = select(vec4f(${MASKED}), c${i}_${j}, inside${j});`)}
 let z_max = ${maximum};
-let m_new = max(m${i}, max(max(z_max.x, z_max.y), max(z_max.z, z_max.w)));
+let m_new = max(row_m${i}, max(max(z_max.x, z_max.y), max(z_max.z, z_max.w)));
 var e = vec4f();
 ${unroll(quads.length, (j) => `e += select(vec4f(0.0), exp(z${j} - m_new), inside${j});`)}
-s${i} = s${i} * exp(m${i} - m_new) + ((e.x + e.y) + (e.z + e.w));
-m${i} = m_new;
+row_s${i} = row_s${i} * exp(row_m${i} - m_new) + ((e.x + e.y) + (e.z + e.w));
+row_m${i} = m_new;
 var hit = vec4f();
 ${unroll(quads.length, (j) => `hit += select(vec4f(0.0), z${j}, id${j} == vec4u(label${i}));`)}
-t${i} += (hit.x + hit.y) + (hit.z + hit.w);
+row_t${i} += (hit.x + hit.y) + (hit.z + hit.w);
 }`;
 }
 
@@ -165,7 +174,8 @@ logps[r] = (t - m) - log_f32(s);`,
 /** Recomputes a slab of logits and turns it into its gradient. */
 export const tokenLogpsBackward: Kernel<TokenLogpsConstants> = {
   name: "token_logps_backward",
-  doc: `logp = z[label] - lse: d_logits[r, v] = d_logps[r] (1[v = label] - exp(z[r, v] - lse[r])), z recomputed.
+  doc:
+    `logp = z[label] - lse: d_logits[r, v] = d_logps[r] (1[v = label] - exp(z[r, v] - lse[r])), z recomputed.
     hidden [R, C]; weight [vocab, C], a slab whose first row is id first_id; labels, lse, d_logps [R];
     d_logits [R, vocab], one slab. Grid: (column tiles, row tiles).`,
   build({ tile, vector }) {
@@ -200,8 +210,10 @@ fn store(row: u32, column: u32, logits: vec4f) {
 let m0 = workgroup_id.y * ${tileRows(tile)}u;
 let n0 = workgroup_id.x * ${tileCols(tile)}u;
 ${tileProduct(product)}
-${unroll(tile.rows, (i) =>
-        unroll(tile.cols / 4, (j) => `store(${rowOf(tile, i)}, ${columnOf(tile, j)}, c${i}_${j});`))}`,
+${
+        unroll(tile.rows, (i) =>
+          unroll(tile.cols / 4, (j) => `store(${rowOf(tile, i)}, ${columnOf(tile, j)}, c${i}_${j});`))
+      }`,
     };
   },
 };

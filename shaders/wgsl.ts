@@ -57,7 +57,9 @@ export function f32(value: number): string {
   if (!Number.isFinite(Math.fround(value))) {
     throw new RangeError(`Cannot print an f32 literal: expected a finite value, found ${value}`);
   }
-  return `f32(${Math.fround(value)})`;
+  const text = String(Math.fround(value));
+  // Without a point or an exponent it would be an integer, of which 1e20 is too large a one.
+  return `f32(${/[.e]/.test(text) ? text : `${text}.0`})`;
 }
 
 /** Repeats a fragment for 0..count-1, one line each: the generator's unrolled loop. */

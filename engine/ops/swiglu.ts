@@ -19,11 +19,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   expectShape("swiglu", "up", up.shape, gate.shape);
   const y = emptyLike(gate);
-  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
+  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
   gate.gpu.dispatch(swigluForward, {
     constants: {},
     bindings: { gate: gate.range, up: up.range, y: y.range },
-    params: { quads },
+    params: { elements },
     workgroups,
   });
   return record(gate.gpu, {
@@ -46,7 +46,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
           d_gate: dGate.tensor.range,
           d_up: dUp.tensor.range,
         },
-        params: { quads, accumulate_gate: dGate.accumulate ? 1 : 0, accumulate_up: dUp.accumulate ? 1 : 0 },
+        params: { elements, accumulate_gate: dGate.accumulate ? 1 : 0, accumulate_up: dUp.accumulate ? 1 : 0 },
         workgroups,
       });
       if (up === gate) sink.pass(up, dUp.tensor);

@@ -172,6 +172,7 @@ export class CommandQueue {
     this.#uniforms.write(this.device.queue);
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
+    this.options.buffers.destroyTrimmed();
     this.#encoder = null;
     this.epoch++;
     this.stats.submits++;

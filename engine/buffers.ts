@@ -136,8 +136,14 @@ export class BufferPool {
   giveBack(allocation: Allocation): void {
     this.stats.usedBytes -= allocation.sizeBytes;
     const free = this.#free.get(allocation.sizeBytes);
-    if (free) free.push(allocation);
-    else this.#free.set(allocation.sizeBytes, [allocation]);
+    if (!free) {
+      this.#free.set(allocation.sizeBytes, [allocation]);
+      return;
+    }
+    // By descending id: the next to be taken depends on what is free, not on the order it was given back, so equal
+    // steps take the same buffers and find their bind groups.
+    const place = free.findLastIndex((other) => other.id > allocation.id) + 1;
+    free.splice(place, 0, allocation);
   }
 
   /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */

@@ -46,7 +46,11 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
           d_gate: dGate.tensor.range,
           d_up: dUp.tensor.range,
         },
-        params: { elements, accumulate_gate: dGate.accumulate ? 1 : 0, accumulate_up: dUp.accumulate ? 1 : 0 },
+        params: {
+          elements,
+          accumulate_gate: dGate.accumulate ? 1 : 0,
+          accumulate_up: dUp.accumulate ? 1 : 0,
+        },
         workgroups,
       });
       if (up === gate) sink.pass(up, dUp.tensor);

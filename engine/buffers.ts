@@ -96,7 +96,7 @@ export class BufferPool {
   acquire(sizeBytes: number, label: string): Allocation {
     const size = this.#roundUp(sizeBytes, label);
     this.stats.usedBytes += size;
-    const free = this.#free.get(size)?.pop();
+    const free = this.#takeFree(size);
     if (free) return free.revive();
     try {
       this.#reserve(size, label);
@@ -132,18 +132,18 @@ export class BufferPool {
     for (const allocation of this.#fixed) allocation.buffer.destroy();
   }
 
+  /** Destroys what {@link trim} gave up; only the queue calls this, after a submit. */
+  destroyTrimmed(): void {
+    for (const buffer of this.#trimmed) buffer.destroy();
+    this.#trimmed.length = 0;
+  }
+
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
     this.stats.usedBytes -= allocation.sizeBytes;
     const free = this.#free.get(allocation.sizeBytes);
-    if (!free) {
-      this.#free.set(allocation.sizeBytes, [allocation]);
-      return;
-    }
-    // By descending id: the next to be taken depends on what is free, not on the order it was given back, so equal
-    // steps take the same buffers and find their bind groups.
-    const place = free.findLastIndex((other) => other.id > allocation.id) + 1;
-    free.splice(place, 0, allocation);
+    if (free) free.push(allocation);
+    else this.#free.set(allocation.sizeBytes, [allocation]);
   }
 
   /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */
@@ -158,10 +158,19 @@ export class BufferPool {
     this.options.onTrim?.();
   }
 
-  /** Destroys what {@link trim} gave up; only the queue calls this, after a submit. */
-  destroyTrimmed(): void {
-    for (const buffer of this.#trimmed) buffer.destroy();
-    this.#trimmed.length = 0;
+  /**
+   * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same
+   * buffers, and its cached bind groups fit.
+   */
+  #takeFree(sizeBytes: number): Allocation | undefined {
+    const free = this.#free.get(sizeBytes);
+    if (!free || free.length === 0) return undefined;
+    let lowest = 0;
+    for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
+    const taken = free[lowest];
+    free[lowest] = free[free.length - 1];
+    free.pop();
+    return taken;
   }
 
   #reserve(sizeBytes: number, label: string): void {

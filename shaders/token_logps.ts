@@ -70,9 +70,9 @@ var<workgroup> lane_t: array<f32, ${cells}>;`,
 let m0 = workgroup_id.y * ${tileRows(tile)}u;
 ${
         unroll(tile.rows, (i) => `
-var row_m${i} = ${MASKED};
-var row_s${i} = 0.0;
-var row_t${i} = 0.0;
+var top${i} = ${MASKED};
+var sum${i} = 0.0;
+var own${i} = 0.0;
 let label${i} = labels[min(${rowOf(tile, i)}, p.rows - 1u)] - p.first_id;`)
       }
 let chunk_first = workgroup_id.x * p.chunk;
@@ -88,9 +88,9 @@ ${unroll(tile.rows, (i) => updateRow(tile, i))}
 }
 ${
         unroll(tile.rows, (i) => `
-lane_m[${cellOf(tile, i)}] = row_m${i};
-lane_s[${cellOf(tile, i)}] = row_s${i};
-lane_t[${cellOf(tile, i)}] = row_t${i};`)
+lane_m[${cellOf(tile, i)}] = top${i};
+lane_s[${cellOf(tile, i)}] = sum${i};
+lane_t[${cellOf(tile, i)}] = own${i};`)
       }
 workgroupBarrier();
 for (var r = local_id.y * ${tile.lanesX}u + local_id.x; r < ${tileRows(tile)}u; r += ${
@@ -128,14 +128,14 @@ function updateRow(tile: Tile, i: number): string {
   return wgsl`{
 ${unroll(quads.length, (j) => `let z${j} = select(vec4f(${MASKED}), c${i}_${j}, inside${j});`)}
 let z_max = ${maximum};
-let m_new = max(row_m${i}, max(max(z_max.x, z_max.y), max(z_max.z, z_max.w)));
+let m_new = max(top${i}, max(max(z_max.x, z_max.y), max(z_max.z, z_max.w)));
 var e = vec4f();
 ${unroll(quads.length, (j) => `e += select(vec4f(0.0), exp(z${j} - m_new), inside${j});`)}
-row_s${i} = row_s${i} * exp(row_m${i} - m_new) + ((e.x + e.y) + (e.z + e.w));
-row_m${i} = m_new;
+sum${i} = sum${i} * exp(top${i} - m_new) + ((e.x + e.y) + (e.z + e.w));
+top${i} = m_new;
 var hit = vec4f();
 ${unroll(quads.length, (j) => `hit += select(vec4f(0.0), z${j}, inside${j} & (id${j} == vec4u(label${i})));`)}
-row_t${i} += (hit.x + hit.y) + (hit.z + hit.w);
+own${i} += (hit.x + hit.y) + (hit.z + hit.w);
 }`;
 }
 

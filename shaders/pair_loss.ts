@@ -5,7 +5,7 @@
  */
 import { input, type Kernel, output } from "./kernel.ts";
 import { LOG_F32, LOG_SIGMOID } from "./lib.ts";
-import { unroll, wgsl } from "./wgsl.ts";
+import { f32, unroll, wgsl } from "./wgsl.ts";
 
 /** The losses that have a head here. */
 export type PairLossName = "dpo" | "hinge" | "ipo" | "simpo";
@@ -49,6 +49,9 @@ export const GRAD_NORM_METRIC = METRICS_STRIDE - 1;
 
 /** Numbers that SPO carries from step to step on the GPU. */
 export const SPO_STATE = { vStar: 0, steps: 1, lambda: 2, lowerLevel: 3, size: 4 } as const;
+
+/** Weight of the past in v* "initial", the exponential mean of G over the first steps. */
+export const V_STAR_DECAY = 0.9;
 
 /** Lanes of the one workgroup; each takes every 64th pair. */
 const LANES = 64;
@@ -213,10 +216,13 @@ if (lane == 0u) {
   var d_phi = 0.0;
   var gap = 0.0;
   if (p.is_last != 0u) {
-    // v* is given, or the running mean of G over the first steps.
+    // v* is given, or an exponential mean of G over the first steps, which starts with the first G.
     if (p.v_star_steps == 0.0) { state[${SPO_STATE.vStar}] = p.v_star; }
-    if (state[${SPO_STATE.steps}] < p.v_star_steps) {
-      state[${SPO_STATE.vStar}] += (lower_level - state[${SPO_STATE.vStar}]) / (state[${SPO_STATE.steps}] + 1.0);
+    else if (state[${SPO_STATE.steps}] == 0.0) { state[${SPO_STATE.vStar}] = lower_level; }
+    else if (state[${SPO_STATE.steps}] < p.v_star_steps) {
+      state[${SPO_STATE.vStar}] = ${f32(V_STAR_DECAY)} * state[${SPO_STATE.vStar}] + ${
+    f32(1 - V_STAR_DECAY)
+  } * lower_level;
     }
     state[${SPO_STATE.steps}] += 1.0;
     gap = lower_level - state[${SPO_STATE.vStar}];

@@ -32,7 +32,7 @@ export interface SpoPenaltyOptions {
   /** eta of the dual update. */
   readonly dualRate: number;
   readonly epsilon: number;
-  /** v*: a number, or the mean of G over so many first steps. */
+  /** v*: a number, or the exponential mean of G over so many first steps. */
   readonly vStar: number | { readonly initialSteps: number };
   /** Weight of the absolute-improvement regularizer R. */
   readonly rho: number;

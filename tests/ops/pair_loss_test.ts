@@ -17,6 +17,7 @@ import * as reference from "../reference/pair_loss.ts";
 import type { PairLossInputs, PairLossKind } from "../reference/pair_loss.ts";
 import { integers, normals, seededRandom } from "../reference/random.ts";
 import * as spoReference from "../reference/spo.ts";
+import { dualLambda, type InitialValue, updateInitialValue } from "../reference/spo_schedule.ts";
 import { assertClose, checkOp } from "./check_op.ts";
 
 /** Each loss with its options on the GPU and in the reference. */
@@ -159,7 +160,7 @@ gpuTest(
       });
       assertClose([found[0].loss], [expected.total], { what: "loss" });
       assertClose([metrics[PAIR_METRICS.indexOf("spo/lambda")]], [lambda], { what: "lambda" });
-      lambda = Math.max(0, lambda + 0.5 * (expected.gap - 0.25));
+      lambda = dualLambda(lambda, { eta: 0.5, gap: expected.gap, epsilon: 0.25 });
     }
     assert.equal(lambda, 0, "the last step is inside");
     const [values] = await readAll(gpu, [state]);
@@ -168,25 +169,28 @@ gpuTest(
   },
 );
 
-gpuTest("pair_loss: v* initial is the mean of G over the first steps, then stays", async (gpu) => {
-  const [pairOptions] = LOSSES.dpo;
-  const spo = { ...NO_PENALTY, penalty: "linear", lambda: 0.5, vStar: { initialSteps: 3 } } as const;
-  const state = spoState(gpu, { lambda: 0 });
-  const lowerLevels: number[] = [];
-  for (let step = 0; step < 5; step++) {
-    const inputs = randomPairs(9, 100 + step);
-    const { lowerLevel } = spoReference.forward(inputs, spoDims(9, { loss: "dpo", beta: 0.1 }, NO_PENALTY));
-    lowerLevels.push(lowerLevel);
-    const first = lowerLevels.slice(0, 3);
-    const vStar = first.reduce((sum, value) => sum + value, 0) / first.length;
-    const { metrics } = await runSteps(gpu, [inputs], { pairOptions, spo, state });
-    assertClose([metrics[PAIR_METRICS.indexOf("spo/gap")]], [lowerLevel - vStar], { what: `gap ${step}` });
-    const [values] = await readAll(gpu, [state]);
-    assertClose(values, [vStar, step + 1, 0, lowerLevel], { what: `state ${step}` });
-    if (step === 0) assert.equal(metrics[PAIR_METRICS.indexOf("spo/gap")], 0);
-  }
-  release(state);
-});
+gpuTest(
+  "pair_loss: v* initial is the exponential mean of G over the first steps, then stays",
+  async (gpu) => {
+    const [pairOptions, kind] = LOSSES.dpo;
+    const window = 3;
+    const spo = { ...NO_PENALTY, penalty: "linear", lambda: 0.5, vStar: { initialSteps: window } } as const;
+    const state = spoState(gpu, { lambda: 0 });
+    let initial: InitialValue | undefined;
+    for (let step = 0; step < 5; step++) {
+      const inputs = randomPairs(9, 100 + step);
+      const { lowerLevel } = spoReference.forward(inputs, spoDims(9, kind, NO_PENALTY));
+      initial = updateInitialValue(initial, { lowerLevel, window });
+      const { metrics } = await runSteps(gpu, [inputs], { pairOptions, spo, state });
+      const gap = metrics[PAIR_METRICS.indexOf("spo/gap")];
+      assertClose([gap], [lowerLevel - initial.value], { what: `gap ${step}` });
+      const [values] = await readAll(gpu, [state]);
+      assertClose(values, [initial.value, step + 1, 0, lowerLevel], { what: `state ${step}` });
+      if (step === 0) assert.equal(gap, 0);
+    }
+    release(state);
+  },
+);
 
 gpuTest("pair_loss: where policy equals reference, dpo is log 2 and its rewards are 0", async (gpu) => {
   const { ref, lengths } = randomPairs(6, 2);

@@ -21,10 +21,11 @@ const CONDITIONAL = /#(?:if|elif)\s*$/;
  * @example
  * ```ts
  * import { f32, wgsl } from "./wgsl.ts";
- * const body = wgsl`let eps = ${f32(1e-5)};
- * #if ${true}
- * let n = ${4}u;
- * #endif`;
+ * const body = wgsl`
+ *   let eps = ${f32(1e-5)};
+ *   #if ${true}
+ *   let n = ${4}u;
+ *   #endif`;
  * if (!body.includes("let n = 4u;")) throw new Error(body);
  * ```
  */

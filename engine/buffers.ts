@@ -68,6 +68,7 @@ export class BufferPool {
   readonly #free = new Map<number, Allocation[]>();
   readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
   readonly #fixed: Allocation[] = [];
+  readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
 
   /**
@@ -127,7 +128,14 @@ export class BufferPool {
   /** Destroys every buffer that is free or fixed; those in use go with the device. */
   destroy(): void {
     this.trim();
+    this.destroyTrimmed();
     for (const allocation of this.#fixed) allocation.buffer.destroy();
+  }
+
+  /** Destroys what {@link trim} gave up; only the queue calls this, after a submit. */
+  destroyTrimmed(): void {
+    for (const buffer of this.#trimmed) buffer.destroy();
+    this.#trimmed.length = 0;
   }
 
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
@@ -138,11 +146,11 @@ export class BufferPool {
     else this.#free.set(allocation.sizeBytes, [allocation]);
   }
 
-  /** Destroys the buffers that nobody holds. */
+  /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */
   trim(): void {
     for (const free of this.#free.values()) {
       for (const allocation of free) {
-        allocation.buffer.destroy();
+        this.#trimmed.push(allocation.buffer);
         this.stats.totalBytes -= allocation.sizeBytes;
       }
     }

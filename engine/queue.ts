@@ -137,6 +137,7 @@ export class CommandQueue {
 
   /** Records a copy of `source` to the start of `target`. */
   copy(source: BufferRange, target: BufferRange): void {
+    this.#requireCurrent(source, "copy: the source");
     this.#endPass().copyBufferToBuffer(
       source.allocation.buffer,
       source.offsetBytes,
@@ -172,6 +173,7 @@ export class CommandQueue {
     this.#uniforms.write(this.device.queue);
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
+    this.options.buffers.destroyTrimmed();
     this.#encoder = null;
     this.epoch++;
     this.stats.submits++;
@@ -183,6 +185,7 @@ export class CommandQueue {
    * @throws when the device was lost or reported an error
    */
   async read(range: BufferRange): Promise<ArrayBuffer> {
+    this.#requireCurrent(range, "read: the range");
     const size = Math.ceil(range.sizeBytes / 16) * 16;
     const staging = this.#staging.get(size)?.pop() ?? this.options.buffers.createFixed(
       size,
@@ -204,6 +207,12 @@ export class CommandQueue {
   /** Forgets cached bind groups; called when buffers were destroyed. */
   forgetBindGroups(): void {
     this.#bindGroups.clear();
+  }
+
+  #requireCurrent(range: BufferRange, action: string): void {
+    if (range.epoch !== undefined && range.epoch !== this.epoch) {
+      throw new Error(`Cannot ${action} was uploaded for an earlier submit`);
+    }
   }
 
   #openEncoder(): GPUCommandEncoder {
@@ -242,9 +251,7 @@ export class CommandQueue {
       if (!range) {
         throw new TypeError(`Cannot dispatch ${pipeline.name}: expected binding ${name}, found none`);
       }
-      if (range.epoch !== undefined && range.epoch !== this.epoch) {
-        throw new Error(`Cannot dispatch ${pipeline.name}: ${name} was uploaded for an earlier submit`);
-      }
+      this.#requireCurrent(range, `dispatch ${pipeline.name}: ${name}`);
       return range;
     });
     const key = `${pipeline.id}|${uniformPage.allocation.id}|` +

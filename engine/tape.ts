@@ -5,7 +5,7 @@
 import { Scope } from "./buffers.ts";
 import { accumulateInto } from "./ops/accumulate.ts";
 import type { Gpu } from "./gpu.ts";
-import { expectShape, ShapeError } from "./shape.ts";
+import { expectShape, ShapeError, sizeOf } from "./shape.ts";
 import { emptyLike, type Tensor } from "./tensor.ts";
 
 /** Where an op's backward writes one input's gradient. */
@@ -117,7 +117,8 @@ export class Tape implements GradientSink {
     if (!existing.range.allocation.isShared) return { tensor: existing, accumulate: true };
     // Someone else still reads this buffer as their gradient: write to a copy.
     const copy = this.#allocate(input);
-    this.gpu.queue.copy(existing.range, copy.range);
+    // Only the elements: the one handed on may have room for more rows than this input.
+    this.gpu.queue.copy({ ...existing.range, sizeBytes: sizeOf(input.shape) * 4 }, copy.range);
     existing.range.allocation.release();
     this.#gradients.set(input, copy);
     return { tensor: copy, accumulate: true };

@@ -29,26 +29,32 @@ function elementwise(
     doc: options.doc,
     build: () => ({
       bindings: options.bindings,
-      params: { quads: "u32", ...options.params },
+      params: { elements: "u32", ...options.params },
       workgroupSize: [ELEMENTWISE_WORKGROUP, 1],
-      declarations: options.declarations,
+      declarations: INSIDE + (options.declarations ?? ""),
       body: wgsl`
 let i = (${LINEAR_WORKGROUP}) * ${ELEMENTWISE_WORKGROUP}u + local_id.x;
-if (i >= p.quads) { return; }
+if (i * 4u >= p.elements) { return; }
 ${options.statements}`,
     }),
   };
 }
 
+/** What is added past the last element is zero: a parameter's gradient lies beside others, with zeros between. */
+const INSIDE = `
+fn inside(value: vec4f, i: u32) -> vec4f {
+  return select(vec4f(0.0), value, i * 4u + vec4u(0u, 1u, 2u, 3u) < vec4u(p.elements));
+}`;
+
 /** Four values in, four out. */
 const quadIn = input("vec4f");
 const quadOut = output("vec4f");
 
-/** target += source. */
+/** total += part. */
 export const accumulate = elementwise("accumulate", {
-  doc: "target += source, same shape.",
-  bindings: { source: quadIn, target: quadOut },
-  statements: "target[i] += source[i];",
+  doc: "total += part, same shape.",
+  bindings: { part: quadIn, total: quadOut },
+  statements: "total[i] += inside(part[i], i);",
 });
 
 /** y = a + b. */
@@ -82,7 +88,7 @@ export const siluBackward = elementwise("silu_backward", {
   statements: `
 let s = sigmoid4(x[i]);
 var value = d_y[i] * s * (1.0 + x[i] * (1.0 - s));
-if (p.accumulate != 0u) { value += d_x[i]; }
+if (p.accumulate != 0u) { value = d_x[i] + inside(value, i); }
 d_x[i] = value;`,
 });
 
@@ -106,8 +112,8 @@ let g = gate[i];
 let s = sigmoid4(g);
 var for_gate = d_y[i] * up[i] * s * (1.0 + g * (1.0 - s));
 var for_up = d_y[i] * g * s;
-if (p.accumulate_gate != 0u) { for_gate += d_gate[i]; }
-if (p.accumulate_up != 0u) { for_up += d_up[i]; }
+if (p.accumulate_gate != 0u) { for_gate = d_gate[i] + inside(for_gate, i); }
+if (p.accumulate_up != 0u) { for_up = d_up[i] + inside(for_up, i); }
 d_gate[i] = for_gate;
 d_up[i] = for_up;`,
 });

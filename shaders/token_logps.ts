@@ -134,7 +134,7 @@ ${unroll(quads.length, (j) => `e += select(vec4f(0.0), exp(z${j} - m_new), insid
 sum${i} = sum${i} * exp(top${i} - m_new) + ((e.x + e.y) + (e.z + e.w));
 top${i} = m_new;
 var hit = vec4f();
-${unroll(quads.length, (j) => `hit += select(vec4f(0.0), z${j}, id${j} == vec4u(label${i}));`)}
+${unroll(quads.length, (j) => `hit += select(vec4f(0.0), z${j}, inside${j} & (id${j} == vec4u(label${i})));`)}
 own${i} += (hit.x + hit.y) + (hit.z + hit.w);
 }`;
 }

@@ -21,10 +21,11 @@ const CONDITIONAL = /#(?:if|elif)\s*$/;
  * @example
  * ```ts
  * import { f32, wgsl } from "./wgsl.ts";
- * const body = wgsl`let eps = ${f32(1e-5)};
- * #if ${true}
- * let n = ${4}u;
- * #endif`;
+ * const body = wgsl`
+ *   let eps = ${f32(1e-5)};
+ *   #if ${true}
+ *   let n = ${4}u;
+ *   #endif`;
  * if (!body.includes("let n = 4u;")) throw new Error(body);
  * ```
  */
@@ -57,7 +58,9 @@ export function f32(value: number): string {
   if (!Number.isFinite(Math.fround(value))) {
     throw new RangeError(`Cannot print an f32 literal: expected a finite value, found ${value}`);
   }
-  return `f32(${Math.fround(value)})`;
+  const text = String(Math.fround(value));
+  // Without a point or an exponent it would be an integer, of which 1e20 is too large a one.
+  return `f32(${/[.e]/.test(text) ? text : `${text}.0`})`;
 }
 
 /** Repeats a fragment for 0..count-1, one line each: the generator's unrolled loop. */

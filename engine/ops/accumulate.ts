@@ -14,11 +14,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  */
 export function accumulateInto(target: Tensor, source: Tensor): void {
   expectShape("accumulate", "source", source.shape, target.shape);
-  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(target.shape));
+  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(target.shape));
   target.gpu.dispatch(accumulate, {
     constants: {},
-    bindings: { source: source.range, target: target.range },
-    params: { quads },
+    bindings: { part: source.range, total: target.range },
+    params: { elements },
     workgroups,
   });
 }

@@ -19,11 +19,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
 export function add(a: Tensor, b: Tensor): Tensor {
   expectShape("add", "b", b.shape, a.shape);
   const y = emptyLike(a);
-  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(a.shape));
+  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(a.shape));
   a.gpu.dispatch(addForward, {
     constants: {},
     bindings: { a: a.range, b: b.range, y: y.range },
-    params: { quads },
+    params: { elements },
     workgroups,
   });
   return record(a.gpu, {

@@ -7,9 +7,8 @@ import { CPU_TILE, GPU_TILE, type Tile } from "../../shaders/tile.ts";
 import { ELEMENTWISE_WORKGROUP } from "../../shaders/elementwise.ts";
 
 /** Grid of a kernel that handles four elements an invocation. Buffers are padded, so the last quad may overhang. */
-export function elementwiseWorkgroups(elements: number): { quads: number; workgroups: number } {
-  const quads = Math.ceil(elements / 4);
-  return { quads, workgroups: Math.ceil(quads / ELEMENTWISE_WORKGROUP) };
+export function elementwiseWorkgroups(elements: number): { elements: number; workgroups: number } {
+  return { elements, workgroups: Math.ceil(elements / 4 / ELEMENTWISE_WORKGROUP) };
 }
 
 /**

@@ -55,6 +55,8 @@ export function embedding(
       eachShard(table, (shard, first) => {
         const dTable = sink.into(shard);
         if (!dTable) return;
+        // The kernel visits the ids that occur: the other rows of a fresh gradient are zero.
+        if (!dTable.accumulate) gpu.queue.clear(dTable.tensor.range);
         gpu.dispatch(embeddingBackward, {
           constants: { width },
           bindings: { ...bindings, d_y: dY.range, d_table: dTable.tensor.range },

@@ -16,11 +16,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  */
 export function silu(x: Tensor): Tensor {
   const y = emptyLike(x);
-  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(x.shape));
+  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(x.shape));
   x.gpu.dispatch(siluForward, {
     constants: {},
     bindings: { x: x.range, y: y.range },
-    params: { quads },
+    params: { elements },
     workgroups,
   });
   return record(x.gpu, {
@@ -34,7 +34,7 @@ export function silu(x: Tensor): Tensor {
       x.gpu.dispatch(siluBackward, {
         constants: {},
         bindings: { x: x.range, d_y: dY.range, d_x: dX.tensor.range },
-        params: { quads, accumulate: dX.accumulate ? 1 : 0 },
+        params: { elements, accumulate: dX.accumulate ? 1 : 0 },
         workgroups,
       });
     },

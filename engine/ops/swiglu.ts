@@ -19,11 +19,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   expectShape("swiglu", "up", up.shape, gate.shape);
   const y = emptyLike(gate);
-  const { quads, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
+  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
   gate.gpu.dispatch(swigluForward, {
     constants: {},
     bindings: { gate: gate.range, up: up.range, y: y.range },
-    params: { quads },
+    params: { elements },
     workgroups,
   });
   return record(gate.gpu, {
@@ -32,9 +32,11 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     output: y,
     // y = g s u, s = sigmoid(g): dG = dY u s (1 + g (1 - s)), dU = dY g s
     backward: (dY, sink) => {
-      // One kernel writes both; where one is not wanted it goes to a scratch tensor.
-      const dGate = sink.into(gate) ?? { tensor: emptyLike(gate), accumulate: false };
-      const dUp = sink.into(up) ?? { tensor: emptyLike(up), accumulate: false };
+      // One kernel writes both; where one is not wanted it goes to a scratch tensor. So does one of the same tensor's
+      // two parts: a kernel cannot add to what it is writing.
+      const scratch = () => ({ tensor: emptyLike(gate), accumulate: false });
+      const dGate = sink.into(gate) ?? scratch();
+      const dUp = (up === gate ? null : sink.into(up)) ?? scratch();
       gate.gpu.dispatch(swigluBackward, {
         constants: {},
         bindings: {
@@ -44,9 +46,14 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
           d_gate: dGate.tensor.range,
           d_up: dUp.tensor.range,
         },
-        params: { quads, accumulate_gate: dGate.accumulate ? 1 : 0, accumulate_up: dUp.accumulate ? 1 : 0 },
+        params: {
+          elements,
+          accumulate_gate: dGate.accumulate ? 1 : 0,
+          accumulate_up: dUp.accumulate ? 1 : 0,
+        },
         workgroups,
       });
+      if (up === gate) sink.pass(up, dUp.tensor);
     },
   });
 }

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { embedding } from "../../engine/ops/embedding.ts";
+import { ShapeError } from "../../engine/shape.ts";
+import { upload } from "../../engine/tensor.ts";
+import { gpuTest } from "../gpu.ts";
+import * as reference from "../reference/embedding.ts";
+import { integers, seededRandom } from "../reference/random.ts";
+import { checkOp } from "./check_op.ts";
+
+interface Case {
+  name: string;
+  N: number;
+  V: number;
+  C: number;
+  shards?: number[];
+  /** Ids lie in [low, high); by default anywhere. */
+  low?: number;
+  high?: number;
+  capacity?: number;
+}
+
+const CASES: Case[] = [
+  { name: "one id", N: 1, V: 1, C: 1 },
+  { name: "distinct and absent ids", N: 17, V: 257, C: 17 },
+  { name: "repeated ids", N: 257, V: 17, C: 64 },
+  { name: "one id throughout", N: 65, V: 63, C: 63, low: 40, high: 41 },
+  { name: "three shards", N: 257, V: 65, C: 65, shards: [17, 31, 17] },
+  { name: "three shards in quads", N: 63, V: 65, C: 64, shards: [17, 31, 17] },
+  { name: "ids in the middle shard only", N: 64, V: 65, C: 64, shards: [17, 31, 17], low: 17, high: 48 },
+  { name: "ids in the last shard only", N: 5, V: 65, C: 3, shards: [17, 31, 17], low: 48 },
+  { name: "room for more tokens", N: 17, V: 64, C: 64, capacity: 300 },
+];
+
+for (const { name, N, V, C, shards, low = 0, high = V, capacity } of CASES) {
+  gpuTest(`embedding ${N}x${V}x${C}: ${name}`, (gpu) => {
+    const ids = Uint32Array.from(integers(seededRandom(N * V + C), { length: N, low, high }));
+    const dims = { N, V, C };
+    return checkOp(gpu, {
+      op: `embedding ${name}`,
+      inputs: { table: { shape: [V, C], shards } },
+      run: (_, { table }) => embedding(table, ids, { capacity }),
+      reference: ({ table: weight }) => ({
+        output: reference.forward({ ids, weight }, dims).y,
+        backward: (dY) => ({ table: reference.backward({ ids, weight }, dims, { dY }).dWeight }),
+      }),
+    });
+  });
+}
+
+gpuTest("embedding refuses ids past the table, and shards of different widths", (gpu) => {
+  const table = [2, 3].map((rows) => upload(gpu, new Float32Array(rows * 4), { shape: [rows, 4] }));
+  assert.throws(
+    () => embedding(table, Uint32Array.of(0, 4, 5)),
+    new RangeError("Cannot run embedding: expected ids below 5, found 5 at position 2"),
+  );
+  const wider = upload(gpu, new Float32Array(5), { shape: [1, 5] });
+  assert.throws(
+    () => embedding([...table, wider], Uint32Array.of(0)),
+    new ShapeError("Cannot run embedding: expected a shard of shape [any, 4], found [1, 5]"),
+  );
+});

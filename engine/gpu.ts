@@ -20,8 +20,8 @@ export class GpuFaultError extends Error {
 
 /** How to open a device. */
 export interface GpuOptions {
-  /** Upper bound for all GPU buffers in bytes; 8 GiB by default. */
-  memoryBudgetBytes?: number;
+  /** Upper bound for all GPU buffers in bytes, or how to choose it for an adapter; 8 GiB by default. */
+  memoryBudgetBytes?: number | ((adapter: AdapterDescription) => number);
   /** Which of several adapters to prefer. */
   powerPreference?: GPUPowerPreference;
   /** Fill each buffer with NaN when it is handed out, so that an element nobody wrote shows. For tests. */
@@ -64,7 +64,9 @@ export class Gpu {
   constructor(readonly device: GPUDevice, readonly adapter: AdapterDescription, options: GpuOptions = {}) {
     const { limits } = device;
     this.buffers = new BufferPool(device, {
-      budgetBytes: options.memoryBudgetBytes ?? DEFAULT_BUDGET_BYTES,
+      budgetBytes: typeof options.memoryBudgetBytes === "function"
+        ? options.memoryBudgetBytes(adapter)
+        : options.memoryBudgetBytes ?? DEFAULT_BUDGET_BYTES,
       maxBufferBytes: Math.floor(Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize) / 256) *
         256,
       onTrim: () => this.queue.forgetBindGroups(),

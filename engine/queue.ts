@@ -4,7 +4,7 @@
  * @module
  */
 import type { Kernel } from "../shaders/kernel.ts";
-import type { Allocation, BufferPool } from "./buffers.ts";
+import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
 
 /** A range of a buffer to bind or copy. */
@@ -186,7 +186,7 @@ export class CommandQueue {
    */
   async read(range: BufferRange): Promise<ArrayBuffer> {
     this.#requireCurrent(range, "read: the range");
-    const size = Math.ceil(range.sizeBytes / 16) * 16;
+    const size = bucketBytes(range.sizeBytes);
     const staging = this.#staging.get(size)?.pop() ?? this.options.buffers.createFixed(
       size,
       GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,

@@ -4,6 +4,7 @@
  * @module
  */
 import assert from "node:assert/strict";
+import { ensureAdapter } from "../train/software_driver.ts";
 import { Gpu, openGpu } from "../engine/gpu.ts";
 import { empty, release, type Tensor, toHost } from "../engine/tensor.ts";
 import { sizeOf } from "../engine/shape.ts";
@@ -29,7 +30,7 @@ export async function testGpu(layout: Layout | "own" = "own"): Promise<Gpu> {
 }
 
 async function openShared(): Promise<Record<Layout, Gpu> & { own: Gpu }> {
-  // ADAPTER: the one place to make an adapter available before the first request for one.
+  await ensureAdapter();
   const own = await openGpu({ poison: true });
   const { adapter, device } = own;
   const other = new Gpu(device, { ...adapter, isCpu: !adapter.isCpu }, { poison: true });

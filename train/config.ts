@@ -6,7 +6,7 @@ import { z } from "zod";
 import { ConfigError, showFound } from "./errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
-import { findSpoConflict, spoSchema } from "./losses/spo.ts";
+import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
 
 const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKey[]];
@@ -120,6 +120,17 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
   return config.loss === "sft" ? undefined : PAIR_LOSSES[config.loss].resolve(givenLossOptions(config));
 }
 
+/**
+ * Every setting that a run reads, with the defaults of its loss: the content of its config.json.
+ *
+ * @param config effective settings
+ */
+export function effectiveSettings(config: RunConfig): Record<string, unknown> {
+  const { spo, ...settings } = config;
+  const loss = resolveLoss(config);
+  return { ...settings, ...loss?.options, ...(loss ? { spo: readSpoOptions(spo) } : {}) };
+}
+
 const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;
 
 function givenLossOptions(config: RunConfig): Record<string, unknown> {
@@ -182,6 +193,8 @@ function describeIssue(issue: z.core.$ZodIssue): string {
       return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
     case "too_big":
       return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
+    case "invalid_union":
+      return issue.errors.flat().map(describeIssue).join(" or ");
     default:
       return issue.message;
   }

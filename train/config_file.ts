@@ -6,6 +6,7 @@ import { findJsonError } from "./data/json_position.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import { findDuplicateKey } from "./models/duplicate_keys.ts";
 import type { Setting } from "./settings.ts";
+import { STAMP_KEY } from "./run_folder.ts";
 import { nearestName } from "./suggest.ts";
 
 /**
@@ -72,6 +73,8 @@ function parseJson(text: string, path: string): unknown {
     const detail = `expected ${error.expected}, found ${error.found}`;
     throw new ConfigError(`Cannot read ${where}: malformed JSON: ${detail}`, { cause });
   }
+  // A run's own config.json may be given: its stamp is no setting.
+  if (isObject(value)) delete value[STAMP_KEY];
   // JSON.parse keeps the last of two equal keys and says nothing.
   const repeated = findDuplicateKey(text);
   if (repeated) {

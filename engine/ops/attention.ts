@@ -172,6 +172,11 @@ function attentionShape(
   }
   expectShape("attention", "k", k.shape, [tokens, kvHeads * headDim]);
   expectShape("attention", "v", v.shape, k.shape);
+  if (k === v) {
+    throw new ShapeError(
+      "Cannot run attention: expected k and v in two tensors, found one: their gradients would meet",
+    );
+  }
   expectShape("attention", "the sequence bounds", bounds.starts.shape, [tokens]);
   const lanes = q.gpu.adapter.isCpu ? 8 : 64;
   const iterations = (bounds.longest + lanes) * (heads / kvHeads);

@@ -67,6 +67,21 @@ export function findSpoConflict(spo: SpoOptions, given: ReadonlySet<string>): [s
 }
 
 /**
+ * The options that are read, for a run's config.json: given back to Keel they make the same run.
+ *
+ * @param spo effective options
+ */
+export function readSpoOptions(spo: SpoOptions): Partial<SpoOptions> {
+  if (spo.solver === "none") return { solver: "none" };
+  const unread = new Set(conditions(spo).flatMap(([name, , isRead]) => (isRead ? [] : [name])));
+  return Object.fromEntries(
+    Object.entries(spo).filter(([name, value]) =>
+      value !== undefined && !unread.has(name as keyof SpoOptions)
+    ),
+  );
+}
+
+/**
  * The kernel's numbers for one step.
  *
  * @param spo effective options

@@ -1,0 +1,223 @@
+/**
+ * The built-in demonstration: a small model learns arithmetic from random weights; from those same weights a preference
+ * loss alone damages it, and SPO around that loss does not. Every number it prints comes from the run itself.
+ * @module
+ */
+import { join } from "node:path";
+import { createParameters, type Parameters } from "../engine/parameters.ts";
+import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
+import { encodeCompletions, type EncodedCompletion, type EncodedPair, encodePairs } from "./data/encode.ts";
+import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
+import type { DemoSettings, PhaseSettings } from "./demo_settings.ts";
+import { evaluatePairs, exactMatch, type ExactTask, outOfDistributionMass } from "./evaluate.ts";
+import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import { type SpoOptions, spoPenaltyAt, spoSchema } from "./losses/spo.ts";
+import { parseModelConfig } from "./models/config.ts";
+import { createLlama, type LlamaModel } from "./models/llama.ts";
+import { initializeModel, saveModel } from "./models/model_files.ts";
+import { preferenceObjective, sftObjective } from "./objective.ts";
+import { createRandom, deriveSeed, uniformInt } from "./random.ts";
+import { type ReferenceLogps, referenceLogps } from "./reference.ts";
+import { formatResults, type PhaseResult, type Session, trainPhase, withProgress } from "./session.ts";
+import {
+  ARITHMETIC_ALPHABET,
+  ARITHMETIC_EOS,
+  generateExamples,
+  generateHeldOut,
+  generatePairs,
+  isCorrect,
+  variants,
+} from "./tasks/arithmetic.ts";
+import type { TrainOptions } from "./trainer.ts";
+
+/** Names in a demonstration's folder besides config.json. */
+export const DEMO_ENTRIES = ["metrics.jsonl", "results.json", "model", "model-sft", "model-preference"];
+
+/**
+ * Runs the demonstration: SFT, then from its weights the loss alone, then the loss with SPO.
+ *
+ * @param session the run; models and metrics go to its folder
+ * @param settings every number
+ * @param loss the pairwise loss of `settings`, resolved
+ * @returns a result per phase, in order
+ * @throws {RunStoppedError} when it was stopped
+ */
+export async function runDemo(
+  session: Session,
+  settings: DemoSettings,
+  loss: ResolvedPairLoss,
+): Promise<PhaseResult[]> {
+  const data = demoData(settings);
+  using model = createLlama(session.gpu, parseModelConfig(settings.model, { file: "the demonstration" }), {
+    trainable: true,
+  });
+  initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
+  const results: PhaseResult[] = [];
+  const report = (result: PhaseResult) => {
+    results.push(result);
+    session.log(`\n${formatResults([result])}\n`);
+  };
+  const save = (name: string) => saveModel(join(session.folder, name), model, { tokenizer: data.tokenizer });
+
+  await trainPhase(session, {
+    name: "sft",
+    objective: sftObjective(model, data.completions),
+    train: trainOptions(settings.sft, settings),
+  });
+  const reference = {
+    training: await withProgress(
+      session,
+      "reference log-probs",
+      (onProgress) => referenceLogps(model, data.pairs, { onProgress }),
+    ),
+    heldOut: await referenceLogps(model, data.heldOutPairs),
+  };
+  using sftWeights = snapshot(model);
+  await save("model-sft");
+  const evaluate = (phase: string) =>
+    evaluatePhase(session, model, { phase, data, reference: reference.heldOut, loss });
+  report(await evaluate("sft"));
+
+  const methods: [string, SpoOptions, string][] = [
+    [loss.name, spoSchema.parse({}), "model-preference"],
+    [`${loss.name}+spo`, settings.spo, "model"],
+  ];
+  for (const [name, spo, folder] of methods) {
+    model.parameters.copyFrom(sftWeights);
+    await preferencePhase(session, model, {
+      name,
+      spo,
+      settings,
+      loss,
+      pairs: data.pairs,
+      reference: reference.training,
+    });
+    await save(folder);
+    report(await evaluate(name));
+  }
+  session.log(`\n${formatResults(results)}`);
+  return results;
+}
+
+interface DemoData {
+  readonly tokenizer: Tokenizer;
+  readonly completions: readonly EncodedCompletion[];
+  readonly pairs: readonly EncodedPair[];
+  readonly heldOutPairs: readonly EncodedPair[];
+  /** Per problem: the right chain and all its one-digit corruptions. */
+  readonly groups: readonly (readonly EncodedCompletion[])[];
+  readonly task: ExactTask;
+}
+
+/** Everything that is generated, from the seed alone; held-out problems never appear in training. */
+function demoData(settings: DemoSettings): DemoData {
+  const tokenizer = createTokenizer(characterTokenizerFiles(ARITHMETIC_ALPHABET, { eos: ARITHMETIC_EOS }), {
+    source: "the demonstration",
+  });
+  const random = (name: string) => createRandom(deriveSeed(settings.seed, name));
+  const options = { tokenizer, vocabSize: tokenizer.vocabSize, maxLength: 16 };
+  const source = (index: number) => ({ file: "arithmetic", index });
+  const examples = generateExamples(random("sft"), settings.sft.examples);
+  const heldOut = generateHeldOut(random("held-out"), settings.heldOut);
+  const pick = random("held-out pairs");
+  const heldOutRecords = heldOut.map(({ prompt, completion }, index) => {
+    const wrong = variants(completion);
+    return {
+      prompt,
+      chosen: completion,
+      rejected: wrong[uniformInt(pick, wrong.length)],
+      source: source(index),
+    };
+  });
+  const groups = heldOut.slice(0, settings.massProblems).map(({ prompt, completion }, index) => {
+    const answers = [completion, ...variants(completion)];
+    const texts = answers.map((answer) => ({ prompt, completion: answer, source: source(index) }));
+    return encodeCompletions(texts, options).completions;
+  });
+  return {
+    tokenizer,
+    completions:
+      encodeCompletions(examples.map((example, index) => ({ ...example, source: source(index) })), options)
+        .completions,
+    pairs: encodePairs(generatePairs(random("pairs"), settings.preference.pairs), options).pairs,
+    heldOutPairs: encodePairs(heldOutRecords, options).pairs,
+    groups,
+    task: { prompts: heldOut.map(({ prompt }) => prompt), isCorrect, maxNewTokens: 6 },
+  };
+}
+
+async function preferencePhase(
+  session: Session,
+  model: LlamaModel,
+  options: {
+    name: string;
+    spo: SpoOptions;
+    settings: DemoSettings;
+    loss: ResolvedPairLoss;
+    pairs: readonly EncodedPair[];
+    reference: ReferenceLogps;
+  },
+): Promise<void> {
+  const { name, spo, settings, loss, pairs, reference } = options;
+  const { steps } = settings.preference;
+  using objective = preferenceObjective(model, {
+    pairs,
+    reference,
+    loss,
+    spoAt: (step) => spoPenaltyAt(spo, step, steps),
+    lambda: spo.lambda,
+  });
+  await trainPhase(session, { name, objective, train: trainOptions(settings.preference, settings) });
+}
+
+async function evaluatePhase(
+  session: Session,
+  model: LlamaModel,
+  { phase, data, reference, loss }: {
+    phase: string;
+    data: DemoData;
+    reference: ReferenceLogps;
+    loss: ResolvedPairLoss;
+  },
+): Promise<PhaseResult> {
+  const { tokenizer, task } = data;
+  return {
+    phase,
+    isReference: phase === "sft",
+    exactMatch: await withProgress(
+      session,
+      "decoding held-out problems",
+      (onProgress) => exactMatch(model, { task, tokenizer, onProgress }),
+    ),
+    outOfDistributionMass: await outOfDistributionMass(model, data.groups),
+    evaluation: await evaluatePairs(model, data.heldOutPairs, { reference, beta: loss.head.beta }),
+  };
+}
+
+function trainOptions(phase: PhaseSettings, settings: DemoSettings): Omit<TrainOptions, "onLog" | "signal"> {
+  return {
+    optimizer: {
+      beta1: phase.adamBeta1,
+      beta2: phase.adamBeta2,
+      eps: phase.adamEpsilon,
+      weightDecay: phase.weightDecay,
+      maxGradNorm: phase.maxGradNorm,
+    },
+    schedule: {
+      kind: phase.learningRateSchedule,
+      learningRate: phase.learningRate,
+      warmupSteps: phase.warmupSteps,
+      maxSteps: phase.steps,
+    },
+    batchSize: phase.batchSize,
+    seed: settings.seed,
+    logEvery: settings.logEvery,
+  };
+}
+
+/** A frozen copy of the weights, on the GPU. */
+function snapshot(model: LlamaModel): Parameters {
+  const copy = createParameters(model.gpu, model.parameters.shapes, { trainable: false });
+  copy.copyFrom(model.parameters);
+  return copy;
+}

@@ -1,0 +1,141 @@
+/**
+ * What the phases of a run share: the device, the run's folder, and how progress is shown.
+ * @module
+ */
+import type { Gpu } from "../engine/gpu.ts";
+import type { PairEvaluation } from "./evaluate.ts";
+import type { MetricsRecord } from "./metrics.ts";
+import type { Objective } from "./objective.ts";
+import type { Progress } from "./progress.ts";
+import type { MetricsFile } from "./run_folder.ts";
+import { formatTable } from "./table.ts";
+import { train, type TrainOptions, type TrainSummary } from "./trainer.ts";
+
+/** How a run speaks to whoever started it. */
+export interface RunHooks {
+  /** A line of text. */
+  readonly log: (line: string) => void;
+  /** A bar for one phase. */
+  readonly progress: (label: string, total: number) => Progress;
+  /** Aborting it ends the run after the current step. */
+  readonly signal?: AbortSignal;
+}
+
+/** A run under way. */
+export interface Session extends RunHooks {
+  readonly gpu: Gpu;
+  /** The run's folder. */
+  readonly folder: string;
+  /** Its metrics.jsonl. */
+  readonly metrics: MetricsFile;
+}
+
+/** Thrown when the user stopped a run; what was logged is intact. */
+export class RunStoppedError extends Error {
+  override name = "RunStoppedError";
+}
+
+/**
+ * Trains one phase, with its bar and its lines in metrics.jsonl.
+ *
+ * @param session the run
+ * @param options the phase's name, its objective, and how to train
+ * @throws {RunStoppedError} when the signal was aborted, after the current step
+ */
+export async function trainPhase(
+  session: Session,
+  options: { name: string; objective: Objective; train: Omit<TrainOptions, "onLog" | "signal"> },
+): Promise<TrainSummary> {
+  const { name, objective } = options;
+  const total = options.train.schedule.maxSteps;
+  const progress = session.progress(name, total);
+  const onLog = (record: MetricsRecord) => {
+    session.metrics.append({ phase: name, ...record });
+    progress.update({
+      step: Number(record.global_step),
+      loss: Number(record.loss),
+      tokensPerSecond: Number(record.tokens_per_second),
+    });
+  };
+  try {
+    const summary = await train(objective, { ...options.train, onLog, signal: session.signal });
+    if (summary.wasAborted) throw stopped(session, `${name}, step ${summary.steps} of ${total}`);
+    return summary;
+  } finally {
+    progress.finish();
+  }
+}
+
+/** Shows a bar over something that counts, such as reference log-probs. */
+export async function withProgress<Result>(
+  session: RunHooks,
+  label: string,
+  body: (onProgress: (done: number, total: number) => void) => Promise<Result>,
+): Promise<Result> {
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= session.progress(label, total);
+    progress.update({ step: done });
+    if (session.signal?.aborted) throw new RunStoppedError(`Stopped during ${label}`);
+  };
+  try {
+    return await body(onProgress);
+  } finally {
+    progress?.finish();
+  }
+}
+
+function stopped(session: Session, where: string): RunStoppedError {
+  return new RunStoppedError(`Stopped at ${where}; ${session.folder}/metrics.jsonl holds what was logged`);
+}
+
+/** A row of the results table. */
+export interface PhaseResult {
+  readonly phase: string;
+  /** Share of held-out problems answered exactly right, where the task can tell. */
+  readonly exactMatch?: number;
+  /** 1 - probability of the chosen answer and its known variants, where the task enumerates them. */
+  readonly outOfDistributionMass?: number;
+  readonly evaluation: PairEvaluation;
+  /** Whether this model is the reference itself: changes against it mean nothing. */
+  readonly isReference: boolean;
+}
+
+/**
+ * The results as a table: a row per phase.
+ *
+ * @param results in order
+ * @returns text for a terminal
+ */
+export function formatResults(results: readonly PhaseResult[]): string {
+  const hasMatch = results.some((result) => result.exactMatch !== undefined);
+  const headers = [
+    "phase",
+    ...(hasMatch ? ["exact match", "OOD mass"] : []),
+    "logps/chosen",
+    "logps/rejected",
+    "chosen delta",
+    "rejected delta",
+    "margin",
+    "reward accuracy",
+  ];
+  return formatTable(headers, results.map((result) => cells(result, hasMatch)));
+}
+
+function cells(result: PhaseResult, hasMatch: boolean): string[] {
+  const { evaluation, isReference } = result;
+  const percent = (
+    share: number | undefined,
+  ) => (share === undefined ? "-" : `${(share * 100).toFixed(1)} %`);
+  const delta = (nats: number) => (isReference ? "-" : `${nats < 0 ? "" : "+"}${nats.toFixed(2)}`);
+  return [
+    result.phase,
+    ...(hasMatch ? [percent(result.exactMatch), percent(result.outOfDistributionMass)] : []),
+    evaluation.logpsChosen.toFixed(2),
+    evaluation.logpsRejected.toFixed(2),
+    delta(evaluation.chosenDelta),
+    delta(evaluation.rejectedDelta),
+    delta(evaluation.rewardMargin),
+    isReference ? "-" : percent(evaluation.rewardAccuracy),
+  ];
+}

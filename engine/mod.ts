@@ -1,0 +1,77 @@
+/**
+ * The engine: device, memory, tensors, tape and ops. Knows nothing of text, and uses no Deno API.
+ * @module
+ */
+export {
+  type AdapterDescription,
+  Gpu,
+  GpuFaultError,
+  type GpuOptions,
+  type GpuStats,
+  GpuUnavailableError,
+  openGpu,
+} from "./gpu.ts";
+export { Allocation, BufferPool, MemoryBudgetError, type MemoryStats, Scope } from "./buffers.ts";
+export { PipelineCache, ShaderError } from "./pipelines.ts";
+export type { Pipeline } from "./pipelines.ts";
+export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+export { type Shape, ShapeError, sizeOf } from "./shape.ts";
+export {
+  empty,
+  emptyLike,
+  fromHost,
+  release,
+  scope,
+  slice,
+  type Tensor,
+  type TensorOptions,
+  type TensorType,
+  toHost,
+  upload,
+  writeHost,
+} from "./tensor.ts";
+export {
+  type GradientSeed,
+  type GradientSink,
+  type GradientTarget,
+  noGrad,
+  record,
+  type Recording,
+  Tape,
+} from "./tape.ts";
+export { type DType, widen } from "./dtype.ts";
+export { createParameters, type ParameterBlock, type ParameterOptions, Parameters } from "./parameters.ts";
+export { add } from "./ops/add.ts";
+export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
+export { argmax } from "./ops/argmax.ts";
+export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
+export { embedding } from "./ops/embedding.ts";
+export { gatherRows } from "./ops/gather_rows.ts";
+export { matmul } from "./ops/matmul.ts";
+export {
+  type MicroBatch,
+  NO_PENALTY,
+  pairLoss,
+  type PairLossInputs,
+  type PairLossName,
+  type PairLossOptions,
+  type PenaltyName,
+  type SpoPenaltyOptions,
+  spoState,
+} from "./ops/pair_loss.ts";
+export { rmsNorm } from "./ops/rms_norm.ts";
+export { rope, ropeTable } from "./ops/rope.ts";
+export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
+export { sequenceLogps } from "./ops/sequence_logps.ts";
+export { silu } from "./ops/silu.ts";
+export { swiglu } from "./ops/swiglu.ts";
+export { tokenLogps } from "./ops/token_logps.ts";
+export {
+  type ElementType,
+  type Kernel,
+  type KernelSource,
+  kernelWgsl,
+  type ParameterType,
+  type StorageBinding,
+} from "../shaders/kernel.ts";
+export type { ProductKind } from "../shaders/tile.ts";

@@ -1,0 +1,49 @@
+/**
+ * Everything with text, files or policy in it: models, data, losses, training, evaluation, decoding.
+ * @module
+ */
+export { type AdapterSource, AdapterUnavailableError, ensureAdapter } from "./software_driver.ts";
+export { CheckpointError, ConfigError, InputError } from "./errors.ts";
+export { DataError, type RecordSource } from "./data/errors.ts";
+export type { PreferenceRecord } from "./data/forms.ts";
+export { collectPreferences, readPreferences } from "./data/records.ts";
+export {
+  type CompletionExample,
+  encodeCompletions,
+  type EncodeCounts,
+  type EncodedCompletion,
+  type EncodedPair,
+  type EncodeOptions,
+  encodePairs,
+  encodePrompt,
+  type EncodingTokenizer,
+} from "./data/encode.ts";
+export { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
+export type { TokenizerFiles } from "./data/tokenizer_files.ts";
+export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
+export { parseModelConfig, readModelConfig } from "./models/config.ts";
+export type { LlamaConfig } from "./models/llama_config.ts";
+export {
+  type BatchCapacity,
+  createLlama,
+  llamaHidden,
+  type LlamaModel,
+  llamaNextLogits,
+  llamaSequenceLogps,
+  llamaTokenLogps,
+} from "./models/llama.ts";
+export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
+export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
+export { definePairLoss, type PairLoss, type ResolvedPairLoss } from "./losses/pair_loss.ts";
+export { type SpoOptions, spoPenaltyAt, spoSchema } from "./losses/spo.ts";
+export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
+export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
+export type { PreferenceOptions } from "./objective.ts";
+export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
+export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
+export type { MetricsRecord } from "./metrics.ts";
+export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
+export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
+export { greedyDecode, type GreedyOptions } from "./generate.ts";
+export { createRandom, type Random, type RandomState } from "./random.ts";

@@ -48,9 +48,8 @@ export async function runDemo(
   loss: ResolvedPairLoss,
 ): Promise<PhaseResult[]> {
   const data = demoData(settings);
-  using model = createLlama(session.gpu, parseModelConfig(settings.model, { file: "the demonstration" }), {
-    trainable: true,
-  });
+  const config = parseModelConfig(settings.model, { file: "the demonstration" });
+  using model = createLlama(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
   const results: PhaseResult[] = [];
   const report = (result: PhaseResult) => {

@@ -22,7 +22,7 @@ export interface PhaseSettings {
 
 /** The whole demonstration; its config.json holds exactly this. */
 export interface DemoSettings {
-  /** Keys of Hugging Face's config.json. */
+  /** Keys of Hugging Face's config.json; one row of the embedding for each of the tokenizer's 16 ids. */
   readonly model: Readonly<Record<string, unknown>>;
   readonly sft: PhaseSettings & { readonly examples: number };
   readonly preference: PhaseSettings & { readonly pairs: number };
@@ -122,6 +122,11 @@ export function demoSettings(
   }
   if (config.loss === "sft") {
     throw new ConfigError("Cannot use loss: expected a pairwise loss in the demonstration, found sft");
+  }
+  if (given.has("spo.solver") && config.spo.solver === "none") {
+    throw new ConfigError(
+      "Cannot use spo.solver: expected penalty in the demonstration, which runs both, found none",
+    );
   }
   const set = <Value>(
     name: string,

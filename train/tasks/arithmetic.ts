@@ -12,12 +12,10 @@
 import { type Random, uniformInt } from "../random.ts";
 import type { PreferenceRecord } from "../data/forms.ts";
 
-/** The task's sixteen characters: digits, signs, separators, the end `$`, and `_`, which no text of the task contains. */
-export const ARITHMETIC_ALPHABET = "0123456789+-:,$_";
+/** The task's fifteen characters: digits, signs, separators, the end. A tokenizer adds one for everything else: 16 ids. */
+export const ARITHMETIC_ALPHABET = "0123456789+-:,$";
 /** The character that ends a chain. */
 export const ARITHMETIC_EOS = "$";
-/** The character that may serve as padding. */
-export const ARITHMETIC_PAD = "_";
 
 /** How many problems exist. */
 export const PROBLEM_COUNT = 412_985;

@@ -1,0 +1,296 @@
+/**
+ * The command line as a user meets it: in its own process, with its exit code, and what it leaves behind.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
+import { parseModelConfig } from "../../train/models/config.ts";
+import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { writeSafetensors } from "../../train/models/safetensors_write.ts";
+import { createRandom, fillNormal } from "../../train/random.ts";
+import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const PERMISSIONS = ["-R", "-W", "-E", "-S", "--allow-ffi", "--allow-run"];
+
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly error: string;
+}
+
+async function keel(args: readonly string[], options: { stopAfter?: string } = {}): Promise<Outcome> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", ...PERMISSIONS, "train/cli.ts", ...args],
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const decoder = new TextDecoder();
+  const collect = async (stream: ReadableStream<Uint8Array>): Promise<string> => {
+    let text = "";
+    let isStopped = options.stopAfter === undefined;
+    for await (const part of stream) {
+      text += decoder.decode(part, { stream: true });
+      if (!isStopped && text.includes(options.stopAfter!)) {
+        isStopped = true;
+        child.kill("SIGINT");
+      }
+    }
+    return text;
+  };
+  const [out, error, { code }] = await Promise.all([
+    collect(child.stdout),
+    collect(child.stderr),
+    child.status,
+  ]);
+  return { code, out, error };
+}
+
+const CONFIG = {
+  model_type: "llama",
+  vocab_size: 16,
+  hidden_size: 16,
+  intermediate_size: 32,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  max_position_embeddings: 32,
+};
+
+/** A model folder of random weights, made without a GPU; `change` may spoil it. */
+async function makeModel(folder: string, change: Partial<Record<string, unknown>> = {}): Promise<void> {
+  await Deno.mkdir(folder);
+  const config = parseModelConfig(CONFIG, { file: "test" });
+  const random = createRandom(1);
+  const tensors = [...llamaParameterShapes(config)].map(([name, shape]) => ({
+    name,
+    shape,
+    data: () => fillNormal(random, { target: new Float32Array(shape.reduce((a, b) => a * b, 1)), std: 0.1 }),
+  }));
+  await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype: "f32" });
+  await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify({ ...CONFIG, ...change }));
+  for (const [name, bytes] of characterTokenizerFiles("0123456789+-:,$", { eos: "$" })) {
+    await Deno.writeFile(join(folder, name), bytes);
+  }
+}
+
+const PAIRS = Array.from(
+  { length: 8 },
+  (_, i) => ({ prompt: `${i}+1:`, chosen: `${i + 1}$`, rejected: "0$" }),
+);
+
+/** A folder with a good model and good data. */
+async function workspace(): Promise<{ folder: string; args: string[]; output: string }> {
+  const folder = await Deno.makeTempDir({ prefix: "keel-cli-" });
+  await makeModel(join(folder, "model"));
+  await Deno.writeTextFile(join(folder, "pairs.jsonl"), PAIRS.map((pair) => JSON.stringify(pair)).join("\n"));
+  const output = join(folder, "run");
+  const args = [
+    "train",
+    "--model",
+    join(folder, "model"),
+    "--data",
+    join(folder, "pairs.jsonl"),
+    "--output",
+    output,
+  ];
+  return { folder, args: [...args, "--batch-size", "4", "--log-every", "2"], output };
+}
+
+/** Runs a bad command in a workspace: exit code 1, one line of error that matches, and no run folder. */
+function refuses(
+  name: string,
+  prepare: (space: { folder: string; args: string[]; output: string }) => Promise<string[]> | string[],
+  expected: RegExp,
+): void {
+  Deno.test(`the command line refuses ${name}`, async () => {
+    const space = await workspace();
+    try {
+      const { code, error } = await keel(await prepare(space));
+      assert.equal(code, 1, error);
+      const lines = error.trim().split("\n").filter((line) => !line.startsWith("Adapter"));
+      assert.equal(lines.length, 1, error);
+      assert.match(lines[0], expected);
+      assert.ok(!existsSync(join(space.output, "metrics.jsonl")), "nothing may be half-written");
+    } finally {
+      await Deno.remove(space.folder, { recursive: true });
+    }
+  });
+}
+
+const withData = async (
+  { folder, args }: { folder: string; args: string[] },
+  text: string,
+): Promise<string[]> => {
+  await Deno.writeTextFile(join(folder, "pairs.jsonl"), text);
+  return args;
+};
+
+const withModel =
+  (change: Partial<Record<string, unknown>>) =>
+  async (space: { folder: string; args: string[] }): Promise<string[]> => {
+    await Deno.remove(join(space.folder, "model"), { recursive: true });
+    await makeModel(join(space.folder, "model"), change);
+    return space.args;
+  };
+
+refuses("an unknown flag", ({ args }) => [...args, "--learning-rte", "1"], /did you mean --learning-rate/);
+refuses(
+  "a value out of range",
+  ({ args }) => [...args, "--beta", "-1"],
+  /--beta: expected more than 0, found -1/,
+);
+refuses(
+  "an option that the loss does not read",
+  ({ args }) => [...args, "--loss", "hinge", "--label-smoothing", "0.1"],
+  /--label-smoothing: expected a loss that reads it \(dpo\), found hinge/,
+);
+refuses("a model without data", ({ args }) => args.slice(0, 3), /expected --model and --data together/);
+refuses(
+  "an unknown key in a config file",
+  async ({ folder, args }) => {
+    await Deno.writeTextFile(join(folder, "keel.json"), '{"betta": 0.1}');
+    return [...args, "--config", join(folder, "keel.json")];
+  },
+  /keel\.json.*betta.*did you mean beta/,
+);
+refuses("a missing data file", ({ args }) => args.with(4, "/nowhere/pairs.jsonl"), /\/nowhere\/pairs\.jsonl/);
+refuses(
+  "an empty data file",
+  (space) => withData(space, ""),
+  /pairs\.jsonl: expected records, found an empty file/,
+);
+refuses(
+  "a malformed line",
+  (space) => withData(space, `${JSON.stringify(PAIRS[0])}\n{"prompt": "1",\n`),
+  /pairs\.jsonl:2.*malformed JSON/,
+);
+refuses(
+  "data of which every record is skipped",
+  (space) => withData(space, '{"prompt": "1+1:", "chosen": "2$", "rejected": "2$"}\n'),
+  /pairs\.jsonl: expected a usable record/,
+);
+refuses(
+  "a prompt longer than the maximum",
+  (space) => withData(space, JSON.stringify({ prompt: "1".repeat(40), chosen: "1$", rejected: "2$" })),
+  /pairs\.jsonl:1/,
+);
+refuses(
+  "a quantized model",
+  withModel({ quantization_config: { bits: 4 } }),
+  /config\.json.*quantization_config/,
+);
+refuses("an unknown architecture", withModel({ model_type: "mamba" }), /config\.json.*model_type.*mamba/);
+refuses(
+  "a shape that disagrees with config.json",
+  withModel({ intermediate_size: 48 }),
+  /model\.safetensors.*proj/,
+);
+refuses(
+  "a missing tensor",
+  withModel({ num_hidden_layers: 2 }),
+  /model\.safetensors.*layers\.1.*no such tensor/,
+);
+refuses("a tokenizer larger than the embedding", withModel({ vocab_size: 12 }), /at most 12 ids .*found 16/);
+refuses(
+  "a truncated checkpoint",
+  async ({ folder, args }) => {
+    await Deno.truncate(join(folder, "model", "model.safetensors"), 400);
+    return args;
+  },
+  /model\.safetensors/,
+);
+refuses(
+  "an output folder that exists",
+  async ({ output, args }) => {
+    await Deno.mkdir(output);
+    await Deno.writeTextFile(join(output, "thesis.txt"), "mine");
+    return args;
+  },
+  /run.*--overwrite/,
+);
+
+Deno.test("a run writes its settings, metrics and a model that loads again", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const first = await keel([...args, "--max-steps", "4", "--spo.solver", "penalty"]);
+    assert.equal(first.code, 0, first.error);
+    assert.match(first.out, /reward accuracy/);
+    const lines = (await Deno.readTextFile(join(output, "metrics.jsonl"))).trim().split("\n").map((line) =>
+      JSON.parse(line)
+    );
+    assert.deepEqual(lines.map((line) => line.global_step), [2, 4]);
+    const names = ["loss", "grad_norm", "learning_rate", "rewards/accuracies", "logps/chosen", "spo/gap"];
+    for (const key of [...names, "displacement/fraction"]) assert.equal(typeof lines[0][key], "number", key);
+    const config = JSON.parse(await Deno.readTextFile(join(output, "config.json")));
+    assert.deepEqual([config.beta, config.maxSteps, config.spo.lambda], [0.1, 4, 1]);
+    // Its own config.json, with only another folder, gives the same run.
+    const again = join(folder, "again");
+    const config_json = join(output, "config.json");
+    const second = await keel([
+      "train",
+      "--config",
+      config_json,
+      "--output",
+      again,
+      "--model",
+      join(output, "model"),
+    ]);
+    assert.equal(second.code, 0, second.error);
+    const third = join(folder, "third");
+    assert.equal((await keel(["train", "--config", config_json, "--output", third])).code, 0);
+    const numbers = async (run: string) =>
+      (await Deno.readTextFile(join(run, "metrics.jsonl"))).replaceAll(/"tokens_per_second":[^,}]*/g, "");
+    assert.equal(await numbers(third), await numbers(output));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test({
+  name: "Ctrl-C stops after the current step with what was logged intact",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    const { folder, args, output } = await workspace();
+    try {
+      const { code, error } = await keel([...args, "--max-steps", "100000"], { stopAfter: "dpo  " });
+      assert.equal(code, 130, error);
+      assert.match(error, /Stopped at dpo, step \d+ of 100000/);
+      const text = await Deno.readTextFile(join(output, "metrics.jsonl"));
+      assert.ok(text.endsWith("\n"));
+      for (const line of text.trim().split("\n")) JSON.parse(line);
+      assert.ok(!existsSync(join(output, "model")), "a stopped run leaves no half model");
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+testWithSharedData("SPO on a real checkpoint and real preferences runs from the command line", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const data = join(SHARED_DATA, "preference", "rasbt.instruction-data-with-preference.json");
+    const model = join(SHARED_DATA, "models", "stories260K");
+    const args = ["train", "--model", model, "--data", data, "--loss", "dpo", "--spo.solver", "penalty"];
+    const run = await keel([
+      ...args,
+      "--max-steps",
+      "2",
+      "--batch-size",
+      "2",
+      "--eval-records",
+      "4",
+      "--output",
+      join(folder, "run"),
+    ]);
+    assert.equal(run.code, 0, run.error);
+    assert.match(run.out, /1,?094 pairs \(.*6 identical/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,73 @@
+/**
+ * The demonstration, whole but at toy size.
+ *
+ * @module
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { parseRunConfig } from "../../train/config.ts";
+import { runDemo } from "../../train/demo.ts";
+import { demoSettings } from "../../train/demo_settings.ts";
+import { dpo } from "../../train/losses/dpo.ts";
+import { loadModel } from "../../train/models/model_files.ts";
+import { openMetrics } from "../../train/run_folder.ts";
+import type { Session } from "../../train/session.ts";
+import { gpuTest } from "../gpu.ts";
+
+const loss = dpo.resolve({});
+const settingsOf = (raw: Record<string, unknown>) => {
+  const given = Object.entries(raw).flatMap(([name, value]) =>
+    value instanceof Object ? Object.keys(value).map((key) => `${name}.${key}`) : [name]
+  );
+  const config = parseRunConfig(raw, { describe: (path) => path.join(".") });
+  return demoSettings(config, new Set(given), { lossOptions: loss.options });
+};
+
+gpuTest("the demonstration trains three phases from one seed and saves models that load", async (gpu) => {
+  const folder = await Deno.makeTempDir();
+  const { sft, preference, ...rest } = settingsOf({ logEvery: 2 });
+  const settings = {
+    ...rest,
+    sft: { ...sft, steps: 4, batchSize: 8, examples: 64 },
+    preference: { ...preference, steps: 2, batchSize: 4, pairs: 16 },
+    heldOut: 8,
+    massProblems: 2,
+  };
+  try {
+    using metrics = openMetrics(join(folder, "metrics.jsonl"));
+    const progress = () => ({ update() {}, log() {}, finish() {} });
+    const lines: string[] = [];
+    const session: Session = { gpu, folder, metrics, progress, log: (line) => lines.push(line) };
+    const results = await runDemo(session, settings, loss);
+    assert.deepEqual(results.map(({ phase }) => phase), ["sft", "dpo", "dpo+spo"]);
+    const [reference, ...others] = results;
+    assert.equal(reference.evaluation.chosenDelta, 0, "a model does not differ from itself");
+    for (const { evaluation } of others) assert.notEqual(evaluation.chosenDelta, 0);
+    const logged = (await Deno.readTextFile(join(folder, "metrics.jsonl"))).trim().split("\n").map((line) =>
+      JSON.parse(line)
+    );
+    assert.deepEqual(logged.map(({ phase, global_step }) => [phase, global_step]), [
+      ["sft", 2],
+      ["sft", 4],
+      ["dpo", 2],
+      ["dpo+spo", 2],
+    ]);
+    for (const name of ["model-sft", "model-preference", "model"]) {
+      const { model, tokenizer } = await loadModel(gpu, join(folder, name), { trainable: false });
+      assert.equal(tokenizer.vocabSize, model.config.vocab_size);
+      model[Symbol.dispose]();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("the demonstration refuses flags that it would not read", () => {
+  assert.throws(
+    () => settingsOf({ maxLength: 64 }),
+    /Cannot use maxLength: expected --model and --data with it/,
+  );
+  assert.throws(() => settingsOf({ loss: "sft" }), /Cannot use loss: expected a pairwise loss/);
+  assert.throws(() => settingsOf({ spo: { solver: "none" } }), /spo\.solver/);
+  assert.equal(settingsOf({ maxSteps: 7 }).preference.steps, 7);
+});

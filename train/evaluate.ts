@@ -7,7 +7,7 @@ import { encodePrompt } from "./data/encode.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { greedyDecode } from "./generate.ts";
 import type { LlamaModel } from "./models/llama.ts";
-import { completionLogps, type ReferenceLogps } from "./reference.ts";
+import { completionLogps, type ReferenceLogps, referenceLogps } from "./reference.ts";
 
 /** Means over pairs; log-probs are sums over a completion, in nats. */
 export interface PairEvaluation {
@@ -35,18 +35,29 @@ export async function evaluatePairs(
   pairs: readonly EncodedPair[],
   options: { reference: ReferenceLogps; beta: number; onProgress?: (done: number, total: number) => void },
 ): Promise<PairEvaluation> {
-  const { reference, beta, onProgress } = options;
-  const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
-  const sums = await completionLogps(model, sequences, { onProgress });
-  const count = pairs.length;
+  return comparePairs(await referenceLogps(model, pairs, { onProgress: options.onProgress }), options);
+}
+
+/**
+ * The same from log-probs that are known already: with policy = reference, the values before training.
+ *
+ * @param policy summed log-probs of P pairs
+ * @param options.reference of the same pairs
+ * @param options.beta scales the margin
+ */
+export function comparePairs(
+  policy: ReferenceLogps,
+  { reference, beta }: { reference: ReferenceLogps; beta: number },
+): PairEvaluation {
+  const count = policy.chosen.length;
   const mean = (of: (pair: number) => number) =>
     Array.from({ length: count }, (_, pair) => of(pair)).reduce((total, value) => total + value, 0) / count;
-  const chosenDelta = (pair: number) => sums[pair] - reference.chosen[pair];
-  const rejectedDelta = (pair: number) => sums[count + pair] - reference.rejected[pair];
+  const chosenDelta = (pair: number) => policy.chosen[pair] - reference.chosen[pair];
+  const rejectedDelta = (pair: number) => policy.rejected[pair] - reference.rejected[pair];
   const margin = (pair: number) => chosenDelta(pair) - rejectedDelta(pair);
   return {
-    logpsChosen: mean((pair) => sums[pair]),
-    logpsRejected: mean((pair) => sums[count + pair]),
+    logpsChosen: mean((pair) => policy.chosen[pair]),
+    logpsRejected: mean((pair) => policy.rejected[pair]),
     chosenDelta: mean(chosenDelta),
     rejectedDelta: mean(rejectedDelta),
     rewardMargin: beta * mean(margin),

@@ -9,7 +9,7 @@ import { type EncodeCounts, type EncodedPair, encodePairs } from "./data/encode.
 import { formatSkipped, readPreferences } from "./data/records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
-import { evaluatePairs } from "./evaluate.ts";
+import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
 import { readModelConfig } from "./models/config.ts";
 import { type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
@@ -139,19 +139,21 @@ export async function runTraining(
       (onProgress) => referenceLogps(model, of, { cacheFolder: options.cacheFolder, onProgress }),
     );
   const evalReference = await cached("evaluation before", evalPairs);
-  const evaluate = (phase: string, isReference: boolean) =>
-    withProgress(session, `evaluation ${phase}`, async (onProgress): Promise<PhaseResult> => ({
-      phase,
-      isReference,
-      evaluation: await evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
-    }));
-  const before = await evaluate("before", true);
+  const before = comparePairs(evalReference, { reference: evalReference, beta });
   const reference = config.loss === "sft" ? undefined : await cached("reference log-probs", pairs);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });
   await saveModel(join(session.folder, "model"), model, { tokenizer });
-  const results = [before, await evaluate("after", false)];
+  const after = await withProgress(
+    session,
+    "evaluation after",
+    (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
+  );
+  const results: PhaseResult[] = [
+    { phase: "before", isReference: true, evaluation: before },
+    { phase: "after", isReference: false, evaluation: after },
+  ];
   session.log(`\n${evalPairs.length} ${config.evalData ? "held-out" : "training"} pairs, ${name}:`);
   session.log(formatResults(results));
   return results;

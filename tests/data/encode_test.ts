@@ -157,7 +157,7 @@ Deno.test("a prompt that leaves no room is refused, or dropped and counted", () 
   assert.throws(() => encodePairs(records, options(CHARACTERS, { maxLength: 4 })), {
     name: "DataError",
     message:
-      "Cannot encode x.jsonl:7: expected a prompt shorter than the max length of 4 tokens, found 4 tokens",
+      'Cannot encode x.jsonl:7: expected a prompt shorter than the max length of 4 tokens, found 4 tokens; with overlong "drop" (--overlong drop) such records are left out',
   });
   const { pairs, counts } = encodePairs(records, options(CHARACTERS, { maxLength: 4, overlong: "drop" }));
   assert.deepEqual([pairs.length, counts.droppedOverlong, counts.truncated], [1, 1, 0]);

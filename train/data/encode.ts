@@ -260,7 +260,7 @@ function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength
     `Cannot encode ${
       formatSource(source)
     }: expected a prompt shorter than the max length of ${lengths.maxLength} ` +
-      `tokens, found ${lengths.promptLength} tokens`,
+      `tokens, found ${lengths.promptLength} tokens; with overlong "drop" (--overlong drop) such records are left out`,
   );
 }
 

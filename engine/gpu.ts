@@ -44,8 +44,11 @@ export interface GpuStats extends QueueStats {
   pipelines: number;
 }
 
-/** Optional features worth having; each is asked for alone, since asking for a missing one fails the request. */
-const OPTIONAL_FEATURES: readonly GPUFeatureName[] = ["shader-f16", "subgroups", "timestamp-query"];
+/** Optional features worth having, where the adapter lists them. */
+const LISTED_FEATURES: readonly GPUFeatureName[] = ["shader-f16", "timestamp-query"];
+
+/** Features that Deno grants although the adapter does not list them: only asking tells. */
+const UNLISTED_FEATURES: readonly GPUFeatureName[] = ["subgroups"];
 
 const DEFAULT_BUDGET_BYTES = 8 * 2 ** 30;
 
@@ -190,19 +193,25 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   });
   if (!adapter) throw new GpuUnavailableError("Cannot open a GPU: expected a WebGPU adapter, found none");
   const requiredLimits = adapterLimits(adapter.limits);
-  const features: GPUFeatureName[] = [];
-  for (const feature of OPTIONAL_FEATURES) {
-    if (adapter.features.has(feature)) features.push(feature);
+  let refusal: unknown;
+  for (const requiredFeatures of featureSets(adapter)) {
+    try {
+      const device = await adapter.requestDevice({ label: "keel", requiredLimits, requiredFeatures });
+      return new Gpu(device, describe(adapter, requiredFeatures), options);
+    } catch (error) {
+      refusal = error;
+    }
   }
-  try {
-    const device = await adapter.requestDevice({ label: "keel", requiredLimits, requiredFeatures: features });
-    return new Gpu(device, describe(adapter, features), options);
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new GpuUnavailableError(`Cannot open a GPU: ${adapter.info.description}: ${message}`, {
-      cause: error,
-    });
-  }
+  const message = refusal instanceof Error ? refusal.message : String(refusal);
+  throw new GpuUnavailableError(`Cannot open a GPU: ${adapter.info.description}: ${message}`, {
+    cause: refusal,
+  });
+}
+
+/** Sets of features to ask for, the fullest first: an adapter that refuses one refuses the whole set. */
+function featureSets(adapter: GPUAdapter): GPUFeatureName[][] {
+  const listed = LISTED_FEATURES.filter((feature) => adapter.features.has(feature));
+  return [[...listed, ...UNLISTED_FEATURES], listed];
 }
 
 /** All limits, as numbers that survive the trip through JavaScript. */

@@ -95,12 +95,19 @@ gpuTest("attention refuses widths that do not fit head_dim, and bounds of other 
 gpuTest("attention refuses sequences past a software adapter's loops", (gpu) => {
   const q = upload(gpu, new Float32Array(64), { shape: [1, 64] });
   const k = upload(gpu, new Float32Array(4), { shape: [1, 4] });
+  const v = upload(gpu, new Float32Array(4), { shape: [1, 4] });
   const bounds = { ...sequenceBounds(gpu, Uint32Array.of(0, 1)), longest: 8000 };
   assert.throws(
-    () => attention(q, k, k, { headDim: 4, bounds }),
+    () => attention(q, k, v, { headDim: 4, bounds }),
     /expected at most 65000 loop iterations .* found 128128 \(sequence 8000 x 16 heads a group\)/,
   );
 }, { layouts: ["cpu"] });
+
+gpuTest("attention refuses k and v in one tensor, whose gradients would meet", (gpu) => {
+  const x = upload(gpu, new Float32Array(4), { shape: [1, 4] });
+  const bounds = sequenceBounds(gpu, Uint32Array.of(0, 1));
+  assert.throws(() => attention(x, x, x, { headDim: 4, bounds }), ShapeError);
+});
 
 gpuTest("sequenceBounds refuses offsets that do not ascend from 0", (gpu) => {
   assert.throws(() => sequenceBounds(gpu, Uint32Array.of(1, 3)), RangeError);

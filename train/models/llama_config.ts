@@ -215,5 +215,7 @@ export function llamaConfigJson(
     rope_scaling: null,
     use_cache: true,
   };
-  return { architectures: ["LlamaForCausalLM"], ...config, ...fixed, torch_dtype };
+  const json = { architectures: ["LlamaForCausalLM"], ...config, ...fixed, torch_dtype };
+  // Sorted, as transformers does: a value that was a default when the model was made stands where it does when read.
+  return Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -1,0 +1,136 @@
+/**
+ * A Llama small enough to train in a test, with data for it, and its numbers read back.
+ *
+ * @module
+ */
+import { cpSync } from "node:fs";
+import { join } from "node:path";
+import type { Gpu } from "../engine/gpu.ts";
+import { toHost } from "../engine/tensor.ts";
+import { characterTokenizerFiles } from "../train/data/character_tokenizer.ts";
+import type { EncodedCompletion, EncodedPair } from "../train/data/encode.ts";
+import { createTokenizer, type Tokenizer } from "../train/data/tokenizer.ts";
+import { createLlama, type LlamaModel } from "../train/models/llama.ts";
+import { parseModelConfig } from "../train/models/config.ts";
+import { initializeModel } from "../train/models/model_files.ts";
+import { createRandom } from "../train/random.ts";
+import { integers, seededRandom } from "./reference/random.ts";
+
+/** Vocabulary of {@link tinyModel}. */
+export const TINY_VOCAB = 16;
+
+const TINY = {
+  model_type: "llama",
+  ...{ vocab_size: TINY_VOCAB, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 1 },
+  ...{ num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 32 },
+  // Large enough that predictions differ from each other.
+  initializer_range: 0.3,
+};
+
+/**
+ * A model with random weights; the caller disposes it.
+ *
+ * @param gpu The device.
+ * @param options.seed Of its weights, 1 by default.
+ * @param options.trainable Whether it has gradients; it has by default.
+ * @param options.config Keys of config.json that differ from the small default.
+ */
+export function tinyModel(
+  gpu: Gpu,
+  options: { seed?: number; trainable?: boolean; config?: Record<string, unknown> } = {},
+): LlamaModel {
+  const { seed = 1, trainable = true, config } = options;
+  const model = createLlama(gpu, parseModelConfig({ ...TINY, ...config }, { file: "config.json" }), {
+    trainable,
+  });
+  initializeModel(model, createRandom(seed));
+  return model;
+}
+
+/** A tokenizer of `count` ids. */
+export function tinyTokenizer(count = TINY_VOCAB): Tokenizer {
+  return createTokenizer(tokenizerFiles(count), { source: "test" });
+}
+
+function tokenizerFiles(count: number) {
+  const alphabet = "0123456789+-:,$_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  return characterTokenizerFiles(alphabet.slice(0, count - 1), { eos: "$" });
+}
+
+/**
+ * Copies files into a new temporary model folder and adds tokenizer files, which weights alone come without.
+ *
+ * @param files Name in the folder -> the file to copy.
+ * @param tokens Ids of the tokenizer.
+ * @returns The folder; it is removed when the process ends.
+ */
+export function modelFolder(files: Readonly<Record<string, string | URL>>, tokens: number): string {
+  const folder = temporaryFolder();
+  for (const [name, source] of Object.entries(files)) cpSync(source, join(folder, name));
+  for (const [name, bytes] of tokenizerFiles(tokens)) Deno.writeFileSync(join(folder, name), bytes);
+  return folder;
+}
+
+/** A new folder that is removed when the process ends. */
+export function temporaryFolder(): string {
+  const folder = Deno.makeTempDirSync({ prefix: "keel-" });
+  globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
+  return folder;
+}
+
+/**
+ * Random completions of random lengths.
+ *
+ * @param count How many.
+ * @param seed Of ids and lengths.
+ */
+export function randomCompletions(count: number, seed: number): EncodedCompletion[] {
+  const random = seededRandom(seed);
+  const ids = (
+    low: number,
+    high: number,
+  ) => [...integers(random, { length: low + Math.floor(random() * (high - low)), high: TINY_VOCAB })];
+  return Array.from({ length: count }, (_, index) => ({
+    promptIds: ids(2, 6),
+    completionIds: ids(1, 7),
+    source: { file: "made.jsonl", line: index + 1 },
+  }));
+}
+
+/**
+ * Random pairs: each side has its own length.
+ *
+ * @param count How many.
+ * @param seed Of ids and lengths.
+ */
+export function randomPairs(count: number, seed: number): EncodedPair[] {
+  const rejected = randomCompletions(count, seed + 1000);
+  return randomCompletions(count, seed).map((chosen, index) => ({
+    chosen,
+    rejected: { ...rejected[index], promptIds: chosen.promptIds, source: chosen.source },
+    source: chosen.source,
+  }));
+}
+
+/** All weights, block after block, padding included. */
+export function readWeights(model: LlamaModel): Promise<Float32Array> {
+  return readBlocks(model, (block) => block.weight);
+}
+
+/** All gradients, block after block, padding included. */
+export function readGradients(model: LlamaModel): Promise<Float32Array> {
+  return readBlocks(model, (block) => block.gradient!);
+}
+
+type Block = LlamaModel["parameters"]["blocks"][number];
+
+async function readBlocks(model: LlamaModel, part: (block: Block) => Block["weight"]): Promise<Float32Array> {
+  const values: number[] = [];
+  for (const block of model.parameters.blocks) values.push(...await toHost(part(block)));
+  return Float32Array.from(values);
+}
+
+/** max |a[i] - b[i]|, for arrays of one length. */
+export function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  return Array.from(a).reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
+}

@@ -4,6 +4,7 @@
  */
 import { empty, release, type Tensor, toHost } from "../engine/tensor.ts";
 import type { Gpu } from "../engine/gpu.ts";
+import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
 import { GRAD_NORM_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
 
 /** One logged object, in TRL's names; `runs/<name>/metrics.jsonl` holds one a line. */
@@ -14,6 +15,8 @@ export interface MetricsRing extends Disposable {
   /** `[rows, METRICS_STRIDE]`. */
   readonly tensor: Tensor;
   readonly rows: number;
+  /** Where a step's gradient norm goes. */
+  gradNorm(row: number): MetricSlot;
   /**
    * Reads the first rows back; the one place where training waits for the GPU.
    *
@@ -31,6 +34,11 @@ export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
   return {
     tensor,
     rows,
+    gradNorm: (row) => ({
+      metrics: tensor,
+      index: row * METRICS_STRIDE + GRAD_NORM_METRIC,
+      accumulate: false,
+    }),
     async read(count, names) {
       const values = await toHost(tensor);
       return Array.from({ length: count }, (_, row) => {

@@ -42,7 +42,7 @@ export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective
 export type { PreferenceOptions } from "./objective.ts";
 export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
-export type { MetricsRecord } from "./metrics.ts";
+export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
 export { greedyDecode, type GreedyOptions } from "./generate.ts";

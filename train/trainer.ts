@@ -4,7 +4,6 @@
  */
 import { Tape } from "../engine/tape.ts";
 import { fromHost, release } from "../engine/tensor.ts";
-import { GRAD_NORM_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
 import { createLoader } from "./data/loader.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
 import type { BatchCapacity } from "./models/llama.ts";
@@ -77,11 +76,7 @@ export async function train(objective: Objective, options: TrainOptions): Promis
         tape.backward([{ tensor: loss, gradient: one }]);
         if (!isLast) gpu.queue.submit();
       }
-      optimizer.step(learningRateAt(options.schedule, step), {
-        metrics: ring.tensor,
-        index: metricsRow * METRICS_STRIDE + GRAD_NORM_METRIC,
-        accumulate: false,
-      });
+      optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
       gpu.queue.submit();
       if (step % options.logEvery === 0 || step === maxSteps || options.signal?.aborted) {
         await log.write(step);

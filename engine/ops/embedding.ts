@@ -4,9 +4,11 @@
  */
 import { embeddingBackward, embeddingForward, GATHER_WORKGROUP } from "../../shaders/embedding.ts";
 import { vectorWidth } from "../../shaders/lib.ts";
+import type { Gpu } from "../gpu.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, type Tensor, upload } from "../tensor.ts";
+import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 
 /**
  * y[n] = table[ids[n]].
@@ -45,6 +47,7 @@ export function embedding(
     // y[n] = table[ids[n]]: dTable[id] = sum over n with ids[n] = id of dY[n]
     backward: (dY, sink) => {
       const places = placesOf(ids);
+      refuseLongLoops(gpu, places.offsets);
       const uniqueCapacity = Math.min(capacity, table.reduce((total, shard) => total + shard.shape[0], 0));
       const bindings = {
         unique_ids: upload(gpu, places.uniqueIds, { capacity: uniqueCapacity }).range,
@@ -88,6 +91,20 @@ function checkIds(ids: Uint32Array, rows: number): void {
   if (bad >= 0) {
     throw new RangeError(
       `Cannot run embedding: expected ids below ${rows}, found ${ids[bad]} at position ${bad}`,
+    );
+  }
+}
+
+/** One invocation walks all places of an id. */
+function refuseLongLoops(gpu: Gpu, offsets: Uint32Array): void {
+  const longest = offsets.reduce(
+    (most, end, index) => (index === 0 ? 0 : Math.max(most, end - offsets[index - 1])),
+    0,
+  );
+  if (gpu.adapter.isCpu && longest > CPU_LOOP_LIMIT) {
+    throw new RangeError(
+      `Cannot run embedding's backward: expected an id at most ${CPU_LOOP_LIMIT} times in a batch on this software ` +
+        `adapter, found one ${longest} times`,
     );
   }
 }

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { embedding } from "../../engine/ops/embedding.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { upload } from "../../engine/tensor.ts";
+import { Tape } from "../../engine/tape.ts";
+import { fromHost, release, upload } from "../../engine/tensor.ts";
 import { gpuTest } from "../gpu.ts";
 import * as reference from "../reference/embedding.ts";
 import { integers, seededRandom } from "../reference/random.ts";
@@ -59,3 +60,15 @@ gpuTest("embedding refuses ids past the table, and shards of different widths", 
     new ShapeError("Cannot run embedding: expected a shard of shape [any, 4], found [1, 5]"),
   );
 });
+
+gpuTest("embedding's backward refuses an id that comes too often for a software adapter's loops", (gpu) => {
+  const grad = fromHost(gpu, new Float32Array(4), { shape: [1, 4] });
+  const table = { ...fromHost(gpu, new Float32Array(4), { shape: [1, 4], requiresGrad: true }), grad };
+  using tape = new Tape(gpu);
+  const y = embedding([table], new Uint32Array(65_001));
+  assert.throws(
+    () => tape.backward([{ tensor: y, gradient: y }]),
+    /expected an id at most 65000 times in a batch .* found one 65001 times/,
+  );
+  [grad, table].forEach(release);
+}, { layouts: ["cpu"] });

@@ -5,12 +5,13 @@
  */
 import { join } from "node:path";
 import { type Gpu, openGpu } from "../engine/gpu.ts";
+import { formatBench, runBench } from "./bench.ts";
 import { cacheFolder } from "./cache_folder.ts";
-import { type Invocation, parseCommandLine } from "./command_line.ts";
+import { benchFlagsSchema, type Invocation, parseCommandLine } from "./command_line.ts";
 import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "./config.ts";
 import { DEMO_ENTRIES, runDemo } from "./demo.ts";
 import { demoSettings } from "./demo_settings.ts";
-import { InputError } from "./errors.ts";
+import { ConfigError, InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
 import { createProgress } from "./progress.ts";
 import { prepareRun, RUN_ENTRIES, runTraining } from "./run.ts";
@@ -98,9 +99,16 @@ async function finish(session: Session, results: readonly PhaseResult[]): Promis
   session.log(`\nWrote ${session.folder}: model/, metrics.jsonl, results.json, config.json`);
 }
 
-async function bench(_invocation: Invocation): Promise<number> {
-  await Promise.resolve();
-  return 1;
+async function bench({ raw, source }: Invocation): Promise<number> {
+  const flags = benchFlagsSchema.safeParse(raw);
+  if (!flags.success) {
+    const { path, message } = flags.error.issues[0];
+    throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
+  }
+  const { json, markdown, tiles } = flags.data;
+  const report = await runBench({ tiles, log: (line) => console.error(line) });
+  console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
+  return 0;
 }
 
 /** Opens the adapter, saying when it is a software one. */

@@ -14,6 +14,10 @@ import { nearestName } from "./suggest.ts";
 export const benchFlagsSchema = z.strictObject({
   /** Print JSON instead of a table. */
   json: z.boolean().default(false),
+  /** Print Markdown tables. */
+  markdown: z.boolean().default(false),
+  /** Compare the tilings of the product, too. */
+  tiles: z.boolean().default(false),
 });
 
 /** Every command: what its flags set, and whether a file may set them too. */

@@ -64,6 +64,8 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
 
 const BENCH_MEANINGS: Meanings<keyof z.output<typeof COMMANDS.bench.schema>> = {
   json: [RUN, "print JSON instead of a table"],
+  markdown: [RUN, "print Markdown tables"],
+  tiles: [RUN, "compare the tilings of the matrix product, too"],
 };
 
 /** What a command does, its flags' meanings, and command lines that work. */

@@ -6,7 +6,14 @@ export { type AdapterSource, AdapterUnavailableError, ensureAdapter } from "./so
 export { CheckpointError, ConfigError, InputError } from "./errors.ts";
 export { DataError, type RecordSource } from "./data/errors.ts";
 export type { PreferenceRecord } from "./data/forms.ts";
-export { collectPreferences, readPreferences } from "./data/records.ts";
+export {
+  collectPreferences,
+  type PreferenceData,
+  readPreferences,
+  type RecordForm,
+  type SkipReason,
+} from "./data/records.ts";
+export type { Row } from "./data/readers.ts";
 export {
   type CompletionExample,
   encodeCompletions,
@@ -22,7 +29,7 @@ export { type PackedSequences, packPairs, packSequences } from "./data/batch.ts"
 export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
-export { parseModelConfig, readModelConfig } from "./models/config.ts";
+export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
 export type { LlamaConfig } from "./models/llama_config.ts";
 export {
   type BatchCapacity,
@@ -35,7 +42,13 @@ export {
 } from "./models/llama.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
-export { definePairLoss, type PairLoss, type ResolvedPairLoss } from "./losses/pair_loss.ts";
+export {
+  definePairLoss,
+  type PairLoss,
+  type PairLossDefinition,
+  type PairLossOptionsSchema,
+  type ResolvedPairLoss,
+} from "./losses/pair_loss.ts";
 export { type SpoOptions, spoPenaltyAt, spoSchema } from "./losses/spo.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";

@@ -4,11 +4,16 @@
  */
 
 /** Shapes of the learning rate after warm-up. */
-export const LEARNING_RATE_SCHEDULES = ["cosine", "linear", "constant"] as const;
+export const LEARNING_RATE_SCHEDULES = [
+  "cosine",
+  "linear",
+  "constant",
+] as const satisfies readonly LearningRateSchedule["kind"][];
 
 /** A learning-rate schedule. */
 export interface LearningRateSchedule {
-  readonly kind: typeof LEARNING_RATE_SCHEDULES[number];
+  /** Its shape after warm-up. */
+  readonly kind: "cosine" | "linear" | "constant";
   /** The highest rate. */
   readonly learningRate: number;
   /** Steps over which the rate rises linearly to it. */

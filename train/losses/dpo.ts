@@ -4,10 +4,10 @@
  * @module
  */
 import { z } from "zod";
-import { definePairLoss } from "./pair_loss.ts";
+import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** DPO with a sigmoid. */
-export const dpo = definePairLoss({
+export const dpo: PairLoss = definePairLoss({
   name: "dpo",
   options: z.strictObject({
     beta: z.number().positive().default(0.1),

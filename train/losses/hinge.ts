@@ -3,10 +3,10 @@
  * @module
  */
 import { z } from "zod";
-import { definePairLoss } from "./pair_loss.ts";
+import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** Hinge loss. */
-export const hinge = definePairLoss({
+export const hinge: PairLoss = definePairLoss({
   name: "hinge",
   options: z.strictObject({ beta: z.number().positive().default(0.1) }),
   needsReference: true,

@@ -4,10 +4,10 @@
  * @module
  */
 import { z } from "zod";
-import { definePairLoss } from "./pair_loss.ts";
+import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** IPO. */
-export const ipo = definePairLoss({
+export const ipo: PairLoss = definePairLoss({
   name: "ipo",
   options: z.strictObject({
     beta: z.number().positive().default(0.1),

@@ -4,10 +4,10 @@
  * @module
  */
 import { z } from "zod";
-import { definePairLoss } from "./pair_loss.ts";
+import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** SimPO. */
-export const simpo = definePairLoss({
+export const simpo: PairLoss = definePairLoss({
   name: "simpo",
   options: z.strictObject({
     beta: z.number().positive().default(2),

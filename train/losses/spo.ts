@@ -10,8 +10,46 @@ import { z } from "zod";
 import { NO_PENALTY, type SpoPenaltyOptions } from "../../engine/ops/pair_loss.ts";
 import { LAMBDA_SCHEDULES, lambdaAt } from "../schedule.ts";
 
-/** SPO's options; `solver: "none"` is the plain pairwise loss. */
-export const spoSchema = z.strictObject({
+/** SPO's effective options. Which of them a run reads depends on the others; docs/spo.md states the formulation. */
+export interface SpoOptions {
+  /** `none` is the plain pairwise loss. */
+  solver: "none" | "penalty";
+  /** phi: x, max(0, x), or max(0, x)^2 / 2 of G - v* - epsilon. */
+  penalty: "linear" | "hinge" | "quadratic";
+  /** Weight of the penalty, or where its schedule starts. */
+  lambda: number;
+  /** How lambda changes over the steps; `dual` follows the constraint's violation. */
+  lambdaSchedule: "constant" | "linear" | "geometric" | "dual";
+  /** Where linear and geometric growth end. */
+  lambdaEnd?: number;
+  /** Steps of that growth; the whole run by default. */
+  lambdaSteps?: number;
+  /** eta of the dual update. */
+  dualRate?: number;
+  /** How far G may lie above v*. */
+  epsilon: number;
+  /** v*: a number, or the mean of G over the first steps. */
+  vStar: number | "initial";
+  /** Steps of that mean. */
+  vStarSteps: number;
+  /** Weight of the absolute-improvement regularizer R. */
+  rho: number;
+  /** m in R. */
+  margin: number;
+}
+
+/**
+ * Checks SPO's options and fills in defaults.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const spo = spoSchema.parse({ solver: "penalty", lambda: 0.5 });
+ * assert.equal(spo.penalty, "linear"); // a default
+ * assert.throws(() => spoSchema.parse({ lamda: 0.5 }), /lamda/);
+ * ```
+ */
+export const spoSchema: z.ZodType<SpoOptions, Partial<SpoOptions>> = z.strictObject({
   solver: z.enum(["none", "penalty"]).default("none"),
   penalty: z.enum(["linear", "hinge", "quadratic"]).default("linear"),
   lambda: z.number().min(0).default(1),
@@ -25,9 +63,6 @@ export const spoSchema = z.strictObject({
   rho: z.number().min(0).default(0),
   margin: z.number().min(0).default(0),
 });
-
-/** SPO's effective options. */
-export type SpoOptions = z.output<typeof spoSchema>;
 
 /** Options that only some other choice uses: [option, the choice it needs, whether that choice was made]. */
 function conditions(spo: SpoOptions): [keyof SpoOptions, string, boolean][] {

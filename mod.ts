@@ -7,7 +7,7 @@
  * import {
  *   characterTokenizerFiles, createLlama, createRandom, createTokenizer, encodePairs, ensureAdapter, greedyDecode,
  *   initializeModel, openGpu, PAIR_LOSSES, parseModelConfig, preferenceObjective, referenceLogps, spoPenaltyAt,
- *   spoSchema, train,
+ *   parseSpoOptions, train,
  * } from "./mod.ts";
  *
  * await ensureAdapter();
@@ -24,7 +24,7 @@
  *   prompt: "ab", chosen: "c", rejected: "a", source: { file: "example", index },
  * }));
  * const { pairs } = encodePairs(records, { tokenizer, vocabSize: config.vocab_size, maxLength: 16 });
- * const spo = spoSchema.parse({ solver: "penalty" });
+ * const spo = parseSpoOptions({ solver: "penalty" });
  * using objective = preferenceObjective(model, {
  *   pairs,
  *   reference: await referenceLogps(model, pairs),

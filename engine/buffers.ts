@@ -6,6 +6,7 @@
 
 /** Thrown before an allocation that would pass the byte budget. */
 export class MemoryBudgetError extends RangeError {
+  /** The class, as messages print it. */
   override name = "MemoryBudgetError";
 }
 
@@ -13,6 +14,7 @@ export class MemoryBudgetError extends RangeError {
 export class Allocation {
   #references = 1;
 
+  /** Only the pool makes allocations. */
   constructor(
     readonly pool: BufferPool,
     readonly buffer: GPUBuffer,
@@ -26,12 +28,14 @@ export class Allocation {
     return this.#references > 1;
   }
 
+  /** Adds a holder. */
   retain(): this {
     if (this.#references === 0) throw new Error(`Cannot retain buffer ${this.id}: it was already released`);
     this.#references++;
     return this;
   }
 
+  /** Removes a holder; the last one gives the buffer back to the pool. */
   release(): void {
     if (this.#references === 0) throw new Error(`Cannot release buffer ${this.id}: it was already released`);
     if (--this.#references === 0) this.pool.giveBack(this);
@@ -66,12 +70,15 @@ export function bucketBytes(sizeBytes: number): number {
 /** Hands out storage buffers, reusing those of the same bucket. */
 export class BufferPool {
   readonly #free = new Map<number, Allocation[]>();
+  /** What the pool holds now. */
   readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
   readonly #fixed: Allocation[] = [];
   readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
 
   /**
+   * An empty pool.
+   *
    * @param device where buffers are made
    * @param options.budgetBytes upper bound of all buffers' bytes
    * @param options.maxBufferBytes the device's limit for one binding
@@ -87,6 +94,8 @@ export class BufferPool {
   ) {}
 
   /**
+   * Hands out a buffer.
+   *
    * @param sizeBytes how much is needed
    * @param label names the buffer in the error
    * @returns an allocation of at least that size, contents undefined, owned by the caller
@@ -204,6 +213,7 @@ export class BufferPool {
 export class Scope {
   readonly #owned = new Set<Allocation>();
 
+  /** Takes over a reference. */
   own(allocation: Allocation): void {
     this.#owned.add(allocation);
   }
@@ -218,6 +228,7 @@ export class Scope {
     return this.#owned.delete(allocation);
   }
 
+  /** Releases everything that is still owned. */
   end(): void {
     for (const allocation of this.#owned) allocation.release();
     this.#owned.clear();

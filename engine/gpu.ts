@@ -10,11 +10,13 @@ import type { Tape } from "./tape.ts";
 
 /** No WebGPU adapter, or none that will open. */
 export class GpuUnavailableError extends Error {
+  /** The class, as messages print it. */
   override name = "GpuUnavailableError";
 }
 
 /** The device was lost, ran out of memory or reported a validation error. */
 export class GpuFaultError extends Error {
+  /** The class, as messages print it. */
   override name = "GpuFaultError";
 }
 
@@ -40,7 +42,9 @@ export interface AdapterDescription {
 
 /** Every counter of a device, for tests and profiles. */
 export interface GpuStats extends QueueStats {
+  /** Of the buffer pool. */
   memory: Readonly<MemoryStats>;
+  /** Kernels compiled. */
   pipelines: number;
 }
 
@@ -54,8 +58,11 @@ const DEFAULT_BUDGET_BYTES = 8 * 2 ** 30;
 
 /** An open device with its memory and queue. Make one with {@link openGpu}; dispose it when done. */
 export class Gpu {
+  /** Where all GPU memory comes from. */
   readonly buffers: BufferPool;
+  /** Compiled kernels. */
   readonly pipelines: PipelineCache;
+  /** Records, submits and reads back. */
   readonly queue: CommandQueue;
   /** The tape that records, if any; set by `Tape`. */
   tape: Tape | null = null;
@@ -64,6 +71,7 @@ export class Gpu {
   #fault: Error | null = null;
   #disposed = false;
 
+  /** Wraps an open device; {@link openGpu} opens one. */
   constructor(readonly device: GPUDevice, readonly adapter: AdapterDescription, options: GpuOptions = {}) {
     const { limits } = device;
     this.buffers = new BufferPool(device, {
@@ -97,7 +105,11 @@ export class Gpu {
     this.#fault ??= error;
   }
 
-  /** @throws the first fault of the device, if there was one */
+  /**
+   * Makes sure that the device is well.
+   *
+   * @throws {GpuFaultError} the first fault of the device, if there was one
+   */
   check(): void {
     if (this.#fault) throw this.#fault;
     if (this.#disposed) {

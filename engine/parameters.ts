@@ -38,6 +38,7 @@ const ALIGNMENT = 64;
 export class Parameters {
   readonly #shards = new Map<string, readonly Tensor[]>();
 
+  /** Only {@link createParameters} makes one. */
   constructor(
     readonly gpu: Gpu,
     /** Names and full shapes, in the order given. */
@@ -54,6 +55,8 @@ export class Parameters {
   }
 
   /**
+   * A parameter, wherever it lies.
+   *
    * @returns the row shards of a parameter, in order; nearly always one
    * @throws {ReferenceError} when there is no such parameter
    */
@@ -66,6 +69,8 @@ export class Parameters {
   }
 
   /**
+   * A parameter as one tensor.
+   *
    * @returns a parameter that lies in one piece
    * @throws {ShapeError} when it was too large for one binding
    */

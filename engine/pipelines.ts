@@ -7,16 +7,23 @@ import { type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts
 
 /** A kernel ready to dispatch. */
 export interface Pipeline {
+  /** Unique in its cache; keys bind groups. */
   readonly id: number;
+  /** Kernel and constants, as error messages show them. */
   readonly name: string;
+  /** What it binds and takes. */
   readonly source: KernelSource;
+  /** The compiled kernel. */
   readonly pipeline: GPUComputePipeline;
+  /** Storage buffers in order, then the uniform block. */
   readonly layout: GPUBindGroupLayout;
+  /** Size of the uniform block. */
   readonly paramsBytes: number;
 }
 
 /** A WGSL source that did not compile, with its lines. */
 export class ShaderError extends Error {
+  /** The class, as messages print it. */
   override name = "ShaderError";
 }
 
@@ -24,6 +31,7 @@ export class ShaderError extends Error {
 export class PipelineCache {
   readonly #pipelines = new Map<string, Pipeline>();
 
+  /** An empty cache. */
   constructor(
     private readonly device: GPUDevice,
     /** Told of a compile error, which the platform reports only later. */
@@ -36,6 +44,8 @@ export class PipelineCache {
   }
 
   /**
+   * Compiles a kernel, once.
+   *
    * @returns the pipeline of a kernel with these constants, compiled on first use
    * @throws {RangeError} when it needs more workgroup memory or invocations than the device has
    */

@@ -9,8 +9,11 @@ import type { Pipeline, PipelineCache } from "./pipelines.ts";
 
 /** A range of a buffer to bind or copy. */
 export interface BufferRange {
+  /** The buffer. */
   readonly allocation: Allocation;
+  /** Where the range starts. */
   readonly offsetBytes: number;
+  /** How long it is. */
   readonly sizeBytes: number;
   /** For uploads: the submit they belong to; later use is an error. */
   readonly epoch?: number;
@@ -18,8 +21,11 @@ export interface BufferRange {
 
 /** One dispatch. */
 export interface Dispatch<Constants> {
+  /** Which member of the kernel's family. */
   readonly constants: Constants;
+  /** A range for each binding of the kernel. */
   readonly bindings: Readonly<Record<string, BufferRange>>;
+  /** A number for each member of its uniform block. */
   readonly params: Readonly<Record<string, number>>;
   /** Workgroups in x and y; a single number is folded into both where it passes the limit of one dimension. */
   readonly workgroups: number | readonly [number, number];
@@ -27,9 +33,13 @@ export interface Dispatch<Constants> {
 
 /** Counters that tests and the profiler read. */
 export interface QueueStats {
+  /** Kernels recorded. */
   dispatches: number;
+  /** Command buffers sent. */
   submits: number;
+  /** Waits for the device. */
   readbacks: number;
+  /** Bind groups created; the rest came from the cache. */
   bindGroups: number;
 }
 
@@ -81,6 +91,7 @@ class Arena {
 
 /** Records dispatches and copies, submits them, reads results back. */
 export class CommandQueue {
+  /** Counts since the start. */
   readonly stats: QueueStats = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
   /** Grows with each submit; uploads of an earlier epoch are gone. */
   epoch = 0;
@@ -92,6 +103,8 @@ export class CommandQueue {
   #pass: GPUComputePassEncoder | null = null;
 
   /**
+   * A queue with nothing recorded.
+   *
    * @param device the device
    * @param options.buffers where arena pages and staging buffers come from
    * @param options.check throws when the device is lost or reported an error

@@ -8,6 +8,7 @@ export type Shape = readonly number[];
 
 /** A tensor whose shape an operation cannot take. */
 export class ShapeError extends TypeError {
+  /** The class, as messages print it. */
   override name = "ShapeError";
 }
 

@@ -10,6 +10,7 @@ import { emptyLike, type Tensor } from "./tensor.ts";
 
 /** Where an op's backward writes one input's gradient. */
 export interface GradientTarget {
+  /** As large as the input. */
   readonly tensor: Tensor;
   /** True when the kernel must add to what is there, false when it must overwrite. */
   readonly accumulate: boolean;
@@ -23,17 +24,13 @@ export interface GradientSink {
   pass(input: Tensor, gradient: Tensor): void;
 }
 
-interface Node {
-  readonly name: string;
-  readonly inputs: readonly Tensor[];
-  readonly output: Tensor;
-  readonly backward: (gradient: Tensor, sink: GradientSink) => void;
-}
-
 /** One recorded operation. */
 export interface Recording {
+  /** Of the op, for whoever inspects a tape. */
   readonly name: string;
+  /** Tensors whose gradients the op can give. */
   readonly inputs: readonly Tensor[];
+  /** What it computed; owned by the tape until its gradient has been handed on. */
   readonly output: Tensor;
   /** Called once with the output's gradient, `[same shape as output]`. */
   readonly backward: (gradient: Tensor, sink: GradientSink) => void;
@@ -41,7 +38,9 @@ export interface Recording {
 
 /** A tensor whose gradient is given: where `backward` starts. */
 export interface GradientSeed {
+  /** Recorded on this tape. */
   readonly tensor: Tensor;
+  /** dL/d(tensor), the same shape. */
   readonly gradient: Tensor;
 }
 
@@ -58,14 +57,17 @@ export interface GradientSeed {
  * ```
  */
 export class Tape implements GradientSink {
-  readonly #nodes: Node[] = [];
+  readonly #nodes: Recording[] = [];
   readonly #recorded = new Set<Tensor>();
   /** One reference each to the gradients whose consumers are still to come. */
   readonly #gradients = new Map<Tensor, Tensor>();
   readonly #scope = new Scope();
   #open = true;
 
-  /** @throws {Error} when another tape of this device is recording */
+  /**
+   * Starts recording.
+   *
+   * @throws {Error} when another tape of this device is recording */
   constructor(private readonly gpu: Gpu) {
     if (gpu.tape) throw new Error("Cannot start a tape: expected no other recording on this device");
     gpu.tape = this;
@@ -153,7 +155,7 @@ export class Tape implements GradientSink {
     return tensor;
   }
 
-  #visit(node: Node): void {
+  #visit(node: Recording): void {
     const gradient = this.#gradients.get(node.output);
     if (gradient) {
       node.backward(gradient, this);

@@ -13,8 +13,11 @@ export type TensorType = "f32" | "u32" | "i32";
 
 /** A dense row-major array on the GPU. Four bytes an element, whatever its type. */
 export interface Tensor {
+  /** The device it lives on. */
   readonly gpu: Gpu;
+  /** Extents, outermost first. */
   readonly shape: Shape;
+  /** Of its elements. */
   readonly type: TensorType;
   /** Where it lies; `sizeBytes` covers the capacity, so that bindings do not change from batch to batch. */
   readonly range: BufferRange;
@@ -31,9 +34,11 @@ export interface Tensor {
 
 /** What a new tensor may differ in from a plain f32 one. */
 export interface TensorOptions {
+  /** f32 by default. */
   type?: TensorType;
   /** Rows to reserve; at least the first extent. */
   capacity?: number;
+  /** Whether `backward` is to reach it. */
   requiresGrad?: boolean;
   /** Names the buffer in errors. */
   label?: string;

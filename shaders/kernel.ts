@@ -9,6 +9,7 @@ export type ElementType = "f32" | "vec4f" | "u32" | "i32";
 
 /** A storage buffer of a kernel. */
 export interface StorageBinding {
+  /** Of one element. */
   readonly type: ElementType;
   /** Outputs are `read_write`: most may accumulate into what is there. */
   readonly access: "read" | "read_write";
@@ -39,6 +40,7 @@ export interface Kernel<Constants> {
   readonly name: string;
   /** The maths, shapes, who owns a row, what is saved: printed above the source. */
   readonly doc: string;
+  /** Describes the member of the family with these constants. */
   build(constants: Constants): KernelSource;
 }
 

@@ -11,7 +11,7 @@ import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 import type { DemoSettings, PhaseSettings } from "./demo_settings.ts";
 import { evaluatePairs, exactMatch, type ExactTask, outOfDistributionMass } from "./evaluate.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
-import { type SpoOptions, spoPenaltyAt, spoSchema } from "./losses/spo.ts";
+import { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createLlama, type LlamaModel } from "./models/llama.ts";
 import { initializeModel, saveModel } from "./models/model_files.ts";
@@ -78,7 +78,7 @@ export async function runDemo(
   report(await evaluate("sft"));
 
   const methods: [string, SpoOptions, string][] = [
-    [loss.name, spoSchema.parse({}), "model-preference"],
+    [loss.name, parseSpoOptions({}), "model-preference"],
     [`${loss.name}+spo`, settings.spo, "model"],
   ];
   for (const [name, spo, folder] of methods) {

@@ -11,10 +11,13 @@ import { completionLogps, type ReferenceLogps, referenceLogps } from "./referenc
 
 /** Means over pairs; log-probs are sums over a completion, in nats. */
 export interface PairEvaluation {
+  /** Of the chosen answers. */
   readonly logpsChosen: number;
+  /** Of the rejected answers. */
   readonly logpsRejected: number;
   /** Mean of log pi - log pi_ref. */
   readonly chosenDelta: number;
+  /** The same for the rejected answers. */
   readonly rejectedDelta: number;
   /** beta times the mean of chosenDelta - rejectedDelta: DPO's implicit reward margin. */
   readonly rewardMargin: number;
@@ -67,9 +70,11 @@ export function comparePairs(
 
 /** A question with an exact checker. */
 export interface ExactTask {
+  /** Questions. */
   readonly prompts: readonly string[];
   /** Whether an output, special tokens included, is right. */
   readonly isCorrect: (prompt: string, output: string) => boolean;
+  /** Length of the longest right answer. */
   readonly maxNewTokens: number;
 }
 

@@ -10,6 +10,7 @@ import { type LlamaModel, llamaNextLogits } from "./models/llama.ts";
 
 /** How to decode. */
 export interface GreedyOptions {
+  /** Most tokens to add. */
   readonly maxNewTokens: number;
   /** Ids that end a sequence; kept in the result. */
   readonly stopIds?: readonly number[];

@@ -14,6 +14,7 @@ export type MetricsRecord = Readonly<Record<string, number | string>>;
 export interface MetricsRing extends Disposable {
   /** `[rows, METRICS_STRIDE]`. */
   readonly tensor: Tensor;
+  /** Steps between two reads. */
   readonly rows: number;
   /** Where a step's gradient norm goes. */
   gradNorm(row: number): MetricSlot;
@@ -27,7 +28,11 @@ export interface MetricsRing extends Disposable {
   read(count: number, names: readonly string[]): Promise<Record<string, number>[]>;
 }
 
-/** @param rows steps between two reads */
+/**
+ * Makes a ring, all zero.
+ *
+ * @param rows steps between two reads
+ */
 export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
   const tensor = empty(gpu, [rows, METRICS_STRIDE], { owner: "caller", label: "metrics" });
   gpu.queue.clear(tensor.range);

@@ -49,7 +49,7 @@ export {
   type PairLossOptionsSchema,
   type ResolvedPairLoss,
 } from "./losses/pair_loss.ts";
-export { type SpoOptions, spoPenaltyAt, spoSchema } from "./losses/spo.ts";
+export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PreferenceOptions } from "./objective.ts";

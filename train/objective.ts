@@ -18,13 +18,17 @@ import type { ReferenceLogps } from "./reference.ts";
 export interface MicroBatchInput {
   /** Items of this micro-batch, and of the whole step. */
   readonly items: Uint32Array;
+  /** Items of the whole step, over which sums are normalised. */
   readonly batch: Uint32Array;
+  /** The step's metrics start anew. */
   readonly isFirst: boolean;
+  /** The step's metrics are complete after it. */
   readonly isLast: boolean;
   /** From 1. */
   readonly step: number;
   /** `[rows, METRICS_STRIDE]`, and the row of this step. */
   readonly metrics: Tensor;
+  /** The row of this step. */
   readonly metricsRow: number;
   /** The largest micro-batch of the run. */
   readonly capacity: BatchCapacity;
@@ -32,6 +36,7 @@ export interface MicroBatchInput {
 
 /** A loss over a data set. */
 export interface Objective extends Disposable {
+  /** What is trained. */
   readonly model: LlamaModel;
   /** Items in the data set. */
   readonly count: number;
@@ -90,9 +95,11 @@ export function sftObjective(model: LlamaModel, completions: readonly EncodedCom
 
 /** What a preference run is made of. */
 export interface PreferenceOptions {
+  /** The data. */
   readonly pairs: readonly EncodedPair[];
   /** Of every pair, from the model that training starts from. */
   readonly reference: ReferenceLogps;
+  /** The pairwise loss. */
   readonly loss: ResolvedPairLoss;
   /** SPO's numbers at a step. */
   readonly spoAt: (step: number) => SpoPenaltyOptions;

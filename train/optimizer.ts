@@ -9,9 +9,13 @@ import { emptyLike, fromHost, release, type Tensor } from "../engine/tensor.ts";
 
 /** AdamW's settings that do not change from step to step. */
 export interface OptimizerOptions {
+  /** Decay of the gradients' mean. */
   readonly beta1: number;
+  /** Decay of the squared gradients' mean. */
   readonly beta2: number;
+  /** Added to the denominator. */
   readonly eps: number;
+  /** Decoupled; on matrices only. */
   readonly weightDecay: number;
   /** Clip the global gradient norm to this; 0 means no clipping. */
   readonly maxGradNorm: number;
@@ -31,6 +35,8 @@ export interface Optimizer extends Disposable {
 }
 
 /**
+ * Makes an optimizer.
+ *
  * @param parameters trainable parameters
  * @param options settings
  * @returns an optimizer at step zero

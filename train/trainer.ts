@@ -13,18 +13,23 @@ import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 
 /** A loss that is not finite, or not what it must be: the run cannot go on. */
 export class TrainingError extends Error {
+  /** The class, as messages print it. */
   override name = "TrainingError";
 }
 
 /** How to train. */
 export interface TrainOptions {
+  /** AdamW's settings. */
   readonly optimizer: OptimizerOptions;
+  /** Learning rate, and how many steps. */
   readonly schedule: LearningRateSchedule;
   /** Items per step. */
   readonly batchSize: number;
   /** Equal parts that a step is split into. */
   readonly gradientAccumulationSteps?: number;
+  /** Of the data order. */
   readonly seed: number;
+  /** Steps between two readbacks. */
   readonly logEvery: number;
   /** Called with each logged record: means over the steps since the last. */
   readonly onLog?: (record: MetricsRecord) => void | Promise<void>;
@@ -36,9 +41,13 @@ export interface TrainOptions {
 
 /** How a run ended. */
 export interface TrainSummary {
+  /** Steps done. */
   readonly steps: number;
+  /** Tokens that went through the model. */
   readonly tokens: number;
+  /** From the first step to the last readback. */
   readonly elapsedMs: number;
+  /** Whether the signal ended it early. */
   readonly wasAborted: boolean;
 }
 

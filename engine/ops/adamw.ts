@@ -47,10 +47,15 @@ export function gradNorm(
 
 /** AdamW's numbers for one step. */
 export interface AdamwOptions {
+  /** Of this step. */
   readonly learningRate: number;
+  /** Decay of the gradients' mean. */
   readonly beta1: number;
+  /** Decay of the squared gradients' mean. */
   readonly beta2: number;
+  /** Added to the denominator. */
   readonly eps: number;
+  /** Decoupled: times the learning rate, on the decaying elements. */
   readonly weightDecay: number;
   /** t, from 1. */
   readonly step: number;
@@ -60,9 +65,13 @@ export interface AdamwOptions {
 
 /** One flat buffer's four arrays, all of one shape. */
 export interface AdamwTensors {
+  /** Updated in place. */
   readonly weight: Tensor;
+  /** Read. */
   readonly gradient: Tensor;
+  /** Mean of the gradients, updated in place. */
   readonly moment1: Tensor;
+  /** Mean of the squared gradients, updated in place. */
   readonly moment2: Tensor;
 }
 

@@ -18,7 +18,9 @@ export type { PairLossName, PenaltyName };
 
 /** The pairwise loss and its numbers. */
 export interface PairLossOptions {
+  /** Which head of the kernel. */
   readonly loss: PairLossName;
+  /** Strength of the preference. */
   readonly beta: number;
   /** dpo: label smoothing; ipo: 1 to average over tokens, else 0; simpo: gamma; hinge: not used. */
   readonly option: number;
@@ -26,11 +28,13 @@ export interface PairLossOptions {
 
 /** The SPO penalty for one step. See docs/spo.md for the formulation. */
 export interface SpoPenaltyOptions {
+  /** phi. */
   readonly penalty: PenaltyName;
   /** This step's lambda; "dual" takes it from the state. */
   readonly lambda: number | "dual";
   /** eta of the dual update. */
   readonly dualRate: number;
+  /** Slack of the constraint, in nats per token. */
   readonly epsilon: number;
   /** v*: a number, or the exponential mean of G over so many first steps. */
   readonly vStar: number | { readonly initialSteps: number };
@@ -55,7 +59,9 @@ export const NO_PENALTY: SpoPenaltyOptions = {
 export interface MicroBatch {
   /** Pairs of the whole step, over all micro-batches (and ranks). */
   readonly pairsInBatch: number;
+  /** The step's metrics start anew. */
   readonly isFirst: boolean;
+  /** phi is applied, and v* and the dual lambda move on. */
   readonly isLast: boolean;
 }
 
@@ -67,11 +73,15 @@ export interface PairLossInputs {
   readonly lengths: Tensor;
   /** `[rows, METRICS_STRIDE]`: receives {@link PAIR_METRICS}. */
   readonly metrics: Tensor;
+  /** The row of this step. */
   readonly metricsRow: number;
   /** From {@link spoState}. */
   readonly state: Tensor;
+  /** The pairwise loss. */
   readonly pairLoss: PairLossOptions;
+  /** The penalty around it; {@link NO_PENALTY} for none. */
   readonly spo: SpoPenaltyOptions;
+  /** Where in the step's batch these pairs are. */
   readonly microBatch: MicroBatch;
 }
 

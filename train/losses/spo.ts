@@ -38,18 +38,8 @@ export interface SpoOptions {
   margin: number;
 }
 
-/**
- * Checks SPO's options and fills in defaults.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * const spo = spoSchema.parse({ solver: "penalty", lambda: 0.5 });
- * assert.equal(spo.penalty, "linear"); // a default
- * assert.throws(() => spoSchema.parse({ lamda: 0.5 }), /lamda/);
- * ```
- */
-export const spoSchema: z.ZodType<SpoOptions, Partial<SpoOptions>> = z.strictObject({
+/** The options as zod has them, for the schema of a run. */
+export const spoSchema = z.strictObject({
   solver: z.enum(["none", "penalty"]).default("none"),
   penalty: z.enum(["linear", "hinge", "quadratic"]).default("linear"),
   lambda: z.number().min(0).default(1),
@@ -63,6 +53,23 @@ export const spoSchema: z.ZodType<SpoOptions, Partial<SpoOptions>> = z.strictObj
   rho: z.number().min(0).default(0),
   margin: z.number().min(0).default(0),
 });
+
+/**
+ * Checks SPO's options and fills in defaults.
+ *
+ * @param given options as the user set them
+ * @throws {z.ZodError} on an unknown option or a value out of range
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const spo = parseSpoOptions({ solver: "penalty", lambda: 0.5 });
+ * assert.equal(spo.penalty, "linear"); // a default
+ * assert.throws(() => parseSpoOptions(JSON.parse('{"lamda": 0.5}')), /lamda/);
+ * ```
+ */
+export function parseSpoOptions(given: Partial<SpoOptions>): SpoOptions {
+  return spoSchema.parse(given);
+}
 
 /** Options that only some other choice uses: [option, the choice it needs, whether that choice was made]. */
 function conditions(spo: SpoOptions): [keyof SpoOptions, string, boolean][] {

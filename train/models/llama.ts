@@ -21,7 +21,9 @@ import { llamaParameterShapes } from "./llama_parameters.ts";
 
 /** A model on the GPU. Dispose it when done. */
 export interface LlamaModel extends Disposable {
+  /** Where it lives. */
   readonly gpu: Gpu;
+  /** Its shape. */
   readonly config: LlamaConfig;
   /** Under Hugging Face's names. */
   readonly parameters: Parameters;

@@ -23,7 +23,9 @@ const CHUNK_BYTES = 64 * 2 ** 20;
 
 /** A checkpoint's parts. */
 export interface LoadedModel {
+  /** On the GPU; the caller disposes it. */
   readonly model: LlamaModel;
+  /** Of the same folder. */
   readonly tokenizer: Tokenizer;
 }
 

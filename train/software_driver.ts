@@ -25,7 +25,8 @@ export type AdapterSource =
 export const SYSTEM_DRIVER_ADVICE =
   "to use the system's own driver instead, install it: apt's mesa-vulkan-drivers, or the GPU vendor's Vulkan driver";
 
-// Tells the other isolates of this process (each test file is one) what the first one found. The process id is part of
+// Tells the other isolates of this process (each test file is one) what the first one found: a second search would find
+// the software driver and take it for the system's. The process id is part of
 // it because a child process inherits the environment, but not the loaded libraries.
 const SOURCE_VARIABLE = "KEEL_ADAPTER_SOURCE";
 
@@ -72,7 +73,11 @@ async function findSource(log: (line: string) => void): Promise<AdapterSource> {
   const backend = Deno.env.get("DENO_WEBGPU_BACKEND");
   if (backend && backend !== "vulkan") return { kind: "system" };
   const known = readKnownSource();
-  if (known !== undefined) return known;
+  if (known !== undefined) {
+    // Libraries that an isolate opened are closed with it: each one opens them for itself.
+    if (known.kind === "software") loadDriver(known.folder);
+    return known;
+  }
   const source = countVulkanDevices() > 0 ? { kind: "system" } as const : await useSoftwareDriver(log);
   Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
   Deno.env.set(SOURCE_VARIABLE, JSON.stringify({ pid: Deno.pid, source }));

@@ -6,7 +6,7 @@ import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_l
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { type Tensor, upload } from "../engine/tensor.ts";
 import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
-import { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+import { packPairs, packSequences } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";

@@ -14,6 +14,7 @@ import { createLlama, type LlamaModel } from "../train/models/llama.ts";
 import { parseModelConfig } from "../train/models/config.ts";
 import { initializeModel } from "../train/models/model_files.ts";
 import { createRandom } from "../train/random.ts";
+import * as llama from "./reference/llama.ts";
 import { integers, seededRandom } from "./reference/random.ts";
 
 /** Vocabulary of {@link tinyModel}. */
@@ -130,7 +131,34 @@ async function readBlocks(model: LlamaModel, part: (block: Block) => Block["weig
   return Float32Array.from(values);
 }
 
-/** max |a[i] - b[i]|, for arrays of one length. */
-export function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  return Array.from(a).reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
+/**
+ * Log-probs of every completion's tokens by the model in plain f64.
+ *
+ * @param model Its weights are read back.
+ * @param completions What to score.
+ * @returns One list a completion.
+ */
+export async function referenceTokenLogps(
+  model: LlamaModel,
+  completions: readonly EncodedCompletion[],
+): Promise<number[][]> {
+  const parameters = new Map<string, Float64Array>();
+  for (const name of model.parameters.shapes.keys()) {
+    parameters.set(name, Float64Array.from(await model.parameters.read(name)));
+  }
+  return completions.map(({ promptIds, completionIds }) => {
+    const inputIds = [...promptIds, ...completionIds];
+    const sequenceOffsets = [0, inputIds.length];
+    const { logits } = llama.forward({ parameters, inputIds, sequenceOffsets }, model.config);
+    return completionIds.map((id, i) => {
+      const start = (promptIds.length - 1 + i) * model.config.vocab_size;
+      const row = logits.subarray(start, start + model.config.vocab_size);
+      return row[id] - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    });
+  });
+}
+
+/** The sum of a list. */
+export function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

@@ -44,18 +44,17 @@ export interface Optimizer extends Disposable {
  */
 export function createOptimizer(parameters: Parameters, options: OptimizerOptions): Optimizer {
   const { gpu } = parameters;
+  // Before anything is allocated: what is thrown later would leave it behind.
+  if (parameters.blocks.some((block) => !block.gradient)) {
+    throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
+  }
   const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
-  const blocks = parameters.blocks.map((block) => {
-    if (!block.gradient) {
-      throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
-    }
-    return {
-      ...block,
-      gradient: block.gradient,
-      moment1: zerosLike(block.weight),
-      moment2: zerosLike(block.weight),
-    };
-  });
+  const blocks = parameters.blocks.map((block) => ({
+    ...block,
+    gradient: block.gradient!,
+    moment1: zerosLike(block.weight),
+    moment2: zerosLike(block.weight),
+  }));
   let steps = 0;
   return {
     get steps() {

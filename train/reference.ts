@@ -2,8 +2,9 @@
  * Log-probs of the reference, computed once before training and kept on disk under a key of everything they depend on.
  * @module
  */
+import type { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { noGrad } from "../engine/tape.ts";
 import { release, scope, toHost } from "../engine/tensor.ts";
 import { writeFileAtomically } from "./atomic_file.ts";
@@ -30,7 +31,7 @@ export interface ReferenceOptions {
 }
 
 /** Changes when the computation does, so that old results are not taken for new ones. */
-const CACHE_FORMAT = 1;
+const CACHE_FORMAT = 2;
 
 /**
  * The model's summed log-probs of both sides of every pair. What was computed before for the same weights, config and
@@ -51,7 +52,7 @@ export async function referenceLogps(
   if (cached) return split(cached);
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
   const sums = await completionLogps(model, sequences, options);
-  if (path) await writeFileAtomically(path, (append) => append(new Uint8Array(sums.buffer)));
+  if (path) await writeCached(path, sums);
   return split(sums);
 }
 
@@ -120,15 +121,30 @@ async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promi
   return hash.digest("hex");
 }
 
+/** The values, then their SHA-256. */
+async function writeCached(path: string, sums: Float32Array<ArrayBuffer>): Promise<void> {
+  await Deno.mkdir(dirname(path), { recursive: true });
+  const bytes = new Uint8Array(sums.buffer);
+  await writeFileAtomically(path, async (append) => {
+    await append(bytes);
+    await append(digestOf(bytes));
+  });
+}
+
+/** What was kept, or nothing where the file is missing or damaged: it is computed again then, and replaced. */
 async function readCached(path: string, pairs: number): Promise<Float32Array | undefined> {
   try {
     const bytes = await Deno.readFile(path);
-    // Written whole or not at all, so another length is another format.
-    return bytes.length === pairs * 8 ? new Float32Array(bytes.buffer) : undefined;
+    const [values, digest] = [bytes.slice(0, pairs * 8), bytes.subarray(pairs * 8)];
+    return digestOf(values).equals(digest) ? new Float32Array(values.buffer) : undefined;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
+}
+
+function digestOf(bytes: Uint8Array): Buffer {
+  return createHash("sha256").update(bytes).digest();
 }
 
 function split(sums: Float32Array): ReferenceLogps {

@@ -102,6 +102,8 @@ export function findSpoConflict(spo: SpoOptions, given: ReadonlySet<string>): [s
   }
   const unread = conditions(spo).find(([name, , isRead]) => given.has(name) && !isRead);
   if (unread) return [unread[0], unread[1]];
+  const grows = spo.lambdaSchedule === "linear" || spo.lambdaSchedule === "geometric";
+  if (grows && spo.lambdaEnd === undefined) return ["lambdaSchedule", "lambdaEnd, where lambda grows to"];
   if (spo.lambdaSchedule === "geometric" && !(spo.lambda > 0 && (spo.lambdaEnd ?? 1) > 0)) {
     return ["lambdaSchedule", "lambda and lambdaEnd above 0 for geometric growth"];
   }

@@ -1,0 +1,122 @@
+import assert from "node:assert/strict";
+import { parseRunConfig, resolveLoss } from "../../train/config.ts";
+import { ConfigError } from "../../train/errors.ts";
+
+const SOURCE = { describe: (path: readonly string[]) => `<${path.join(".")}>` };
+
+const parse = (raw: Record<string, unknown>) => parseRunConfig(raw, SOURCE);
+
+/** Settings -> what the message says after "Cannot use ". */
+const REFUSED: [Record<string, unknown>, string][] = [
+  [{ learningrate: 1 }, "<learningrate>: expected a known setting, found none of that name"],
+  [
+    { spo: { solver: "penalty", lamda: 1 } },
+    "<spo.lamda>: expected a known setting, found none of that name",
+  ],
+  [{ batchSize: 0 }, "<batchSize>: expected more than 0, found 0"],
+  [{ batchSize: 1.5 }, "<batchSize>: expected a value of type int, found 1.5"],
+  [{ learningRate: -1 }, "<learningRate>: expected more than 0, found -1"],
+  [{ learningRate: NaN }, "<learningRate>: expected a value of type number, found NaN"],
+  [{ learningRate: "fast" }, '<learningRate>: expected a value of type number, found "fast"'],
+  [{ labelSmoothing: 0.5 }, "<labelSmoothing>: expected less than 0.5, found 0.5"],
+  [{ maxLength: 1 }, "<maxLength>: expected at least 2, found 1"],
+  [{ seed: 2 ** 31 + 1 }, "<seed>: expected at most 2147483648, found 2147483649"],
+  [{ adamBeta1: 1 }, "<adamBeta1>: expected less than 1, found 1"],
+  [{ overwrite: "yes" }, '<overwrite>: expected a value of type boolean, found "yes"'],
+  [{ model: "" }, '<model>: expected a text that is not empty, found ""'],
+  [{ loss: "dpoo" }, '<loss>: expected one of sft, dpo, hinge, ipo, simpo, found "dpoo"'],
+  [{ spo: { solver: "penalty", rho: -1 } }, "<spo.rho>: expected at least 0, found -1"],
+  [
+    { spo: { solver: "penalty", vStar: "first" } },
+    '<spo.vStar>: expected initial or a value of type number, found "first"',
+  ],
+  [{ spo: 1 }, "<spo>: expected a value of type object, found 1"],
+  // Options that the chosen loss does not read.
+  [
+    { loss: "hinge", labelSmoothing: 0.1 },
+    "<labelSmoothing>: expected a loss that reads it (dpo), found hinge",
+  ],
+  [{ lengthNormalize: false }, "<lengthNormalize>: expected a loss that reads it (ipo), found dpo"],
+  [{ loss: "ipo", gammaBetaRatio: 1 }, "<gammaBetaRatio>: expected a loss that reads it (simpo), found ipo"],
+  [{ loss: "sft", beta: 1 }, "<beta>: expected a loss that reads it (dpo, hinge, ipo, simpo), found sft"],
+  [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
+  // Options that the chosen way of SPO does not read.
+  [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty")],
+  [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty")],
+  [spo({ lambdaEnd: 2 }), unread("lambdaEnd", "lambdaSchedule linear or geometric")],
+  [spo({ lambdaSteps: 2 }), unread("lambdaSteps", "lambdaSchedule linear or geometric")],
+  [spo({ dualRate: 2 }), unread("dualRate", "lambdaSchedule dual")],
+  [spo({ epsilon: 2 }), unread("epsilon", "penalty hinge or quadratic, or lambdaSchedule dual")],
+  [spo({ vStar: 1, vStarSteps: 3 }), unread("vStarSteps", 'vStar "initial"')],
+  [spo({ margin: 1 }), unread("margin", "rho above 0")],
+  [spo({ lambdaSchedule: "linear" }), unread("lambdaSchedule", "lambdaEnd, where lambda grows to")],
+  [
+    spo({ lambdaSchedule: "geometric", lambda: 0, lambdaEnd: 1 }),
+    unread("lambdaSchedule", "lambda and lambdaEnd above 0 for geometric growth"),
+  ],
+  // Micro-batches.
+  [
+    { batchSize: 8, gradientAccumulationSteps: 3 },
+    "<gradientAccumulationSteps>: expected a divisor of the batch size 8, found 3",
+  ],
+  ...[{ penalty: "hinge" }, { penalty: "quadratic" }, { lambdaSchedule: "dual" }].map((
+    options,
+  ): [Record<string, unknown>, string] => [
+    { gradientAccumulationSteps: 2, ...spo(options) },
+    "<gradientAccumulationSteps>: expected 1 with this SPO penalty, whose slope depends on the whole batch",
+  ]),
+];
+
+function spo(options: Record<string, unknown>): Record<string, unknown> {
+  return { spo: { solver: "penalty", ...options } };
+}
+
+function unread(key: string, expected: string): string {
+  return `<spo.${key}>: expected ${expected}, found settings that do not read it`;
+}
+
+Deno.test("settings that cannot be honoured are refused, naming the key", () => {
+  for (const [raw, message] of REFUSED) {
+    assert.throws(() => parse(raw), (error: Error) => {
+      assert.ok(error instanceof ConfigError, `${error}`);
+      assert.equal(error.message, `Cannot use ${message}`);
+      return true;
+    }, JSON.stringify(raw));
+  }
+});
+
+Deno.test("settings next to the refused ones are taken", () => {
+  const taken: Record<string, unknown>[] = [
+    { labelSmoothing: 0.49, loss: "dpo" },
+    { loss: "sft" },
+    { loss: "simpo", gammaBetaRatio: 0, beta: 10 },
+    { batchSize: 8, gradientAccumulationSteps: 4 },
+    { gradientAccumulationSteps: 2, ...spo({}) },
+    spo({ lambdaSchedule: "linear", lambda: 0, lambdaEnd: 1, lambdaSteps: 5 }),
+    spo({ lambdaSchedule: "dual", dualRate: 1, epsilon: 0.1 }),
+    spo({ penalty: "hinge", epsilon: 0.1, vStar: 1.5 }),
+    spo({ rho: 1, margin: 1 }),
+    { spo: { solver: "none" } },
+  ];
+  for (const raw of taken) assert.doesNotThrow(() => parse(raw), JSON.stringify(raw));
+});
+
+Deno.test("defaults are filled in, and given values kept", () => {
+  const config = parse({ batchSize: 2, spo: { solver: "penalty", lambda: 3 } });
+  assert.equal(config.loss, "dpo");
+  assert.equal(config.batchSize, 2);
+  assert.equal(config.learningRate, 5e-5);
+  assert.equal(config.spo.lambda, 3);
+  assert.equal(config.spo.penalty, "linear");
+  assert.equal(config.spo.vStar, "initial");
+  assert.equal(parse({}).spo.solver, "none");
+});
+
+Deno.test("a run's loss takes its own defaults and what the user gave", () => {
+  assert.deepEqual(resolveLoss(parse({}))?.options, { beta: 0.1, labelSmoothing: 0 });
+  assert.deepEqual(resolveLoss(parse({ loss: "simpo" }))?.options, { beta: 2, gammaBetaRatio: 0.5 });
+  assert.deepEqual(resolveLoss(parse({ loss: "ipo", beta: 0.2, lengthNormalize: false }))?.options, {
+    ...{ beta: 0.2, lengthNormalize: false },
+  });
+  assert.equal(resolveLoss(parse({ loss: "sft" })), undefined);
+});

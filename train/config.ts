@@ -196,8 +196,6 @@ function describeIssue(issue: z.core.$ZodIssue): string {
       return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
     case "too_big":
       return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
-    case "invalid_union":
-      return issue.errors.flat().map(describeIssue).join(" or ");
     default:
       return issue.message;
   }

@@ -70,6 +70,15 @@ gpuTest("another weight, token, split or order of pairs is another entry of the 
   await isNew(PAIRS);
 });
 
+gpuTest("another config with the same weights is another entry of the cache", async (gpu) => {
+  const cacheFolder = temporaryFolder();
+  using model = tinyModel(gpu);
+  using other = tinyModel(gpu, { config: { rope_theta: 50 } });
+  const found = await referenceLogps(model, PAIRS, { cacheFolder });
+  assert.notDeepEqual(await referenceLogps(other, PAIRS, { cacheFolder }), found);
+  assert.equal(namesIn(cacheFolder).length, 2);
+});
+
 gpuTest("a cut or damaged entry is computed again and replaced", async (gpu) => {
   using model = tinyModel(gpu);
   const cacheFolder = temporaryFolder();

@@ -87,10 +87,10 @@ export async function train(objective: Objective, options: TrainOptions): Promis
       }
       optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
       gpu.queue.submit();
-      if (step % options.logEvery === 0 || step === maxSteps || options.signal?.aborted) {
-        await log.write(step);
-      } else await nextTask();
+      if (step % options.logEvery === 0) await log.write(step);
+      else await nextTask();
     }
+    // The last steps, or those before an abort.
     if (step > log.step) await log.write(step);
     return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
   } finally {

@@ -1,0 +1,111 @@
+/**
+ * A benchmark's report as tables.
+ * @module
+ */
+import type { Tile } from "../../shaders/tile.ts";
+import type { BenchReport } from "../bench.ts";
+import { type Cell, formatMarkdownTable, formatTable } from "../table.ts";
+import type { MatmulResult } from "./matmul.ts";
+import type { Summary } from "./measure.ts";
+import { STEP_KINDS } from "./training.ts";
+
+/** A table before it is text. */
+interface Table {
+  readonly title: string;
+  readonly headers: readonly string[];
+  readonly rows: readonly (readonly Cell[])[];
+  readonly notes?: readonly string[];
+}
+
+/**
+ * @param report what `runBench` returned
+ * @param options.markdown tables that can be pasted into a document
+ * @returns text, its last line ended
+ */
+export function formatBench(report: BenchReport, options: { markdown?: boolean } = {}): string {
+  const table = options.markdown ? formatMarkdownTable : formatTable;
+  const bullet = options.markdown ? "- " : "  ";
+  const tables = [matmulTable(report.matmul), trainingTable(report)];
+  if (report.tiles.length > 0) tables.push(tileTable(report.tiles));
+  const parts = tables.map(({ title, headers, rows, notes = [] }) => {
+    const lines = notes.map((note) => `${bullet}${note}\n`).join("");
+    return `${title}\n\n${table(headers, rows)}${lines && `\n${lines}`}`;
+  });
+  return [conditionLines(report, bullet), ...parts].join("\n");
+}
+
+/** How a tiling is written: where operands come from, results a lane, lanes a workgroup. */
+export function describeTile({ memory, rows, cols, lanesX, lanesY, depth }: Tile): string {
+  const depthText = memory === "workgroup" ? `, ${depth} deep` : "";
+  return `${memory}, ${rows} x ${cols} a lane, ${lanesX} x ${lanesY} lanes${depthText}`;
+}
+
+/** Three significant digits, never an exponent; integers whole. */
+export function formatNumber(value: number): string {
+  if (Number.isInteger(value)) return String(value);
+  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toFixed(Math.min(digits, 6));
+}
+
+function spread({ median, min, max }: Summary): Cell[] {
+  return [median, min, max].map(formatNumber);
+}
+
+function conditionLines({ conditions }: BenchReport, bullet: string): string {
+  const { adapter, isCpu, features, keel, deno, system, cpu, cores, load, date } = conditions;
+  return [
+    `Adapter: ${adapter}${isCpu ? " (software)" : ""}; features: ${features.join(", ") || "none"}`,
+    `Keel ${keel}, Deno ${deno}, ${system}, ${cpu}, ${cores} cores`,
+    `${date}, load average ${load.toFixed(2)} at the start${busy(load, cores)}`,
+  ].map((line) => `${bullet}${line}\n`).join("");
+}
+
+/** A software adapter uses every core, and on any adapter recording competes with whatever else runs. */
+function busy(load: number, cores: number): string {
+  return load > cores / 4 ? ": THE MACHINE WAS NOT QUIET, read ratios only" : "";
+}
+
+function matmulTable(results: readonly MatmulResult[]): Table {
+  return {
+    title: "Matrix product, f32, M = N = K, GFLOP/s (median, min, max)",
+    headers: ["kind", "size", "median", "min", "max", "ms", "a sample"],
+    rows: results.map(({ kind, size, gflops, productMs, productsPerSample }) => [
+      kind,
+      size,
+      ...spread(gflops),
+      formatNumber(productMs.median),
+      productsPerSample,
+    ]),
+  };
+}
+
+function tileTable(results: readonly MatmulResult[]): Table {
+  return {
+    title: `Tilings, M = N = K = ${results[0].size}, GFLOP/s (median, min, max)`,
+    headers: ["kind", "tiling", "median", "min", "max"],
+    rows: results.map(({ kind, tile, gflops }) => [kind, describeTile(tile), ...spread(gflops)]),
+  };
+}
+
+function trainingTable({ training, shape, parameters }: BenchReport): Table {
+  const { layers, hidden, heads, mlp, vocabulary, batch, tokens } = shape;
+  return {
+    title: `Training step, f32: Llama of ${layers} layers, C = ${hidden}, ${heads} heads, F = ${mlp}, ` +
+      `V = ${vocabulary}, untied head, ${parameters.toLocaleString("en-US")} parameters; B = ${batch} ` +
+      `(sequences, for DPO pairs), T = ${tokens}; ms (median, min, max)`,
+    headers: ["step", "median", "min", "max", "tokens/s", "dispatches", "submits", "awaits"],
+    rows: training.map((result) => [
+      result.kind,
+      ...spread(result.stepMs),
+      Math.round(result.tokensPerSecond.median),
+      formatNumber(result.dispatchesPerStep),
+      formatNumber(result.submitsPerStep),
+      formatNumber(result.awaitsPerStep),
+    ]),
+    notes: training.map(({ kind, sequences, tokens, stepsPerSample }) =>
+      `${kind}: ${
+        STEP_KINDS[kind]
+      }; ${sequences} sequences, ${tokens} tokens a step; ${stepsPerSample} steps a sample`
+    ),
+  };
+}

@@ -25,6 +25,8 @@ export interface BenchOptions {
   readonly gpu?: Gpu;
   /** Compare tilings of the product, too. */
   readonly tiles?: boolean;
+  /** Extent of the products that compare them. */
+  readonly tileSize?: number;
   /** Extents of the square products. */
   readonly sizes?: readonly number[];
   /** Which steps; none leaves training out. */
@@ -45,7 +47,7 @@ export interface BenchOptions {
 export interface BenchReport {
   readonly conditions: Conditions;
   readonly matmul: readonly MatmulResult[];
-  /** Of the first kind of product of {@link TILE_VARIANTS}; empty unless asked for. */
+  /** {@link TILE_VARIANTS}; empty unless asked for. */
   readonly tiles: readonly MatmulResult[];
   readonly training: readonly TrainingResult[];
   readonly shape: TrainingShape;
@@ -83,12 +85,10 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
     }
   }
   const tiles: MatmulResult[] = [];
-  for (const tile of options.tiles ? TILE_VARIANTS : []) {
+  for (const [index, tile] of (options.tiles ? TILE_VARIANTS : []).entries()) {
     for (const kind of PRODUCT_KINDS) {
-      log(`matmul ${kind} 512, tiling ${TILE_VARIANTS.indexOf(tile) + 1} of ${TILE_VARIANTS.length}`);
-      tiles.push(
-        await benchMatmul(gpu, { kind, size: sizes.includes(512) ? 512 : sizes[0], tile, samples, sampleMs }),
-      );
+      log(`matmul ${kind}, tiling ${index + 1} of ${TILE_VARIANTS.length}`);
+      tiles.push(await benchMatmul(gpu, { kind, size: options.tileSize ?? 512, tile, samples, sampleMs }));
     }
   }
   const training: TrainingResult[] = [];
@@ -96,5 +96,5 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
     log(`training step: ${kind}`);
     training.push(await benchTraining(gpu, kind, { shape, samples, stepsPerSample }));
   }
-  return { conditions, matmul, tiles, training, shape, parameters: countParameters(gpu, shape) };
+  return { conditions, matmul, tiles, training, shape, parameters: countParameters(shape) };
 }

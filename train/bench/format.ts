@@ -40,9 +40,10 @@ export function describeTile({ memory, rows, cols, lanesX, lanesY, depth }: Tile
   return `${memory}, ${rows} x ${cols} a lane, ${lanesX} x ${lanesY} lanes${depthText}`;
 }
 
-/** Three significant digits, never an exponent. */
+/** Three significant digits, never an exponent; integers whole. */
 export function formatNumber(value: number): string {
-  const digits = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  if (Number.isInteger(value)) return String(value);
+  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
   return value.toFixed(Math.min(digits, 6));
 }
 
@@ -59,7 +60,7 @@ function conditionLines({ conditions }: BenchReport, bullet: string): string {
   ].map((line) => `${bullet}${line}\n`).join("");
 }
 
-/** A load of half a core moves two-core medians by far more than the spread of a quiet machine. */
+/** A software adapter uses every core, and on any adapter recording competes with whatever else runs. */
 function busy(load: number, cores: number): string {
   return load > cores / 4 ? ": THE MACHINE WAS NOT QUIET, read ratios only" : "";
 }

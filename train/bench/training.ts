@@ -4,6 +4,7 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { NO_PENALTY, pairLoss, spoState } from "../../engine/ops/pair_loss.ts";
+import { sizeOf } from "../../engine/shape.ts";
 import { noGrad } from "../../engine/tape.ts";
 import { release, scope, type Tensor, upload } from "../../engine/tensor.ts";
 import { packPairs } from "../data/batch.ts";
@@ -11,6 +12,7 @@ import type { EncodedCompletion, EncodedPair } from "../data/encode.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
 import { parseModelConfig } from "../models/config.ts";
 import { createLlama, type LlamaModel, llamaSequenceLogps } from "../models/llama.ts";
+import { llamaParameterShapes } from "../models/llama_parameters.ts";
 import { initializeModel } from "../models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../objective.ts";
 import { createRandom, type Random, uniformInt } from "../random.ts";
@@ -131,9 +133,11 @@ export async function benchTraining(
 }
 
 /** Parameters of the model of a shape. */
-export function countParameters(gpu: Gpu, shape: TrainingShape): number {
-  using model = createLlama(gpu, benchConfig(shape), { trainable: false });
-  return model.parameters.count;
+export function countParameters(shape: TrainingShape): number {
+  return [...llamaParameterShapes(benchConfig(shape)).values()].reduce(
+    (total, extents) => total + sizeOf(extents),
+    0,
+  );
 }
 
 function benchConfig(shape: TrainingShape) {

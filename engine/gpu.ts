@@ -193,10 +193,13 @@ export class Gpu {
  * @returns the open device; dispose it with `using` or `[Symbol.dispose]()`
  * @throws {GpuUnavailableError} when there is no adapter or it does not open
  * @example
- * ```ts no-run
- * import { openGpu } from "./gpu.ts";
- * using gpu = await openGpu();
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter(); // on a machine without a driver
+ * using gpu = await openGpu({ memoryBudgetBytes: 2 ** 30 });
  * gpu.check();
+ * if (gpu.adapter.name === "") throw new Error("it has a name");
  * ```
  */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {

@@ -173,6 +173,18 @@ export class Parameters {
  * @param options whether they are trained, and which decay
  * @throws {MemoryBudgetError} when they do not fit the budget
  * @throws {RangeError} when a single row is larger than a binding
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * using parameters = createParameters(gpu, new Map([["w", [2, 2]]]), { trainable: true });
+ * parameters.write("w", new Float32Array([1, 2, 3, 4]));
+ * const values = await parameters.read("w");
+ * if (parameters.count !== 4 || values[3] !== 4) throw new Error("what was written is read");
+ * ```
  */
 export function createParameters(
   gpu: Gpu,

@@ -12,7 +12,14 @@ export class ShapeError extends TypeError {
   override name = "ShapeError";
 }
 
-/** Number of elements of a shape. */
+/**
+ * Number of elements of a shape.
+ *
+ * @example
+ * ```ts
+ * if (sizeOf([2, 3, 4]) !== 24) throw new Error("2 * 3 * 4");
+ * ```
+ */
 export function sizeOf(shape: Shape): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }

@@ -48,12 +48,21 @@ export interface GradientSeed {
  * Records the ops of one forward pass and owns what they allocate until `backward` or disposal.
  *
  * @example
- * ```ts no-run
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
  * import { openGpu } from "./gpu.ts";
- * import { Tape } from "./tape.ts";
+ * import { add } from "./ops/add.ts";
+ * import { fromHost, toHost } from "./tensor.ts";
+ *
+ * await ensureAdapter();
  * using gpu = await openGpu();
+ * const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
+ * const grad = fromHost(gpu, new Float32Array([0]), { shape: [1] });
+ * const x = { ...fromHost(gpu, new Float32Array([5]), { shape: [1], requiresGrad: true }), grad };
  * using tape = new Tape(gpu);
- * // const loss = ...ops...; tape.backward([{ tensor: loss, gradient: one }]);
+ * const y = add(x, x);
+ * tape.backward([{ tensor: y, gradient: one }]);
+ * if ((await toHost(grad))[0] !== 2) throw new Error("d(x + x)/dx = 2");
  * ```
  */
 export class Tape implements GradientSink {

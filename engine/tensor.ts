@@ -53,6 +53,16 @@ export interface TensorOptions {
  * @param shape extents, each a non-negative integer
  * @throws {ShapeError} on an extent that is not
  * @throws {MemoryBudgetError} when the budget would be passed
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = empty(gpu, [2, 3], { capacity: 10 });
+ * if (tensor.range.sizeBytes !== 10 * 3 * 4) throw new Error("room for ten rows");
+ * ```
  */
 export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tensor {
   if (shape.some((extent) => !Number.isInteger(extent) || extent < 0)) {
@@ -74,7 +84,20 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
   };
 }
 
-/** Allocates a result `shape` whose rows are those of `source`: it inherits the capacity. */
+/**
+ * Allocates a result `shape` whose rows are those of `source`: it inherits the capacity.
+ *
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const wide = emptyLike(empty(gpu, [2, 3], { capacity: 10 }), [2, 5]);
+ * if (wide.capacity !== 10) throw new Error("the capacity is inherited");
+ * ```
+ */
 export function emptyLike(source: Tensor, shape: Shape = source.shape, options: TensorOptions = {}): Tensor {
   return empty(source.gpu, shape, { capacity: source.capacity, ...options });
 }
@@ -85,6 +108,17 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  * @param gpu the device
  * @param values row-major, as many as the shape says
  * @throws {ShapeError} when their number differs
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = fromHost(gpu, new Float32Array([1, 2, 3]), { shape: [3] });
+ * const values = await toHost(tensor);
+ * if (values.join() !== "1,2,3") throw new Error("what went in comes out");
+ * ```
  */
 export function fromHost(
   gpu: Gpu,
@@ -103,7 +137,21 @@ export function fromHost(
   return tensor;
 }
 
-/** Overwrites a tensor with host values, in the order of the recorded work. */
+/**
+ * Overwrites a tensor with host values, in the order of the recorded work.
+ *
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = empty(gpu, [2]);
+ * writeHost(tensor, new Float32Array([5, 6]));
+ * if ((await toHost(tensor)).join() !== "5,6") throw new Error("overwritten");
+ * ```
+ */
 export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
   const chunk = 1 << 22;
   for (let start = 0; start < values.length; start += chunk) {
@@ -124,6 +172,16 @@ export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): vo
  * Makes a tensor of host values for this submit only: token ids, labels, offsets.
  *
  * @param options.capacity rows to reserve in the upload
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const ids = upload(gpu, Uint32Array.of(7, 8));
+ * if ((await toHost(ids)).join() !== "7,8") throw new Error("valid for this submit");
+ * ```
  */
 export function upload(
   gpu: Gpu,
@@ -148,6 +206,17 @@ export function upload(
  * The same storage under another shape.
  *
  * @throws {ShapeError} when the element counts differ
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const rows = fromHost(gpu, new Float32Array(64 * 2).fill(3), { shape: [64, 2] });
+ * const half = slice(rows, { shape: [32, 2], offset: 32 * 2 });
+ * if ((await toHost(half)).length !== 64) throw new Error("the second half");
+ * ```
  */
 export function slice(tensor: Tensor, options: { shape: Shape; offset: number }): Tensor {
   const sizeBytes = sizeOf(options.shape) * 4;
@@ -170,6 +239,16 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
  * Reads a tensor's values back; waits for the device.
  *
  * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const values = await toHost(fromHost(gpu, new Float32Array([4]), { shape: [1] }));
+ * if (values[0] !== 4) throw new Error("read back");
+ * ```
  */
 export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
   const bytes = await tensor.gpu.queue.read({ ...tensor.range, sizeBytes: sizeOf(tensor.shape) * 4 });
@@ -177,7 +256,21 @@ export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>>
   return Float32Array.from(tensor.type === "u32" ? new Uint32Array(bytes) : new Int32Array(bytes));
 }
 
-/** Frees a tensor made outside any scope. */
+/**
+ * Frees a tensor made outside any scope.
+ *
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ * import { openGpu } from "./gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = empty(gpu, [16]);
+ * release(tensor);
+ * if (gpu.stats().memory.usedBytes !== 0) throw new Error("given back");
+ * ```
+ */
 export function release(tensor: Tensor): void {
   tensor.range.allocation.release();
 }
@@ -186,15 +279,18 @@ export function release(tensor: Tensor): void {
  * Runs `body` and gives back every buffer it allocated, except those of the tensors it returns.
  *
  * @example
- * ```ts no-run
+ * ```ts
+ * import { ensureAdapter } from "../train/software_driver.ts";
  * import { openGpu } from "./gpu.ts";
- * import { empty, scope } from "./tensor.ts";
+ *
+ * await ensureAdapter();
  * using gpu = await openGpu();
  * const kept = scope(gpu, () => {
  *   empty(gpu, [1024]); // given back at the end of the scope
  *   return empty(gpu, [16]);
  * });
- * kept.range.allocation.release();
+ * if (gpu.stats().memory.usedBytes !== 256) throw new Error("only the result is left");
+ * release(kept);
  * ```
  */
 export function scope<Result extends Tensor | readonly Tensor[] | void>(

@@ -15,6 +15,18 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  * @param b the same shape
  * @returns the same shape
  * @throws {ShapeError} when the shapes differ
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([1, 2]), { shape: [2] });
+ * const y = await toHost(add(x, x));
+ * if (y.join() !== "2,4") throw new Error("1 + 1 and 2 + 2");
+ * ```
  */
 export function add(a: Tensor, b: Tensor): Tensor {
   expectShape("add", "b", b.shape, a.shape);

@@ -13,6 +13,18 @@ import { empty, type Tensor } from "../tensor.ts";
  * @param x `[R, V]`
  * @returns `[R]`, u32
  * @throws {ShapeError} when x is no matrix, or would be recorded on a tape
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([1, 7, 7]), { shape: [1, 3] });
+ * const [id] = await toHost(argmax(x));
+ * if (id !== 1) throw new Error("the first of equal ones");
+ * ```
  */
 export function argmax(x: Tensor): Tensor {
   expectShape("argmax", "x", x.shape, [-1, -1]);

@@ -25,6 +25,16 @@ export interface SequenceBounds {
  * @param sequenceOffsets `[S + 1]`, ascending, from 0 to N
  * @param options.capacity tokens to reserve for
  * @throws {RangeError} when the offsets do not ascend from 0
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const { longest } = sequenceBounds(gpu, Uint32Array.of(0, 3, 8));
+ * if (longest !== 5) throw new Error("tokens 3 to 8 are the longer sequence");
+ * ```
  */
 export function sequenceBounds(
   gpu: Gpu,
@@ -61,6 +71,20 @@ export function sequenceBounds(
  * @returns `[N, H * D]`
  * @throws {ShapeError} when the shapes do not fit D, or H is no multiple of K
  * @throws {RangeError} when a sequence is longer than this adapter's loops can be
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const host = Float32Array.from({ length: 8 }, (_, index) => index);
+ * const [q, k, v] = [0, 1, 2].map(() => fromHost(gpu, host, { shape: [2, 4] }));
+ * const bounds = sequenceBounds(gpu, Uint32Array.of(0, 1, 2)); // two sequences of one token
+ * const out = await toHost(attention(q, k, v, { headDim: 4, bounds }));
+ * if (out.join() !== host.join()) throw new Error("a token alone attends to itself");
+ * ```
  */
 export function attention(
   q: Tensor,

@@ -19,6 +19,18 @@ import { CPU_LOOP_LIMIT } from "./dispatch.ts";
  * @returns `[N, C]`
  * @throws {RangeError} on an id that is not a row of the table
  * @throws {ShapeError} when the shards' widths differ
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = fromHost(gpu, new Float32Array([1, 2, 3, 4]), { shape: [2, 2] });
+ * const y = await toHost(embedding([table], Uint32Array.of(1, 1, 0)));
+ * if (y.join() !== "3,4,3,4,1,2") throw new Error("a row an id");
+ * ```
  */
 export function embedding(
   table: readonly Tensor[],

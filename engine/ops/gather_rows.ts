@@ -18,6 +18,18 @@ const NOT_PICKED = 0xffffffff;
  * @param options.capacity rows to reserve for, at least R
  * @returns `[R, C]`
  * @throws {RangeError} on an index that is out of range or comes twice
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([1, 2, 3]), { shape: [3, 1] });
+ * const y = await toHost(gatherRows(x, Uint32Array.of(2, 0)));
+ * if (y.join() !== "3,1") throw new Error("rows 2 and 0");
+ * ```
  */
 export function gatherRows(x: Tensor, rows: Uint32Array, options: { capacity?: number } = {}): Tensor {
   expectShape("gather_rows", "x", x.shape, [-1, -1]);

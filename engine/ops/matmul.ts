@@ -17,6 +17,19 @@ import { productTile } from "./dispatch.ts";
  * @param options.kind NN (default), NT (a linear layer with HF's `[out, in]` weight) or TN
  * @returns `[M, N]`
  * @throws {ShapeError} when the inner extents differ or an operand is not a matrix
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([1, 2]), { shape: [1, 2] });
+ * const weight = fromHost(gpu, new Float32Array([3, 4, 5, 6]), { shape: [2, 2] });
+ * const y = await toHost(matmul(x, weight, { kind: "NT" })); // a linear layer
+ * if (y.join() !== "11,17") throw new Error("1 * 3 + 2 * 4 and 1 * 5 + 2 * 6");
+ * ```
  */
 export function matmul(a: Tensor, b: Tensor, options: { kind?: ProductKind } = {}): Tensor {
   const kind = options.kind ?? "NN";

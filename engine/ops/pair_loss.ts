@@ -90,6 +90,17 @@ export interface PairLossInputs {
  *
  * @param options.lambda where the dual variable starts
  * @returns `[4]`; the caller releases it
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const state = await toHost(spoState(gpu, { lambda: 2 }));
+ * if (!state.includes(2)) throw new Error("lambda is in the state");
+ * ```
  */
 export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
   const values = new Float32Array(SPO_STATE.size);
@@ -104,6 +115,28 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * @returns `[1]`
  * @throws {ShapeError} when the inputs are not `[2P]`
  * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [values.length] });
+ * const loss = pairLoss(vector(-5, -6), {
+ *   reference: vector(-5, -6),
+ *   lengths: vector(3, 4),
+ *   metrics: fromHost(gpu, new Float32Array(32), { shape: [1, 32] }),
+ *   metricsRow: 0,
+ *   state: spoState(gpu, { lambda: 0 }),
+ *   pairLoss: { loss: "dpo", beta: 0.1, option: 0 },
+ *   spo: NO_PENALTY,
+ *   microBatch: { pairsInBatch: 1, isFirst: true, isLast: true },
+ * });
+ * const [value] = await toHost(loss);
+ * if (Math.abs(value - Math.LN2) > 1e-6) throw new Error("policy = reference: log 2");
+ * ```
  */
 export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   const { gpu, shape: [sequences] } = logps;

@@ -23,6 +23,19 @@ import { rowLanes } from "./dispatch.ts";
  * @param options.eps added to the mean square
  * @returns `[N, C]`
  * @throws {ShapeError} when the weight is not `[C]`
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([3, -3]), { shape: [1, 2] });
+ * const weight = fromHost(gpu, new Float32Array([1, 2]), { shape: [2] });
+ * const [first, second] = await toHost(rmsNorm(x, weight, { eps: 1e-6 }));
+ * if (Math.abs(first - 1) + Math.abs(second + 2) > 1e-5) throw new Error("each row has mean square 1");
+ * ```
  */
 export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Tensor {
   expectShape("rms_norm", "x", x.shape, [-1, -1]);

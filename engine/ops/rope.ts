@@ -17,6 +17,17 @@ import { emptyLike, fromHost, type Tensor } from "../tensor.ts";
  * @param options.theta the base of the geometric frequencies, theta^(-2i/D)
  * @returns `[P, D]`: D/2 cosines, then D/2 sines; the caller releases it
  * @throws {ShapeError} when D is odd
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = await toHost(ropeTable(gpu, { positions: 2, headDim: 2, theta: 10000 }));
+ * if (table[0] !== 1 || table[1] !== 0) throw new Error("position 0 is not turned");
+ * ```
  */
 export function ropeTable(gpu: Gpu, options: { positions: number; headDim: number; theta: number }): Tensor {
   const { positions, headDim, theta } = options;
@@ -43,6 +54,19 @@ export function ropeTable(gpu: Gpu, options: { positions: number; headDim: numbe
  * @param table `[P, D]` from {@link ropeTable}
  * @returns `[N, H * D]`
  * @throws {ShapeError} when the width of x is no multiple of D, or positions are not `[N]`
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost, upload } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = ropeTable(gpu, { positions: 8, headDim: 2, theta: 10000 });
+ * const x = fromHost(gpu, new Float32Array([1, 0]), { shape: [1, 2] });
+ * const [cosine, sine] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table));
+ * if (Math.hypot(cosine - Math.cos(3), sine - Math.sin(3)) > 1e-6) throw new Error("turned by 3 radians");
+ * ```
  */
 export function rope(x: Tensor, positions: Tensor, table: Tensor): Tensor {
   const [rows, width] = x.shape;

@@ -26,6 +26,18 @@ export interface MetricSlot {
  * @param options.metric also written there, when given
  * @returns `[1]`
  * @throws {ShapeError} when x is not a vector
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const logps = fromHost(gpu, new Float32Array([-1, -3]), { shape: [2] });
+ * const [loss] = await toHost(scaledSum(logps, { scale: -1 / 2 }));
+ * if (loss !== 2) throw new Error("mean negative log-likelihood");
+ * ```
  */
 export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSlot }): Tensor {
   expectShape("scaled_sum", "x", x.shape, [-1]);

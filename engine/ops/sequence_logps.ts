@@ -14,6 +14,18 @@ import { empty, type Tensor, upload } from "../tensor.ts";
  * @param offsets `[S + 1]` on the host: sequence s holds rows offsets[s] to offsets[s + 1]
  * @returns `[S]`, in nats
  * @throws {ShapeError} when the last offset is not R
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const logps = fromHost(gpu, new Float32Array([-1, -2, -4]), { shape: [3] });
+ * const sums = await toHost(sequenceLogps(logps, Uint32Array.of(0, 2, 3)));
+ * if (sums.join() !== "-3,-4") throw new Error("two tokens, then one");
+ * ```
  */
 export function sequenceLogps(logps: Tensor, offsets: Uint32Array): Tensor {
   expectShape("sequence_logps", "logps", logps.shape, [offsets[offsets.length - 1]]);

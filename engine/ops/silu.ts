@@ -13,6 +13,18 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  *
  * @param x any shape
  * @returns the same shape
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, new Float32Array([0, 100]), { shape: [2] });
+ * const y = await toHost(silu(x));
+ * if (y.join() !== "0,100") throw new Error("silu(0) = 0, silu(x) = x for large x");
+ * ```
  */
 export function silu(x: Tensor): Tensor {
   const y = emptyLike(x);

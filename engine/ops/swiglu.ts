@@ -15,6 +15,19 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  * @param up the same shape
  * @returns the same shape
  * @throws {ShapeError} when the shapes differ
+ * @example
+ * ```ts
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ * import { openGpu } from "../gpu.ts";
+ * import { fromHost, toHost } from "../tensor.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const gate = fromHost(gpu, new Float32Array([0, 100]), { shape: [2] });
+ * const up = fromHost(gpu, new Float32Array([5, 2]), { shape: [2] });
+ * const y = await toHost(swiglu(gate, up));
+ * if (y.join() !== "0,200") throw new Error("a gate of 0 shuts, one of 100 multiplies by 100");
+ * ```
  */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   expectShape("swiglu", "up", up.shape, gate.shape);

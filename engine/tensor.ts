@@ -53,6 +53,18 @@ export interface TensorOptions {
  * @param shape extents, each a non-negative integer
  * @throws {ShapeError} on an extent that is not
  * @throws {MemoryBudgetError} when the budget would be passed
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = empty(gpu, [2, 3], { capacity: 8 });
+ * assert.deepEqual(tensor.shape, [2, 3]);
+ * assert.equal(tensor.range.sizeBytes, 8 * 3 * 4); // room for eight rows
+ * ```
  */
 export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tensor {
   if (shape.some((extent) => !Number.isInteger(extent) || extent < 0)) {
@@ -74,7 +86,22 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
   };
 }
 
-/** Allocates a result `shape` whose rows are those of `source`: it inherits the capacity. */
+/**
+ * Allocates a result `shape` whose rows are those of `source`: it inherits the capacity.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const hidden = empty(gpu, [5, 4], { capacity: 16 });
+ * const logits = emptyLike(hidden, [5, 32]);
+ * assert.equal(logits.capacity, 16);
+ * ```
+ */
 export function emptyLike(source: Tensor, shape: Shape = source.shape, options: TensorOptions = {}): Tensor {
   return empty(source.gpu, shape, { capacity: source.capacity, ...options });
 }
@@ -85,6 +112,17 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  * @param gpu the device
  * @param values row-major, as many as the shape says
  * @throws {ShapeError} when their number differs
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const identity = fromHost(gpu, Float32Array.of(1, 0, 0, 1), { shape: [2, 2] });
+ * assert.deepEqual([...await toHost(identity)], [1, 0, 0, 1]);
+ * ```
  */
 export function fromHost(
   gpu: Gpu,
@@ -103,7 +141,22 @@ export function fromHost(
   return tensor;
 }
 
-/** Overwrites a tensor with host values, in the order of the recorded work. */
+/**
+ * Overwrites a tensor with host values, in the order of the recorded work.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const weight = fromHost(gpu, Float32Array.of(1, 2), { shape: [2] });
+ * writeHost(weight, Float32Array.of(3, 4));
+ * assert.deepEqual([...await toHost(weight)], [3, 4]);
+ * ```
+ */
 export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
   const chunk = 1 << 22;
   for (let start = 0; start < values.length; start += chunk) {
@@ -124,6 +177,18 @@ export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): vo
  * Makes a tensor of host values for this submit only: token ids, labels, offsets.
  *
  * @param options.capacity rows to reserve in the upload
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const ids = upload(gpu, Uint32Array.of(7, 0, 7), { capacity: 16 });
+ * assert.equal(ids.type, "u32");
+ * assert.deepEqual([...await toHost(ids)], [7, 0, 7]); // which submits: ids are gone now
+ * ```
  */
 export function upload(
   gpu: Gpu,
@@ -148,6 +213,17 @@ export function upload(
  * The same storage under another shape.
  *
  * @throws {ShapeError} when the element counts differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const matrix = fromHost(gpu, Float32Array.of(1, 2, 3, 4), { shape: [2, 2] });
+ * assert.deepEqual([...await toHost(slice(matrix, { shape: [2], offset: 2 }))], [3, 4]);
+ * ```
  */
 export function slice(tensor: Tensor, options: { shape: Shape; offset: number }): Tensor {
   const sizeBytes = sizeOf(options.shape) * 4;
@@ -170,6 +246,17 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
  * Reads a tensor's values back; waits for the device.
  *
  * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const values = await toHost(fromHost(gpu, Float32Array.of(0.5, -2), { shape: [2] }));
+ * assert.deepEqual([...values], [0.5, -2]);
+ * ```
  */
 export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
   const bytes = await tensor.gpu.queue.read({ ...tensor.range, sizeBytes: sizeOf(tensor.shape) * 4 });
@@ -177,7 +264,23 @@ export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>>
   return Float32Array.from(tensor.type === "u32" ? new Uint32Array(bytes) : new Int32Array(bytes));
 }
 
-/** Frees a tensor made outside any scope. */
+/**
+ * Frees a tensor made outside any scope.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const tensor = empty(gpu, [64]);
+ * assert.equal(gpu.stats().memory.usedBytes, 256);
+ * release(tensor);
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
 export function release(tensor: Tensor): void {
   tensor.range.allocation.release();
 }
@@ -186,15 +289,19 @@ export function release(tensor: Tensor): void {
  * Runs `body` and gives back every buffer it allocated, except those of the tensors it returns.
  *
  * @example
- * ```ts no-run
+ * ```ts
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
- * import { empty, scope } from "./tensor.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
  * using gpu = await openGpu();
  * const kept = scope(gpu, () => {
  *   empty(gpu, [1024]); // given back at the end of the scope
- *   return empty(gpu, [16]);
+ *   return empty(gpu, [64]);
  * });
- * kept.range.allocation.release();
+ * assert.equal(gpu.stats().memory.usedBytes, 256);
+ * release(kept);
  * ```
  */
 export function scope<Result extends Tensor | readonly Tensor[] | void>(

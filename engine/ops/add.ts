@@ -15,6 +15,18 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  * @param b the same shape
  * @returns the same shape
  * @throws {ShapeError} when the shapes differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const a = fromHost(gpu, Float32Array.of(1, 2), { shape: [2] });
+ * const b = fromHost(gpu, Float32Array.of(10, 20), { shape: [2] });
+ * assert.deepEqual([...await toHost(add(a, b))], [11, 22]);
+ * ```
  */
 export function add(a: Tensor, b: Tensor): Tensor {
   expectShape("add", "b", b.shape, a.shape);

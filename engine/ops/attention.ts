@@ -25,6 +25,18 @@ export interface SequenceBounds {
  * @param sequenceOffsets `[S + 1]`, ascending, from 0 to N
  * @param options.capacity tokens to reserve for
  * @throws {RangeError} when the offsets do not ascend from 0
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const bounds = sequenceBounds(gpu, Uint32Array.of(0, 2, 5)); // tokens 0 and 1, then 2 to 4
+ * assert.equal(bounds.longest, 3);
+ * assert.deepEqual([...await toHost(bounds.starts)], [0, 0, 2, 2, 2]);
+ * ```
  */
 export function sequenceBounds(
   gpu: Gpu,
@@ -61,6 +73,21 @@ export function sequenceBounds(
  * @returns `[N, H * D]`
  * @throws {ShapeError} when the shapes do not fit D, or H is no multiple of K
  * @throws {RangeError} when a sequence is longer than this adapter's loops can be
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const q = fromHost(gpu, new Float32Array(8), { shape: [2, 4] }); // zero: every token weighs the same
+ * const v = fromHost(gpu, Float32Array.of(1, 1, 1, 1, 3, 3, 3, 3), { shape: [2, 4] });
+ * const out = attention(q, q, v, { headDim: 4, bounds: sequenceBounds(gpu, Uint32Array.of(0, 2)) });
+ * const [first, , , , second] = await toHost(out);
+ * assert(Math.abs(first - 1) < 1e-6); // sees itself alone
+ * assert(Math.abs(second - 2) < 1e-6); // the mean of both
+ * ```
  */
 export function attention(
   q: Tensor,

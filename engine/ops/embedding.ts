@@ -19,6 +19,18 @@ import { CPU_LOOP_LIMIT } from "./dispatch.ts";
  * @returns `[N, C]`
  * @throws {RangeError} on an id that is not a row of the table
  * @throws {ShapeError} when the shards' widths differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = fromHost(gpu, Float32Array.of(0, 1, 10, 11, 20, 21), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(embedding([table], Uint32Array.of(2, 0)))], [20, 21, 0, 1]);
+ * assert.throws(() => embedding([table], Uint32Array.of(3)), RangeError);
+ * ```
  */
 export function embedding(
   table: readonly Tensor[],

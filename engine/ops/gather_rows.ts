@@ -18,6 +18,17 @@ const NOT_PICKED = 0xffffffff;
  * @param options.capacity rows to reserve for, at least R
  * @returns `[R, C]`
  * @throws {RangeError} on an index that is out of range or comes twice
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, Float32Array.of(0, 1, 10, 11, 20, 21), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(gatherRows(x, Uint32Array.of(1)))], [10, 11]);
+ * ```
  */
 export function gatherRows(x: Tensor, rows: Uint32Array, options: { capacity?: number } = {}): Tensor {
   expectShape("gather_rows", "x", x.shape, [-1, -1]);

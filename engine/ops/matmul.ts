@@ -17,6 +17,18 @@ import { productTile } from "./dispatch.ts";
  * @param options.kind NN (default), NT (a linear layer with HF's `[out, in]` weight) or TN
  * @returns `[M, N]`
  * @throws {ShapeError} when the inner extents differ or an operand is not a matrix
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, Float32Array.of(1, 2), { shape: [1, 2] });
+ * const weight = fromHost(gpu, Float32Array.of(1, 0, 0, 1, 1, 1), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(matmul(x, weight, { kind: "NT" }))], [1, 2, 3]);
+ * ```
  */
 export function matmul(a: Tensor, b: Tensor, options: { kind?: ProductKind } = {}): Tensor {
   const kind = options.kind ?? "NN";

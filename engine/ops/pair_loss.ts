@@ -44,7 +44,16 @@ export interface SpoPenaltyOptions {
   readonly margin: number;
 }
 
-/** No lower level: the plain pairwise loss. */
+/**
+ * No lower level: the plain pairwise loss.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const likelihood: SpoPenaltyOptions = { ...NO_PENALTY, penalty: "linear", lambda: 0.5 };
+ * assert.deepEqual([likelihood.epsilon, likelihood.rho], [0, 0]);
+ * ```
+ */
 export const NO_PENALTY: SpoPenaltyOptions = {
   penalty: "none",
   lambda: 0,
@@ -90,6 +99,17 @@ export interface PairLossInputs {
  *
  * @param options.lambda where the dual variable starts
  * @returns `[4]`; the caller releases it
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const state = spoState(gpu, { lambda: 0.5 });
+ * assert.deepEqual([...await toHost(state)], [0, 0, 0.5, 0]);
+ * ```
  */
 export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
   const values = new Float32Array(SPO_STATE.size);
@@ -104,6 +124,28 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * @returns `[1]`
  * @throws {ShapeError} when the inputs are not `[2P]`
  * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [values.length] });
+ * const logps = vector(-2, -3); // one pair: chosen, rejected
+ * const loss = pairLoss(logps, {
+ *   reference: vector(-2, -3),
+ *   lengths: vector(4, 5),
+ *   metrics: fromHost(gpu, new Float32Array(32), { shape: [1, 32] }),
+ *   metricsRow: 0,
+ *   state: spoState(gpu, { lambda: 0 }),
+ *   pairLoss: { loss: "dpo", beta: 0.1, option: 0 },
+ *   spo: NO_PENALTY,
+ *   microBatch: { pairsInBatch: 1, isFirst: true, isLast: true },
+ * });
+ * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
+ * ```
  */
 export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   const { gpu, shape: [sequences] } = logps;

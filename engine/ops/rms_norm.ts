@@ -23,6 +23,19 @@ import { rowLanes } from "./dispatch.ts";
  * @param options.eps added to the mean square
  * @returns `[N, C]`
  * @throws {ShapeError} when the weight is not `[C]`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const x = fromHost(gpu, Float32Array.of(3, 4), { shape: [1, 2] });
+ * const weight = fromHost(gpu, Float32Array.of(1, 1), { shape: [2] });
+ * const [a, b] = await toHost(rmsNorm(x, weight, { eps: 1e-6 }));
+ * assert(Math.abs((a * a + b * b) / 2 - 1) < 1e-5); // the mean square is 1
+ * ```
  */
 export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Tensor {
   expectShape("rms_norm", "x", x.shape, [-1, -1]);

@@ -17,6 +17,17 @@ import { emptyLike, fromHost, type Tensor } from "../tensor.ts";
  * @param options.theta the base of the geometric frequencies, theta^(-2i/D)
  * @returns `[P, D]`: D/2 cosines, then D/2 sines; the caller releases it
  * @throws {ShapeError} when D is odd
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = ropeTable(gpu, { positions: 2, headDim: 2, theta: 10000 });
+ * assert.deepEqual([...await toHost(table)], [1, 0, Math.fround(Math.cos(1)), Math.fround(Math.sin(1))]);
+ * ```
  */
 export function ropeTable(gpu: Gpu, options: { positions: number; headDim: number; theta: number }): Tensor {
   const { positions, headDim, theta } = options;
@@ -43,6 +54,19 @@ export function ropeTable(gpu: Gpu, options: { positions: number; headDim: numbe
  * @param table `[P, D]` from {@link ropeTable}
  * @returns `[N, H * D]`
  * @throws {ShapeError} when the width of x is no multiple of D, or positions are not `[N]`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost, upload } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const table = ropeTable(gpu, { positions: 8, headDim: 2, theta: 10000 });
+ * const x = fromHost(gpu, Float32Array.of(1, 0), { shape: [1, 2] });
+ * const [a, b] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table));
+ * assert(Math.abs(Math.atan2(b, a) - 3) < 1e-6); // position 3 turns by 3 radians
+ * ```
  */
 export function rope(x: Tensor, positions: Tensor, table: Tensor): Tensor {
   const [rows, width] = x.shape;

@@ -26,6 +26,17 @@ export interface MetricSlot {
  * @param options.metric also written there, when given
  * @returns `[1]`
  * @throws {ShapeError} when x is not a vector
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const logps = fromHost(gpu, Float32Array.of(-1, -2, -3, -4), { shape: [4] });
+ * assert.deepEqual([...await toHost(scaledSum(logps, { scale: -1 / 4 }))], [2.5]);
+ * ```
  */
 export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSlot }): Tensor {
   expectShape("scaled_sum", "x", x.shape, [-1]);

@@ -14,6 +14,17 @@ import { empty, type Tensor, upload } from "../tensor.ts";
  * @param offsets `[S + 1]` on the host: sequence s holds rows offsets[s] to offsets[s + 1]
  * @returns `[S]`, in nats
  * @throws {ShapeError} when the last offset is not R
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const logps = fromHost(gpu, Float32Array.of(-1, -2, -4), { shape: [3] });
+ * assert.deepEqual([...await toHost(sequenceLogps(logps, Uint32Array.of(0, 2, 3)))], [-3, -4]);
+ * ```
  */
 export function sequenceLogps(logps: Tensor, offsets: Uint32Array): Tensor {
   expectShape("sequence_logps", "logps", logps.shape, [offsets[offsets.length - 1]]);

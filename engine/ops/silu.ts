@@ -13,6 +13,18 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  *
  * @param x any shape
  * @returns the same shape
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const [zero, one] = await toHost(silu(fromHost(gpu, Float32Array.of(0, 1), { shape: [2] })));
+ * assert.equal(zero, 0);
+ * assert(Math.abs(one - 1 / (1 + Math.exp(-1))) < 1e-6);
+ * ```
  */
 export function silu(x: Tensor): Tensor {
   const y = emptyLike(x);

@@ -15,6 +15,20 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  * @param up the same shape
  * @returns the same shape
  * @throws {ShapeError} when the shapes differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const gate = fromHost(gpu, Float32Array.of(0, 1), { shape: [1, 2] });
+ * const up = fromHost(gpu, Float32Array.of(5, 2), { shape: [1, 2] });
+ * const [zero, one] = await toHost(swiglu(gate, up));
+ * assert.equal(zero, 0);
+ * assert(Math.abs(one - 2 / (1 + Math.exp(-1))) < 1e-6);
+ * ```
  */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   expectShape("swiglu", "up", up.shape, gate.shape);

@@ -35,6 +35,19 @@ const SLAB_ALIGNMENT = 64;
  * @returns `[R]`, in nats
  * @throws {RangeError} on a label that is not a row of the head
  * @throws {ShapeError} when the widths differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const hidden = fromHost(gpu, new Float32Array(4), { shape: [1, 4] }); // zero: all ids are equally likely
+ * const lmHead = fromHost(gpu, new Float32Array(32).fill(1), { shape: [8, 4] });
+ * const [logp] = await toHost(tokenLogps(hidden, [lmHead], Uint32Array.of(5)));
+ * assert(Math.abs(logp + Math.log(8)) < 1e-6);
+ * ```
  */
 export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Uint32Array): Tensor {
   expectShape("token_logps", "hidden", hidden.shape, [labels.length, -1]);

@@ -4,13 +4,46 @@
  * @module
  */
 
-/** Thrown before an allocation that would pass the byte budget. */
+/**
+ * Thrown before an allocation that would pass the byte budget.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu({ memoryBudgetBytes: 2 ** 20 });
+ * assert.throws(() => gpu.allocate(2 ** 21, "too much"), MemoryBudgetError);
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
 export class MemoryBudgetError extends RangeError {
   /** The class, as messages print it. */
   override name = "MemoryBudgetError";
 }
 
-/** A buffer of the pool, shared by reference count. */
+/**
+ * A buffer of the pool, shared by reference count.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const allocation = gpu.allocate(1024, "example");
+ * allocation.retain(); // a second holder
+ * assert(allocation.isShared);
+ * allocation.release();
+ * allocation.release();
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
 export class Allocation {
   #references = 1;
 
@@ -67,7 +100,24 @@ export function bucketBytes(sizeBytes: number): number {
   return Math.ceil(sizeBytes / step) * step;
 }
 
-/** Hands out storage buffers, reusing those of the same bucket. */
+/**
+ * Hands out storage buffers, reusing those of the same bucket.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const first = gpu.buffers.acquire(1000, "first");
+ * first.release();
+ * const second = gpu.buffers.acquire(1020, "second");
+ * assert(second === first); // the same bucket, so the same buffer
+ * ```
+ */
 export class BufferPool {
   readonly #free = new Map<number, Allocation[]>();
   /** What the pool holds now. */
@@ -209,7 +259,25 @@ export class BufferPool {
   }
 }
 
-/** Owns allocations until it ends. */
+/**
+ * Owns allocations until it ends.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const own = new Scope();
+ * gpu.pushScope(own);
+ * gpu.allocate(256, "temporary"); // owned by the innermost scope
+ * gpu.popScope(own);
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
 export class Scope {
   readonly #owned = new Set<Allocation>();
 

@@ -8,13 +8,36 @@ import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";
 import type { Tape } from "./tape.ts";
 
-/** No WebGPU adapter, or none that will open. */
+/**
+ * No WebGPU adapter, or none that will open.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * Object.defineProperty(navigator, "gpu", { value: undefined }); // a platform without WebGPU
+ * await assert.rejects(openGpu(), GpuUnavailableError);
+ * ```
+ */
 export class GpuUnavailableError extends Error {
   /** The class, as messages print it. */
   override name = "GpuUnavailableError";
 }
 
-/** The device was lost, ran out of memory or reported a validation error. */
+/**
+ * The device was lost, ran out of memory or reported a validation error.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * const gpu = await openGpu();
+ * gpu[Symbol.dispose]();
+ * assert.throws(() => gpu.check(), GpuFaultError);
+ * ```
+ */
 export class GpuFaultError extends Error {
   /** The class, as messages print it. */
   override name = "GpuFaultError";
@@ -56,7 +79,22 @@ const UNLISTED_FEATURES: readonly GPUFeatureName[] = ["subgroups"];
 
 const DEFAULT_BUDGET_BYTES = 8 * 2 ** 30;
 
-/** An open device with its memory and queue. Make one with {@link openGpu}; dispose it when done. */
+/**
+ * An open device with its memory and queue. Make one with {@link openGpu}; dispose it when done.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { empty, openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu({ memoryBudgetBytes: 2 ** 26 });
+ * const tensor = empty(gpu, [2, 8]);
+ * assert.equal(tensor.gpu, gpu);
+ * assert.equal(gpu.stats().memory.usedBytes, 256); // the smallest buffer
+ * ```
+ */
 export class Gpu {
   /** Where all GPU memory comes from. */
   readonly buffers: BufferPool;
@@ -194,12 +232,14 @@ export class Gpu {
  * @throws {GpuUnavailableError} when there is no adapter or it does not open
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * import { ensureAdapter } from "../train/software_driver.ts";
  *
- * await ensureAdapter(); // on a machine without a driver
- * using gpu = await openGpu({ memoryBudgetBytes: 2 ** 30 });
- * gpu.check();
- * if (gpu.adapter.name === "") throw new Error("it has a name");
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * gpu.check(); // throws what went wrong on the device, if anything did
+ * assert(gpu.maxBindingBytes >= 2 ** 27); // WebGPU's own minimum
  * ```
  */
 export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {

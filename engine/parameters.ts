@@ -34,7 +34,23 @@ interface Placement {
 /** Slices start on this many elements: the largest binding alignment there is. */
 const ALIGNMENT = 64;
 
-/** Named parameters on the GPU. Make with {@link createParameters}; dispose when done. */
+/**
+ * Named parameters on the GPU. Make with {@link createParameters}; dispose when done.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * using parameters = createParameters(gpu, new Map([["weight", [2, 2]]]), { trainable: false });
+ * parameters.write("weight", Float32Array.of(3, 4), 1); // the second row
+ * assert.deepEqual([...await parameters.read("weight")], [0, 0, 3, 4]);
+ * ```
+ */
 export class Parameters {
   readonly #shards = new Map<string, readonly Tensor[]>();
 
@@ -175,15 +191,18 @@ export class Parameters {
  * @throws {RangeError} when a single row is larger than a binding
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
  * import { ensureAdapter } from "../train/software_driver.ts";
- * import { openGpu } from "./gpu.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * using parameters = createParameters(gpu, new Map([["w", [2, 2]]]), { trainable: true });
- * parameters.write("w", new Float32Array([1, 2, 3, 4]));
- * const values = await parameters.read("w");
- * if (parameters.count !== 4 || values[3] !== 4) throw new Error("what was written is read");
+ *
+ * const shapes = new Map([["weight", [2, 3]], ["bias", [3]]]);
+ * using parameters = createParameters(gpu, shapes, { trainable: true });
+ * assert.equal(parameters.count, 9);
+ * assert.equal(parameters.blocks.length, 1); // one flat buffer
+ * assert.deepEqual([...await parameters.readGradient("bias")], [0, 0, 0]);
  * ```
  */
 export function createParameters(

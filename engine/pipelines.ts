@@ -21,13 +21,50 @@ export interface Pipeline {
   readonly paramsBytes: number;
 }
 
-/** A WGSL source that did not compile, with its lines. */
+/**
+ * A WGSL source that did not compile, with its lines.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, type Kernel } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const broken: Kernel<Record<string, never>> = {
+ *   name: "broken",
+ *   doc: "Not WGSL.",
+ *   build: () => ({ bindings: {}, params: { n: "u32" }, workgroupSize: [1, 1], body: "let" }),
+ * };
+ * const error = await new Promise((resolve) => new PipelineCache(gpu.device, resolve).get(broken, {}));
+ * assert(error instanceof ShaderError);
+ * ```
+ */
 export class ShaderError extends Error {
   /** The class, as messages print it. */
   override name = "ShaderError";
 }
 
-/** Creates and keeps pipelines. */
+/**
+ * Creates and keeps pipelines.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./gpu.ts";
+ * import { addForward } from "../shaders/elementwise.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const pipeline = gpu.pipelines.get(addForward, {});
+ * assert(gpu.pipelines.get(addForward, {}) === pipeline); // compiled once
+ * assert.equal(gpu.pipelines.size, 1);
+ * ```
+ */
 export class PipelineCache {
   readonly #pipelines = new Map<string, Pipeline>();
 

@@ -89,7 +89,26 @@ class Arena {
   }
 }
 
-/** Records dispatches and copies, submits them, reads results back. */
+/**
+ * Records dispatches and copies, submits them, reads results back.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const { queue } = gpu;
+ * const source = queue.upload(Float32Array.of(1, 2, 3, 4), 4);
+ * const target = { allocation: gpu.allocate(16, "target"), offsetBytes: 0, sizeBytes: 16 };
+ * queue.copy(source, target); // recorded; nothing runs before a submit
+ * assert.equal(queue.stats.submits, 0);
+ * assert.deepEqual(new Float32Array(await queue.read(target)), Float32Array.of(1, 2, 3, 4));
+ * ```
+ */
 export class CommandQueue {
   /** Counts since the start. */
   readonly stats: QueueStats = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };

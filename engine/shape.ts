@@ -6,7 +6,15 @@
 /** A tensor's extents, outermost first; row-major. */
 export type Shape = readonly number[];
 
-/** A tensor whose shape an operation cannot take. */
+/**
+ * A tensor whose shape an operation cannot take.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.throws(() => expectShape("add", "b", [3], [2]), ShapeError);
+ * ```
+ */
 export class ShapeError extends TypeError {
   /** The class, as messages print it. */
   override name = "ShapeError";
@@ -17,7 +25,9 @@ export class ShapeError extends TypeError {
  *
  * @example
  * ```ts
- * if (sizeOf([2, 3, 4]) !== 24) throw new Error("2 * 3 * 4");
+ * import assert from "node:assert/strict";
+ * assert.equal(sizeOf([2, 3]), 6);
+ * assert.equal(sizeOf([]), 1); // a scalar
  * ```
  */
 export function sizeOf(shape: Shape): number {

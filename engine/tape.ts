@@ -49,20 +49,19 @@ export interface GradientSeed {
  *
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, scaledSum, toHost } from "./mod.ts";
  * import { ensureAdapter } from "../train/software_driver.ts";
- * import { openGpu } from "./gpu.ts";
- * import { add } from "./ops/add.ts";
- * import { fromHost, toHost } from "./tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
- * const grad = fromHost(gpu, new Float32Array([0]), { shape: [1] });
- * const x = { ...fromHost(gpu, new Float32Array([5]), { shape: [1], requiresGrad: true }), grad };
+ * const grad = fromHost(gpu, Float32Array.of(0, 0), { shape: [2] });
+ * const x = { ...fromHost(gpu, Float32Array.of(1, 2), { shape: [2], requiresGrad: true }), grad };
+ * const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
  * using tape = new Tape(gpu);
- * const y = add(x, x);
- * tape.backward([{ tensor: y, gradient: one }]);
- * if ((await toHost(grad))[0] !== 2) throw new Error("d(x + x)/dx = 2");
+ * const loss = scaledSum(x, { scale: 3 });
+ * tape.backward([{ tensor: loss, gradient: one }]);
+ * assert.deepEqual([...await toHost(grad)], [3, 3]);
  * ```
  */
 export class Tape implements GradientSink {
@@ -184,6 +183,27 @@ export class Tape implements GradientSink {
  * Records an op on the device's tape, if one records and an input wants a gradient.
  *
  * @returns the output, marked as requiring a gradient when it was recorded
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { add, fromHost, openGpu, scaledSum, toHost, type Tensor } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const grad = fromHost(gpu, Float32Array.of(0, 0), { shape: [2] });
+ * const x = { ...fromHost(gpu, Float32Array.of(1, 2), { shape: [2], requiresGrad: true }), grad };
+ * const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
+ * const twice = (x: Tensor) => record(gpu, {
+ *   name: "twice",
+ *   inputs: [x],
+ *   output: noGrad(gpu, () => add(x, x)),
+ *   backward: (dY, sink) => [dY, dY].forEach((part) => sink.pass(x, part)),
+ * });
+ * using tape = new Tape(gpu);
+ * tape.backward([{ tensor: scaledSum(twice(x), { scale: 1 }), gradient: one }]);
+ * assert.deepEqual([...await toHost(grad)], [2, 2]);
+ * ```
  */
 export function record(gpu: Gpu, recording: Recording): Tensor {
   if (!gpu.tape || !recording.inputs.some((input) => input.requiresGrad)) return recording.output;
@@ -192,7 +212,24 @@ export function record(gpu: Gpu, recording: Recording): Tensor {
   return output;
 }
 
-/** Runs `body` without recording. */
+/**
+ * Runs `body` without recording.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { add, fromHost, openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const x = fromHost(gpu, Float32Array.of(1, 2), { shape: [2], requiresGrad: true });
+ * using _tape = new Tape(gpu);
+ * assert.equal(add(x, x).requiresGrad, true);
+ * assert.equal(noGrad(gpu, () => add(x, x)).requiresGrad, false);
+ * ```
+ */
 export function noGrad<Result>(gpu: Gpu, body: () => Result): Result {
   const { tape } = gpu;
   gpu.tape = null;

@@ -55,13 +55,15 @@ export interface TensorOptions {
  * @throws {MemoryBudgetError} when the budget would be passed
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const tensor = empty(gpu, [2, 3], { capacity: 10 });
- * if (tensor.range.sizeBytes !== 10 * 3 * 4) throw new Error("room for ten rows");
+ * const tensor = empty(gpu, [2, 3], { capacity: 8 });
+ * assert.deepEqual(tensor.shape, [2, 3]);
+ * assert.equal(tensor.range.sizeBytes, 8 * 3 * 4); // room for eight rows
  * ```
  */
 export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tensor {
@@ -89,13 +91,15 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
  *
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const wide = emptyLike(empty(gpu, [2, 3], { capacity: 10 }), [2, 5]);
- * if (wide.capacity !== 10) throw new Error("the capacity is inherited");
+ * const hidden = empty(gpu, [5, 4], { capacity: 16 });
+ * const logits = emptyLike(hidden, [5, 32]);
+ * assert.equal(logits.capacity, 16);
  * ```
  */
 export function emptyLike(source: Tensor, shape: Shape = source.shape, options: TensorOptions = {}): Tensor {
@@ -110,14 +114,14 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  * @throws {ShapeError} when their number differs
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const tensor = fromHost(gpu, new Float32Array([1, 2, 3]), { shape: [3] });
- * const values = await toHost(tensor);
- * if (values.join() !== "1,2,3") throw new Error("what went in comes out");
+ * const identity = fromHost(gpu, Float32Array.of(1, 0, 0, 1), { shape: [2, 2] });
+ * assert.deepEqual([...await toHost(identity)], [1, 0, 0, 1]);
  * ```
  */
 export function fromHost(
@@ -142,14 +146,15 @@ export function fromHost(
  *
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const tensor = empty(gpu, [2]);
- * writeHost(tensor, new Float32Array([5, 6]));
- * if ((await toHost(tensor)).join() !== "5,6") throw new Error("overwritten");
+ * const weight = fromHost(gpu, Float32Array.of(1, 2), { shape: [2] });
+ * writeHost(weight, Float32Array.of(3, 4));
+ * assert.deepEqual([...await toHost(weight)], [3, 4]);
  * ```
  */
 export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
@@ -174,13 +179,15 @@ export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): vo
  * @param options.capacity rows to reserve in the upload
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const ids = upload(gpu, Uint32Array.of(7, 8));
- * if ((await toHost(ids)).join() !== "7,8") throw new Error("valid for this submit");
+ * const ids = upload(gpu, Uint32Array.of(7, 0, 7), { capacity: 16 });
+ * assert.equal(ids.type, "u32");
+ * assert.deepEqual([...await toHost(ids)], [7, 0, 7]); // which submits: ids are gone now
  * ```
  */
 export function upload(
@@ -208,14 +215,14 @@ export function upload(
  * @throws {ShapeError} when the element counts differ
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const rows = fromHost(gpu, new Float32Array(64 * 2).fill(3), { shape: [64, 2] });
- * const half = slice(rows, { shape: [32, 2], offset: 32 * 2 });
- * if ((await toHost(half)).length !== 64) throw new Error("the second half");
+ * const matrix = fromHost(gpu, Float32Array.of(1, 2, 3, 4), { shape: [2, 2] });
+ * assert.deepEqual([...await toHost(slice(matrix, { shape: [2], offset: 2 }))], [3, 4]);
  * ```
  */
 export function slice(tensor: Tensor, options: { shape: Shape; offset: number }): Tensor {
@@ -241,13 +248,14 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
  * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const values = await toHost(fromHost(gpu, new Float32Array([4]), { shape: [1] }));
- * if (values[0] !== 4) throw new Error("read back");
+ * const values = await toHost(fromHost(gpu, Float32Array.of(0.5, -2), { shape: [2] }));
+ * assert.deepEqual([...values], [0.5, -2]);
  * ```
  */
 export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
@@ -261,14 +269,16 @@ export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>>
  *
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const tensor = empty(gpu, [16]);
+ * const tensor = empty(gpu, [64]);
+ * assert.equal(gpu.stats().memory.usedBytes, 256);
  * release(tensor);
- * if (gpu.stats().memory.usedBytes !== 0) throw new Error("given back");
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
  * ```
  */
 export function release(tensor: Tensor): void {
@@ -280,16 +290,17 @@ export function release(tensor: Tensor): void {
  *
  * @example
  * ```ts
- * import { ensureAdapter } from "../train/software_driver.ts";
+ * import assert from "node:assert/strict";
  * import { openGpu } from "./gpu.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const kept = scope(gpu, () => {
  *   empty(gpu, [1024]); // given back at the end of the scope
- *   return empty(gpu, [16]);
+ *   return empty(gpu, [64]);
  * });
- * if (gpu.stats().memory.usedBytes !== 256) throw new Error("only the result is left");
+ * assert.equal(gpu.stats().memory.usedBytes, 256);
  * release(kept);
  * ```
  */

@@ -60,6 +60,15 @@ export function output(type: ElementType): StorageBinding {
  * @param kernel the family
  * @param constants the compile-time constants of this member
  * @returns WGSL source with entry point `main`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { addForward } from "./elementwise.ts";
+ *
+ * const code = kernelWgsl(addForward, {});
+ * assert.match(code, /@binding\(0\) var<storage, read> a: array<vec4f>;/);
+ * assert.match(code, /@compute/);
+ * ```
  */
 export function kernelWgsl<Constants>(kernel: Kernel<Constants>, constants: Constants): string {
   const source = kernel.build(constants);

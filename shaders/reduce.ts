@@ -156,7 +156,24 @@ if (local_id.x == 0u) { partial[p.first + workgroup_id.x] = total; }`,
   },
 };
 
-/** Index of each number in the clip state. */
+/**
+ * Index of each number in the clip state.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, gradNorm, openGpu, toHost } from "../engine/mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [4] });
+ * const [gradient, state, metrics] = [vector(1, NaN, 0, 0), vector(0, 0, 0, 0), vector(0, 0, 0, 0)];
+ * gradNorm([gradient], state, { maxNorm: 1, metric: { metrics, index: 0, accumulate: false } });
+ * assert.equal((await toHost(state))[CLIP_STATE.isFinite], 0); // adamw will skip this step
+ * ```
+ */
 export const CLIP_STATE = { norm: 0, coefficient: 1, isFinite: 2, size: 4 } as const;
 
 /** The global norm, the factor that clips it, and whether every gradient is finite. */

@@ -6,7 +6,19 @@
  * @module
  */
 
-/** Something the user gave is unusable. The parent of the errors below: catch this to print a message without a stack. */
+/**
+ * Something the user gave is unusable. The parent of the errors below: catch this to print a message without a stack.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { readModelConfig } from "./models/config.ts";
+ *
+ * const error = await readModelConfig("no/such/folder").catch((error) => error);
+ * assert(error instanceof InputError); // the message says all: print it without a stack
+ * assert.match(error.message, /config\.json/);
+ * ```
+ */
 export class InputError extends Error {
   /** The class, as messages print it. */
   override name = "InputError";
@@ -26,7 +38,17 @@ export class CheckpointError extends InputError {
   override name = "CheckpointError";
 }
 
-/** A configuration holds a key or value that cannot be honoured. */
+/**
+ * A configuration holds a key or value that cannot be honoured.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { parseModelConfig } from "./models/config.ts";
+ *
+ * assert.throws(() => parseModelConfig({ model_type: "other" }, { file: "config.json" }), ConfigError);
+ * ```
+ */
 export class ConfigError extends InputError {
   /** The class, as messages print it. */
   override name = "ConfigError";

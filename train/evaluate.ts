@@ -32,6 +32,28 @@ export interface PairEvaluation {
  * @param pairs held-out pairs
  * @param options.reference the reference's log-probs of the same pairs
  * @param options.beta scales the margin
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const source = { file: "example" };
+ * const chosen = { promptIds: [1, 2], completionIds: [3], source };
+ * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
+ * const pairs = [{ chosen, rejected, source }];
+ * const reference = { chosen: Float32Array.of(-9), rejected: Float32Array.of(-4) };
+ * const evaluation = await evaluatePairs(model, pairs, { reference, beta: 0.1 });
+ * assert(Math.abs(evaluation.logpsChosen + Math.log(8)) < 1e-5);
+ * assert.equal(evaluation.rewardAccuracy, 1); // chosen gained more than rejected
+ * ```
  */
 export async function evaluatePairs(
   model: LlamaModel,
@@ -85,6 +107,29 @@ export interface ExactTask {
  * @param options.task prompts and their checker
  * @param options.tokenizer of the model
  * @param options.onProgress told how many of how many prompts are done
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
+ * import { createTokenizer } from "./data/tokenizer.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const task = {
+ *   prompts: ["0+0", "0+1"],
+ *   maxNewTokens: 1,
+ *   isCorrect: (prompt: string, output: string) => output === (prompt === "0+0" ? "0" : "1"),
+ * };
+ * assert.equal(await exactMatch(model, { task, tokenizer }), 0.5); // of equal ids the first, "0", is taken
+ * ```
  */
 export async function exactMatch(
   model: LlamaModel,

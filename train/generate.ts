@@ -26,6 +26,23 @@ export interface GreedyOptions {
  * @param options when to stop
  * @returns the continuations alone, in order
  * @throws {RangeError} when a prompt is empty, or prompt and continuation pass the model's positions
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const prompts = [[1, 2], [3]];
+ * assert.deepEqual(await greedyDecode(model, prompts, { maxNewTokens: 2 }), [[0, 0], [0, 0]]);
+ * assert.deepEqual(await greedyDecode(model, prompts, { maxNewTokens: 2, stopIds: [0] }), [[0], [0]]);
+ * ```
  */
 export async function greedyDecode(
   model: LlamaModel,

@@ -32,6 +32,21 @@ export interface MetricsRing extends Disposable {
  * Makes a ring, all zero.
  *
  * @param rows steps between two reads
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { writeHost } from "../engine/tensor.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * using ring = createMetricsRing(gpu, 4);
+ * const values = new Float32Array(ring.tensor.shape[1] * 4);
+ * values[0] = 0.5;
+ * writeHost(ring.tensor, values);
+ * assert.deepEqual(await ring.read(1, ["loss"]), [{ loss: 0.5, grad_norm: 0 }]);
+ * ```
  */
 export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
   const tensor = empty(gpu, [rows, METRICS_STRIDE], { owner: "caller", label: "metrics" });

@@ -71,6 +71,31 @@ function sumSizes(sizes: Iterable<BatchCapacity>): BatchCapacity {
  *
  * @param model trainable
  * @param completions the data
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { toHost } from "../engine/tensor.ts";
+ * import { createMetricsRing } from "./metrics.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * using ring = createMetricsRing(gpu, 1);
+ * const source = { file: "example" };
+ * using objective = sftObjective(model, [{ promptIds: [1, 2], completionIds: [3, 4], source }]);
+ * const items = Uint32Array.of(0);
+ * const loss = objective.forward({
+ *   items, batch: items, isFirst: true, isLast: true, step: 1,
+ *   metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items),
+ * });
+ * assert(Math.abs((await toHost(loss))[0] - Math.log(8)) < 1e-6);
+ * ```
  */
 export function sftObjective(model: LlamaModel, completions: readonly EncodedCompletion[]): Objective {
   const size = (items: Uint32Array) =>
@@ -112,6 +137,44 @@ export interface PreferenceOptions {
  *
  * @param model trainable
  * @param options data, reference and loss
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
+ * import { toHost } from "../engine/tensor.ts";
+ * import { PAIR_LOSSES } from "./losses/registry.ts";
+ * import { createMetricsRing } from "./metrics.ts";
+ * import { referenceLogps } from "./reference.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * using ring = createMetricsRing(gpu, 1);
+ * const source = { file: "example" };
+ * const chosen = { promptIds: [1, 2], completionIds: [3], source };
+ * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
+ * const pairs = [{ chosen, rejected, source }];
+ * using objective = preferenceObjective(model, {
+ *   pairs,
+ *   reference: await referenceLogps(model, pairs),
+ *   loss: PAIR_LOSSES.dpo.resolve({}),
+ *   spoAt: () => NO_PENALTY,
+ *   lambda: 0,
+ * });
+ * const items = Uint32Array.of(0);
+ * const loss = objective.forward({
+ *   items, batch: items, isFirst: true, isLast: true, step: 1,
+ *   metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items),
+ * });
+ * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
+ * assert.equal(objective.initialLoss, Math.LN2);
+ * ```
  */
 export function preferenceObjective(model: LlamaModel, options: PreferenceOptions): Objective {
   const { pairs, reference, loss } = options;

@@ -41,6 +41,27 @@ export interface Optimizer extends Disposable {
  * @param options settings
  * @returns an optimizer at step zero
  * @throws {TypeError} when the parameters are not trainable: the loss would stay where it is
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { createParameters } from "../engine/parameters.ts";
+ * import { writeHost } from "../engine/tensor.ts";
+ * import { createMetricsRing } from "./metrics.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * using parameters = createParameters(gpu, new Map([["bias", [2]]]), { trainable: true });
+ * using ring = createMetricsRing(gpu, 1);
+ * using optimizer = createOptimizer(parameters, {
+ *   beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 0,
+ * });
+ * writeHost(parameters.get("bias").grad!, Float32Array.of(3, -4));
+ * optimizer.step(0.1, ring.gradNorm(0));
+ * const [down, up] = await parameters.read("bias");
+ * assert(Math.abs(down + 0.1) < 1e-5 && Math.abs(up - 0.1) < 1e-5);
+ * ```
  */
 export function createOptimizer(parameters: Parameters, options: OptimizerOptions): Optimizer {
   const { gpu } = parameters;

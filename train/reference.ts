@@ -40,6 +40,27 @@ const CACHE_FORMAT = 2;
  * @param model the reference, as it is now
  * @param pairs the data
  * @param options where to keep them
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const source = { file: "example" };
+ * const chosen = { promptIds: [1, 2], completionIds: [3], source };
+ * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
+ * const pairs = [{ chosen, rejected, source }];
+ * const reference = await referenceLogps(model, pairs);
+ * assert(Math.abs(reference.chosen[0] + Math.log(8)) < 1e-5);
+ * assert(Math.abs(reference.rejected[0] + 2 * Math.log(8)) < 1e-5);
+ * ```
  */
 export async function referenceLogps(
   model: LlamaModel,
@@ -60,6 +81,23 @@ export async function referenceLogps(
  * The model's summed log-prob of each completion given its prompt, in batches of a bounded number of tokens.
  *
  * @returns `[S]`, in nats
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const sequence = { promptIds: [1, 2], completionIds: [3, 4, 5], source: { file: "example" } };
+ * const [logp] = await completionLogps(model, [sequence]);
+ * assert(Math.abs(logp + 3 * Math.log(8)) < 1e-5);
+ * ```
  */
 export async function completionLogps(
   model: LlamaModel,

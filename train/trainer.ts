@@ -11,7 +11,46 @@ import type { Objective } from "./objective.ts";
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 
-/** A loss that is not finite, or not what it must be: the run cannot go on. */
+/**
+ * A loss that is not finite, or not what it must be: the run cannot go on.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
+ * import { PAIR_LOSSES } from "./losses/registry.ts";
+ * import { preferenceObjective } from "./objective.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: true }); // all zero: ids are equally likely
+ * const source = { file: "example" };
+ * const chosen = { promptIds: [1, 2], completionIds: [3], source };
+ * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
+ * const pairs = [{ chosen, rejected, source }];
+ * using objective = preferenceObjective(model, {
+ *   pairs,
+ *   reference: { chosen: Float32Array.of(-50), rejected: Float32Array.of(-1) }, // another model's
+ *   loss: PAIR_LOSSES.dpo.resolve({}),
+ *   spoAt: () => NO_PENALTY,
+ *   lambda: 0,
+ * });
+ * const run = train(objective, {
+ *   optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+ *   schedule: { kind: "constant", learningRate: 1e-2, warmupSteps: 0, maxSteps: 1 },
+ *   batchSize: 1,
+ *   seed: 0,
+ *   logEvery: 1,
+ * });
+ * await assert.rejects(run, TrainingError); // the first loss is not log 2
+ * ```
+ */
 export class TrainingError extends Error {
   /** The class, as messages print it. */
   override name = "TrainingError";
@@ -60,6 +99,37 @@ export interface TrainSummary {
  * @throws {TrainingError} naming step and items when loss or gradient is not finite (that update was not applied), or
  * when the first loss is not what policy = reference gives
  * @throws {DataError} when the data is smaller than a batch
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { initializeModel } from "./models/model_files.ts";
+ * import { sftObjective } from "./objective.ts";
+ * import { createRandom } from "./random.ts";
+ * import { createLlama } from "./models/llama.ts";
+ * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: true });
+ * initializeModel(model, createRandom(1));
+ * using objective = sftObjective(model, [
+ *   { promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } },
+ * ]);
+ * const losses: number[] = [];
+ * await train(objective, {
+ *   optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+ *   schedule: { kind: "constant", learningRate: 1e-2, warmupSteps: 0, maxSteps: 5 },
+ *   batchSize: 1,
+ *   seed: 0,
+ *   logEvery: 1,
+ *   onLog: (record) => void losses.push(Number(record.loss)),
+ * });
+ * assert(losses[4] < losses[0]);
+ * ```
  */
 export async function train(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
   const { model } = objective;

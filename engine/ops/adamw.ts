@@ -17,6 +17,20 @@ export { CLIP_STATE };
  * @param state `[4]`: receives norm, coefficient, 1 if finite (see {@link CLIP_STATE})
  * @param options.maxNorm clip to this; 0 means no clipping
  * @param options.metric where the norm is reported
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [4] });
+ * const [gradient, state, metrics] = [vector(3, 0, 0, 4), vector(0, 0, 0, 0), vector(0, 0, 0, 0)];
+ * gradNorm([gradient], state, { maxNorm: 1, metric: { metrics, index: 2, accumulate: false } });
+ * assert.deepEqual([...await toHost(metrics)], [0, 0, 5, 0]);
+ * assert(Math.abs((await toHost(state))[CLIP_STATE.coefficient] - 1 / 5) < 1e-6);
+ * ```
  */
 export function gradNorm(
   gradients: readonly Tensor[],
@@ -80,6 +94,23 @@ export interface AdamwTensors {
  *
  * @param tensors weight, gradient and moments
  * @param state from {@link gradNorm}: clips, and skips the update when a gradient is not finite
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const fill = (value: number) => fromHost(gpu, new Float32Array(4).fill(value), { shape: [4] });
+ * const [weight, gradient, moment1, moment2, state, metrics] = [1, 0.5, 0, 0, 0, 0].map(fill);
+ * gradNorm([gradient], state, { maxNorm: 0, metric: { metrics, index: 0, accumulate: false } });
+ * adamw({ weight, gradient, moment1, moment2 }, state, {
+ *   learningRate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, step: 1, decayElements: 0,
+ * });
+ * const [updated] = await toHost(weight);
+ * assert(Math.abs(updated - 0.9) < 1e-5); // the first step is as long as the learning rate
+ * ```
  */
 export function adamw(tensors: AdamwTensors, state: Tensor, options: AdamwOptions): void {
   const { weight, gradient, moment1, moment2 } = tensors;

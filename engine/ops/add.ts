@@ -17,15 +17,15 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  * @throws {ShapeError} when the shapes differ
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const x = fromHost(gpu, new Float32Array([1, 2]), { shape: [2] });
- * const y = await toHost(add(x, x));
- * if (y.join() !== "2,4") throw new Error("1 + 1 and 2 + 2");
+ * const a = fromHost(gpu, Float32Array.of(1, 2), { shape: [2] });
+ * const b = fromHost(gpu, Float32Array.of(10, 20), { shape: [2] });
+ * assert.deepEqual([...await toHost(add(a, b))], [11, 22]);
  * ```
  */
 export function add(a: Tensor, b: Tensor): Tensor {

@@ -15,15 +15,14 @@ import { empty, type Tensor } from "../tensor.ts";
  * @throws {ShapeError} when x is no matrix, or would be recorded on a tape
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const x = fromHost(gpu, new Float32Array([1, 7, 7]), { shape: [1, 3] });
- * const [id] = await toHost(argmax(x));
- * if (id !== 1) throw new Error("the first of equal ones");
+ * const logits = fromHost(gpu, Float32Array.of(1, 3, 2, 5, 4, 5), { shape: [2, 3] });
+ * assert.deepEqual([...await toHost(argmax(logits))], [1, 0]);
  * ```
  */
 export function argmax(x: Tensor): Tensor {

@@ -27,13 +27,15 @@ export interface SequenceBounds {
  * @throws {RangeError} when the offsets do not ascend from 0
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const { longest } = sequenceBounds(gpu, Uint32Array.of(0, 3, 8));
- * if (longest !== 5) throw new Error("tokens 3 to 8 are the longer sequence");
+ * const bounds = sequenceBounds(gpu, Uint32Array.of(0, 2, 5)); // tokens 0 and 1, then 2 to 4
+ * assert.equal(bounds.longest, 3);
+ * assert.deepEqual([...await toHost(bounds.starts)], [0, 0, 2, 2, 2]);
  * ```
  */
 export function sequenceBounds(
@@ -73,17 +75,18 @@ export function sequenceBounds(
  * @throws {RangeError} when a sequence is longer than this adapter's loops can be
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const host = Float32Array.from({ length: 8 }, (_, index) => index);
- * const [q, k, v] = [0, 1, 2].map(() => fromHost(gpu, host, { shape: [2, 4] }));
- * const bounds = sequenceBounds(gpu, Uint32Array.of(0, 1, 2)); // two sequences of one token
- * const out = await toHost(attention(q, k, v, { headDim: 4, bounds }));
- * if (out.join() !== host.join()) throw new Error("a token alone attends to itself");
+ * const q = fromHost(gpu, new Float32Array(8), { shape: [2, 4] }); // zero: every token weighs the same
+ * const v = fromHost(gpu, Float32Array.of(1, 1, 1, 1, 3, 3, 3, 3), { shape: [2, 4] });
+ * const out = attention(q, q, v, { headDim: 4, bounds: sequenceBounds(gpu, Uint32Array.of(0, 2)) });
+ * const [first, , , , second] = await toHost(out);
+ * assert(Math.abs(first - 1) < 1e-6); // sees itself alone
+ * assert(Math.abs(second - 2) < 1e-6); // the mean of both
  * ```
  */
 export function attention(

@@ -21,15 +21,15 @@ import { CPU_LOOP_LIMIT } from "./dispatch.ts";
  * @throws {ShapeError} when the shards' widths differ
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const table = fromHost(gpu, new Float32Array([1, 2, 3, 4]), { shape: [2, 2] });
- * const y = await toHost(embedding([table], Uint32Array.of(1, 1, 0)));
- * if (y.join() !== "3,4,3,4,1,2") throw new Error("a row an id");
+ * const table = fromHost(gpu, Float32Array.of(0, 1, 10, 11, 20, 21), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(embedding([table], Uint32Array.of(2, 0)))], [20, 21, 0, 1]);
+ * assert.throws(() => embedding([table], Uint32Array.of(3)), RangeError);
  * ```
  */
 export function embedding(

@@ -20,15 +20,14 @@ const NOT_PICKED = 0xffffffff;
  * @throws {RangeError} on an index that is out of range or comes twice
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const x = fromHost(gpu, new Float32Array([1, 2, 3]), { shape: [3, 1] });
- * const y = await toHost(gatherRows(x, Uint32Array.of(2, 0)));
- * if (y.join() !== "3,1") throw new Error("rows 2 and 0");
+ * const x = fromHost(gpu, Float32Array.of(0, 1, 10, 11, 20, 21), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(gatherRows(x, Uint32Array.of(1)))], [10, 11]);
  * ```
  */
 export function gatherRows(x: Tensor, rows: Uint32Array, options: { capacity?: number } = {}): Tensor {

@@ -19,16 +19,15 @@ import { productTile } from "./dispatch.ts";
  * @throws {ShapeError} when the inner extents differ or an operand is not a matrix
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const x = fromHost(gpu, new Float32Array([1, 2]), { shape: [1, 2] });
- * const weight = fromHost(gpu, new Float32Array([3, 4, 5, 6]), { shape: [2, 2] });
- * const y = await toHost(matmul(x, weight, { kind: "NT" })); // a linear layer
- * if (y.join() !== "11,17") throw new Error("1 * 3 + 2 * 4 and 1 * 5 + 2 * 6");
+ * const x = fromHost(gpu, Float32Array.of(1, 2), { shape: [1, 2] });
+ * const weight = fromHost(gpu, Float32Array.of(1, 0, 0, 1, 1, 1), { shape: [3, 2] });
+ * assert.deepEqual([...await toHost(matmul(x, weight, { kind: "NT" }))], [1, 2, 3]);
  * ```
  */
 export function matmul(a: Tensor, b: Tensor, options: { kind?: ProductKind } = {}): Tensor {

@@ -44,7 +44,16 @@ export interface SpoPenaltyOptions {
   readonly margin: number;
 }
 
-/** No lower level: the plain pairwise loss. */
+/**
+ * No lower level: the plain pairwise loss.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const likelihood: SpoPenaltyOptions = { ...NO_PENALTY, penalty: "linear", lambda: 0.5 };
+ * assert.deepEqual([likelihood.epsilon, likelihood.rho], [0, 0]);
+ * ```
+ */
 export const NO_PENALTY: SpoPenaltyOptions = {
   penalty: "none",
   lambda: 0,
@@ -92,14 +101,14 @@ export interface PairLossInputs {
  * @returns `[4]`; the caller releases it
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const state = await toHost(spoState(gpu, { lambda: 2 }));
- * if (!state.includes(2)) throw new Error("lambda is in the state");
+ * const state = spoState(gpu, { lambda: 0.5 });
+ * assert.deepEqual([...await toHost(state)], [0, 0, 0.5, 0]);
  * ```
  */
 export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
@@ -117,16 +126,17 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [values.length] });
- * const loss = pairLoss(vector(-5, -6), {
- *   reference: vector(-5, -6),
- *   lengths: vector(3, 4),
+ * const logps = vector(-2, -3); // one pair: chosen, rejected
+ * const loss = pairLoss(logps, {
+ *   reference: vector(-2, -3),
+ *   lengths: vector(4, 5),
  *   metrics: fromHost(gpu, new Float32Array(32), { shape: [1, 32] }),
  *   metricsRow: 0,
  *   state: spoState(gpu, { lambda: 0 }),
@@ -134,8 +144,7 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  *   spo: NO_PENALTY,
  *   microBatch: { pairsInBatch: 1, isFirst: true, isLast: true },
  * });
- * const [value] = await toHost(loss);
- * if (Math.abs(value - Math.LN2) > 1e-6) throw new Error("policy = reference: log 2");
+ * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
  * ```
  */
 export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {

@@ -25,16 +25,16 @@ import { rowLanes } from "./dispatch.ts";
  * @throws {ShapeError} when the weight is not `[C]`
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const x = fromHost(gpu, new Float32Array([3, -3]), { shape: [1, 2] });
- * const weight = fromHost(gpu, new Float32Array([1, 2]), { shape: [2] });
- * const [first, second] = await toHost(rmsNorm(x, weight, { eps: 1e-6 }));
- * if (Math.abs(first - 1) + Math.abs(second + 2) > 1e-5) throw new Error("each row has mean square 1");
+ * const x = fromHost(gpu, Float32Array.of(3, 4), { shape: [1, 2] });
+ * const weight = fromHost(gpu, Float32Array.of(1, 1), { shape: [2] });
+ * const [a, b] = await toHost(rmsNorm(x, weight, { eps: 1e-6 }));
+ * assert(Math.abs((a * a + b * b) / 2 - 1) < 1e-5); // the mean square is 1
  * ```
  */
 export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Tensor {

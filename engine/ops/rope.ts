@@ -19,14 +19,14 @@ import { emptyLike, fromHost, type Tensor } from "../tensor.ts";
  * @throws {ShapeError} when D is odd
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const table = await toHost(ropeTable(gpu, { positions: 2, headDim: 2, theta: 10000 }));
- * if (table[0] !== 1 || table[1] !== 0) throw new Error("position 0 is not turned");
+ * const table = ropeTable(gpu, { positions: 2, headDim: 2, theta: 10000 });
+ * assert.deepEqual([...await toHost(table)], [1, 0, Math.fround(Math.cos(1)), Math.fround(Math.sin(1))]);
  * ```
  */
 export function ropeTable(gpu: Gpu, options: { positions: number; headDim: number; theta: number }): Tensor {
@@ -56,16 +56,16 @@ export function ropeTable(gpu: Gpu, options: { positions: number; headDim: numbe
  * @throws {ShapeError} when the width of x is no multiple of D, or positions are not `[N]`
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost, upload } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost, upload } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const table = ropeTable(gpu, { positions: 8, headDim: 2, theta: 10000 });
- * const x = fromHost(gpu, new Float32Array([1, 0]), { shape: [1, 2] });
- * const [cosine, sine] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table));
- * if (Math.hypot(cosine - Math.cos(3), sine - Math.sin(3)) > 1e-6) throw new Error("turned by 3 radians");
+ * const x = fromHost(gpu, Float32Array.of(1, 0), { shape: [1, 2] });
+ * const [a, b] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table));
+ * assert(Math.abs(Math.atan2(b, a) - 3) < 1e-6); // position 3 turns by 3 radians
  * ```
  */
 export function rope(x: Tensor, positions: Tensor, table: Tensor): Tensor {

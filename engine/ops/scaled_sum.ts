@@ -28,15 +28,14 @@ export interface MetricSlot {
  * @throws {ShapeError} when x is not a vector
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const logps = fromHost(gpu, new Float32Array([-1, -3]), { shape: [2] });
- * const [loss] = await toHost(scaledSum(logps, { scale: -1 / 2 }));
- * if (loss !== 2) throw new Error("mean negative log-likelihood");
+ * const logps = fromHost(gpu, Float32Array.of(-1, -2, -3, -4), { shape: [4] });
+ * assert.deepEqual([...await toHost(scaledSum(logps, { scale: -1 / 4 }))], [2.5]);
  * ```
  */
 export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSlot }): Tensor {

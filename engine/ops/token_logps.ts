@@ -37,16 +37,16 @@ const SLAB_ALIGNMENT = 64;
  * @throws {ShapeError} when the widths differ
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
- * import { openGpu } from "../gpu.ts";
- * import { fromHost, toHost } from "../tensor.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const hidden = fromHost(gpu, new Float32Array(4), { shape: [1, 4] });
- * const lmHead = fromHost(gpu, new Float32Array(8 * 4), { shape: [8, 4] });
+ * const hidden = fromHost(gpu, new Float32Array(4), { shape: [1, 4] }); // zero: all ids are equally likely
+ * const lmHead = fromHost(gpu, new Float32Array(32).fill(1), { shape: [8, 4] });
  * const [logp] = await toHost(tokenLogps(hidden, [lmHead], Uint32Array.of(5)));
- * if (Math.abs(logp + Math.log(8)) > 1e-6) throw new Error("equal logits: probability 1/8");
+ * assert(Math.abs(logp + Math.log(8)) < 1e-6);
  * ```
  */
 export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Uint32Array): Tensor {

@@ -52,6 +52,17 @@ export function packPairs(pairs: readonly EncodedPair[]): PackedSequences {
  * @param completions `[S]`
  * @returns S sequences
  * @throws {RangeError} no completions, or one without prompt or completion tokens
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const source = { file: "a.jsonl", line: 1 };
+ * const packed = packSequences([
+ *   { promptIds: [1], completionIds: [5, 2], source },
+ *   { promptIds: [1, 4], completionIds: [2], source },
+ * ]);
+ * assert.deepEqual([...packed.labels], [5, 2, -100, -100, 2, -100]); // each position's next id
+ * assert.deepEqual([...packed.sequenceOffsets], [0, 3, 6]);
+ * ```
  */
 export function packSequences(completions: readonly EncodedCompletion[]): PackedSequences {
   if (completions.length === 0) throw new RangeError("Cannot pack a batch: expected sequences, found none");

@@ -129,6 +129,15 @@ export function encodePairs(
  * @returns the completions in the examples' order, and counts of what was changed or left out
  * @throws {DataError} as {@linkcode encodePairs}
  * @throws {RangeError} options out of range
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const tokenizer = { encode: (text: string) => Array.from(text, (c) => c.codePointAt(0)!), eosTokenId: 0 };
+ * const example = { prompt: "1+1=", completion: "2", source: { file: "a.jsonl", line: 1 } };
+ * const { completions } = encodeCompletions([example], { tokenizer, vocabSize: 128, maxLength: 16 });
+ * assert.deepEqual(completions[0].promptIds, [49, 43, 49, 61]);
+ * assert.deepEqual(completions[0].completionIds, [50, 0]);
+ * ```
  */
 export function encodeCompletions(
   examples: readonly CompletionExample[],
@@ -147,6 +156,15 @@ export function encodeCompletions(
  * @param prompt the text to continue
  * @param options the tokenizer, and BOS as in {@linkcode EncodeOptions}
  * @returns token ids, BOS included where there is one
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { characterTokenizerFiles } from "./character_tokenizer.ts";
+ * import { createTokenizer } from "./tokenizer.ts";
+ *
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * assert.deepEqual(encodePrompt("1+0", { tokenizer }), [1, 2, 0]); // no end: it is to be continued
+ * ```
  */
 export function encodePrompt(prompt: string, options: Pick<EncodeOptions, "tokenizer" | "addBos">): number[] {
   return withBos(options.tokenizer.encode(prompt, { addSpecialTokens: false }), bosOf(options));

@@ -17,6 +17,14 @@ export interface RecordSource {
 /**
  * Data that cannot be used: a file that is missing or malformed, a record of the wrong form, a text too long. The
  * message names the file, and the line or index and key where there is one.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { readPreferences } from "./records.ts";
+ *
+ * await assert.rejects(readPreferences("no/such.jsonl"), DataError);
+ * ```
  */
 export class DataError extends InputError {
   /** Always `DataError`. */

@@ -55,6 +55,16 @@ export async function readPreferences(path: string): Promise<PreferenceData> {
  * @param rows parsed objects with their places
  * @param name the data's name, for the errors that concern no single record
  * @throws {DataError} as {@linkcode readPreferences}
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ *
+ * const source = { file: "mine", index: 0 };
+ * const rows = [{ value: { prompt: "Q:", chosen: " yes", rejected: " no" }, source }];
+ * const { records, form } = await collectPreferences(rows, "mine");
+ * assert.equal(form, "prompt");
+ * assert.deepEqual(records, [{ prompt: "Q:", chosen: " yes", rejected: " no", source }]);
+ * ```
  */
 export async function collectPreferences(
   rows: AsyncIterable<Row> | Iterable<Row>,

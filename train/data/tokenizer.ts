@@ -59,6 +59,18 @@ export interface Tokenizer {
  * @param folder A folder with tokenizer.json and, where there are any, tokenizer_config.json and its companions.
  * @returns The tokenizer.
  * @throws {CheckpointError} When tokenizer.json is missing or a file is malformed, naming file and key.
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { characterTokenizerFiles } from "./character_tokenizer.ts";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const made = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * await saveTokenizer(made, folder);
+ * const tokenizer = await loadTokenizer(folder);
+ * assert.equal(tokenizer.decode(tokenizer.encode("1+10.")), "1+10.");
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function loadTokenizer(folder: string): Promise<Tokenizer> {
   const files = new Map<string, Uint8Array>();
@@ -131,6 +143,18 @@ export function createTokenizer(files: TokenizerFiles, options: { source: string
  *
  * @param tokenizer The tokenizer.
  * @param folder An existing folder.
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { characterTokenizerFiles } from "./character_tokenizer.ts";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const made = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * await saveTokenizer(made, folder);
+ * const names = Array.from(Deno.readDirSync(folder), (entry) => entry.name).toSorted();
+ * assert.deepEqual(names, ["tokenizer.json", "tokenizer_config.json"]);
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
   for (const [name, bytes] of tokenizer.files) {

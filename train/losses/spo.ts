@@ -131,6 +131,14 @@ export function readSpoOptions(spo: SpoOptions): Partial<SpoOptions> {
  * @param spo effective options
  * @param step from 1
  * @param maxSteps of the run; growth ends there unless lambdaSteps says otherwise
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ *
+ * const spo = parseSpoOptions({ solver: "penalty", lambda: 0, lambdaSchedule: "linear", lambdaEnd: 1 });
+ * assert.equal(spoPenaltyAt(spo, 1, 10).lambda, 0);
+ * assert.equal(spoPenaltyAt(spo, 6, 10).lambda, 0.5);
+ * ```
  */
 export function spoPenaltyAt(spo: SpoOptions, step: number, maxSteps: number): SpoPenaltyOptions {
   if (spo.solver === "none") return NO_PENALTY;

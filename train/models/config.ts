@@ -58,6 +58,17 @@ export function parseModelConfig(json: unknown, options: { file: string }): Mode
  * @param folder A folder in Hugging Face layout.
  * @returns The checked configuration.
  * @throws {ConfigError} When the file is missing, is not JSON, or is refused by {@link parseModelConfig}.
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const sizes = { vocab_size: 16, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4 };
+ * await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ model_type: "llama", ...sizes }));
+ * const config = await readModelConfig(folder);
+ * assert.equal(config.num_key_value_heads, 4); // a default: one for each query head
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const file = join(folder, "config.json");

@@ -47,6 +47,21 @@ export interface BatchCapacity {
  * @param options.trainable whether gradients are wanted
  * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
  * @throws {RangeError} when `positions` is more than the model was made for
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false });
+ * assert.equal(model.parameters.count, 792);
+ * assert.deepEqual(model.parameters.get("model.norm.weight").shape, [8]);
+ * ```
  */
 export function createLlama(
   gpu: Gpu,
@@ -82,6 +97,25 @@ export function createLlama(
  * @param capacity tokens to reserve for
  * @returns `[N, C]`
  * @throws {RangeError} when a sequence is longer than the model's positions
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { toHost } from "../../engine/tensor.ts";
+ * import { packSequences } from "../data/batch.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const hidden = llamaHidden(model, batch, batch.inputIds.length);
+ * assert.deepEqual(hidden.shape, [4, 8]);
+ * assert((await toHost(hidden)).every((value) => value === 0));
+ * ```
  */
 export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
   const { gpu, parameters } = model;
@@ -141,6 +175,25 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * @param batch packed sequences with R labels that count
  * @param capacity the run's largest batch; this batch by default
  * @returns `[R]`, in nats
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { toHost } from "../../engine/tensor.ts";
+ * import { packSequences } from "../data/batch.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const logps = await toHost(llamaTokenLogps(model, batch));
+ * assert.equal(logps.length, 2); // of ids 3 and 4
+ * assert(logps.every((logp) => Math.abs(logp + Math.log(8)) < 1e-6));
+ * ```
  */
 export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
   const { rows, labels } = labelledRows(batch);
@@ -156,6 +209,24 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  * @param batch S packed sequences, each with at least one label that counts
  * @param capacity the run's largest batch; this batch by default
  * @returns `[S]`, in nats
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { toHost } from "../../engine/tensor.ts";
+ * import { packSequences } from "../data/batch.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const [logp] = await toHost(llamaSequenceLogps(model, batch));
+ * assert(Math.abs(logp + 2 * Math.log(8)) < 1e-5); // two labels
+ * ```
  */
 export function llamaSequenceLogps(
   model: LlamaModel,
@@ -174,6 +245,25 @@ export function llamaSequenceLogps(
  * @param batch S packed sequences
  * @param capacity the largest batch that will come; this batch by default
  * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { toHost } from "../../engine/tensor.ts";
+ * import { packSequences } from "../data/batch.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const [logits] = llamaNextLogits(model, batch);
+ * assert.deepEqual(logits.shape, [1, 8]);
+ * assert((await toHost(logits)).every((logit) => logit === 0));
+ * ```
  */
 export function llamaNextLogits(
   model: LlamaModel,

@@ -38,6 +38,32 @@ export interface LoadedModel {
  * @param options.positions the longest sequence it will see
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
+ * import { createTokenizer } from "../data/tokenizer.ts";
+ * import { createRandom } from "../random.ts";
+ * import { createLlama } from "./llama.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false });
+ * initializeModel(model, createRandom(1));
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const folder = await Deno.makeTempDir();
+ * await saveModel(folder, model, { tokenizer });
+ * const loaded = await loadModel(gpu, folder, { trainable: false });
+ * using again = loaded.model;
+ * const name = "lm_head.weight";
+ * assert.deepEqual(await again.parameters.read(name), await model.parameters.read(name));
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function loadModel(
   gpu: Gpu,
@@ -83,6 +109,25 @@ function checkVocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: stri
  *
  * @param model the model
  * @param random where the numbers come from
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { createRandom } from "../random.ts";
+ * import { createLlama } from "./llama.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false });
+ * initializeModel(model, createRandom(1));
+ * const embedding = await model.parameters.read("model.embed_tokens.weight");
+ * assert(embedding.some((weight) => weight !== 0) && embedding.every((weight) => Math.abs(weight) < 0.2));
+ * assert((await model.parameters.read("model.norm.weight")).every((weight) => weight === 1));
+ * ```
  */
 export function initializeModel(model: LlamaModel, random: Random): void {
   const { config, parameters } = model;
@@ -105,6 +150,30 @@ export function initializeModel(model: LlamaModel, random: Random): void {
  * @param model what to save
  * @param options.tokenizer carried along
  * @param options.dtype element type of the weights
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
+ * import { createTokenizer } from "../data/tokenizer.ts";
+ * import { createRandom } from "../random.ts";
+ * import { createLlama } from "./llama.ts";
+ * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createLlama(gpu, config, { trainable: false });
+ * initializeModel(model, createRandom(1));
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const folder = await Deno.makeTempDir();
+ * await saveModel(folder, model, { tokenizer, dtype: "bf16" });
+ * const names = Array.from(Deno.readDirSync(folder), (entry) => entry.name).toSorted();
+ * assert.deepEqual(names, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function saveModel(
   folder: string,

@@ -98,8 +98,12 @@ async function calibrate(run: (count: number) => Promise<number>, sampleMs: numb
   return count;
 }
 
-/** Compares a scatter of elements with sums in f64. */
-function checkProduct(
+/**
+ * Compares a scatter of elements with sums in f64.
+ *
+ * @throws {Error} naming the first that is not what it must be
+ */
+export function checkProduct(
   { kind, size, a, b, c }: {
     kind: ProductKind;
     size: number;

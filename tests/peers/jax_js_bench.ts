@@ -130,7 +130,7 @@ async function compareMatmul(
   while (await run(count) < 250 && count < 256) count *= 2;
   const [keel, peer]: [number[], number[]] = [[], []];
   for (let sample = 0; sample < samples; sample++) {
-    const ours = await benchMatmul(gpu, { kind: "NN", size, samples: 1, sampleMs: 250 });
+    const [ours] = await benchMatmul(gpu, [{ kind: "NN", size }], { samples: 1, sampleMs: 250 });
     keel.push(ours.gflops.median);
     peer.push(2 * size ** 3 * count / await run(count) / 1e6);
   }

@@ -79,17 +79,15 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
   const conditions = readConditions(gpu);
   const matmul: MatmulResult[] = [];
   for (const size of sizes) {
-    for (const kind of PRODUCT_KINDS) {
-      log(`matmul ${kind} ${size}`);
-      matmul.push(await benchMatmul(gpu, { kind, size, samples, sampleMs }));
-    }
+    log(`matmul ${PRODUCT_KINDS.join(", ")} ${size}`);
+    const cases = PRODUCT_KINDS.map((kind) => ({ kind, size }));
+    matmul.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
   }
   const tiles: MatmulResult[] = [];
-  for (const [index, tile] of (options.tiles ? TILE_VARIANTS : []).entries()) {
-    for (const kind of PRODUCT_KINDS) {
-      log(`matmul ${kind}, tiling ${index + 1} of ${TILE_VARIANTS.length}`);
-      tiles.push(await benchMatmul(gpu, { kind, size: options.tileSize ?? 512, tile, samples, sampleMs }));
-    }
+  for (const kind of options.tiles ? PRODUCT_KINDS : []) {
+    log(`matmul ${kind}, ${TILE_VARIANTS.length} tilings`);
+    const cases = TILE_VARIANTS.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
+    tiles.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
   }
   const training: TrainingResult[] = [];
   for (const kind of options.steps ?? Object.keys(STEP_KINDS) as StepKind[]) {

@@ -25,8 +25,11 @@ interface Table {
 export function formatBench(report: BenchReport, options: { markdown?: boolean } = {}): string {
   const table = options.markdown ? formatMarkdownTable : formatTable;
   const bullet = options.markdown ? "- " : "  ";
-  const tables = [matmulTable(report.matmul), trainingTable(report)];
-  if (report.tiles.length > 0) tables.push(tileTable(report.tiles));
+  const tables = [
+    ...(report.matmul.length > 0 ? [matmulTable(report.matmul)] : []),
+    ...(report.tiles.length > 0 ? [tileTable(report.tiles)] : []),
+    ...(report.training.length > 0 ? [trainingTable(report)] : []),
+  ];
   const parts = tables.map(({ title, headers, rows, notes = [] }) => {
     const lines = notes.map((note) => `${bullet}${note}\n`).join("");
     return `${title}\n\n${table(headers, rows)}${lines && `\n${lines}`}`;

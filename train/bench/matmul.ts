@@ -37,12 +37,16 @@ export interface MatmulResult {
   readonly gflops: Summary;
 }
 
-/** What to measure, and how. */
-export interface MatmulBenchOptions {
+/** One product to measure. */
+export interface MatmulCase {
   readonly kind: ProductKind;
   readonly size: number;
   /** The adapter's own choice where absent. */
   readonly tile?: Tile;
+}
+
+/** How to measure. */
+export interface MatmulBenchOptions {
   readonly samples: number;
   /** A sample repeats the product until it takes at least so long. */
   readonly sampleMs: number;
@@ -53,37 +57,67 @@ const MAX_PRODUCTS = 8192;
 
 /**
  * Measures C = op(A) op(B) of random square matrices: products recorded one after the other, one submit, one readback.
- * The first product's result is checked before anything is timed.
+ * A sample of each case is taken in turn, so that a machine that slows down does so for all. Each case's first product
+ * is checked before anything is timed.
  *
  * @param gpu the device
- * @param options what to measure
- * @throws {Error} when the product is wrong: the rate of a wrong result says nothing
+ * @param cases what to measure
+ * @param options repetitions
+ * @returns one result a case
+ * @throws {Error} when a product is wrong: the rate of a wrong result says nothing
  */
-export async function benchMatmul(gpu: Gpu, options: MatmulBenchOptions): Promise<MatmulResult> {
-  const { kind, size, tile = productTile(gpu) } = options;
-  const random = createRandom(size);
-  const hostA = fillNormal(random, { target: new Float32Array(size * size) });
-  const hostB = fillNormal(random, { target: new Float32Array(size * size) });
-  const a = fromHost(gpu, hostA, { shape: [size, size] });
-  const b = fromHost(gpu, hostB, { shape: [size, size] });
-  const c = empty(gpu, [size, size], { owner: "caller" });
-  const run = async (count: number) => {
-    const start = performance.now();
-    for (let i = 0; i < count; i++) multiply(kind, a, b, { tensor: c, accumulate: false }, tile);
-    await waitFor(c);
-    return performance.now() - start;
-  };
-  try {
-    await run(1);
-    checkProduct({ kind, size, a: hostA, b: hostB, c: await toHost(c) });
-    const productsPerSample = await calibrate(run, options.sampleMs);
-    const times: number[] = [];
-    for (let i = 0; i < options.samples; i++) times.push(await run(productsPerSample) / productsPerSample);
-    const gflops = summarize(times.map((ms) => 2 * size ** 3 / ms / 1e6));
-    return { kind, size, tile, productsPerSample, productMs: summarize(times), gflops };
-  } finally {
-    for (const tensor of [a, b, c]) release(tensor);
+export async function benchMatmul(
+  gpu: Gpu,
+  cases: readonly MatmulCase[],
+  options: MatmulBenchOptions,
+): Promise<MatmulResult[]> {
+  using open = new DisposableStack();
+  const runs: { run: MatmulRun; count: number; times: number[] }[] = [];
+  for (const one of cases) {
+    const run = open.use(createRun(gpu, one));
+    await run.check();
+    runs.push({ run, count: await calibrate(run, options.sampleMs), times: [] });
   }
+  for (let sample = 0; sample < options.samples; sample++) {
+    for (const { run, count, times } of runs) times.push(await run.time(count) / count);
+  }
+  return cases.map(({ kind, size, tile = productTile(gpu) }, index) => {
+    const { count, times } = runs[index];
+    const gflops = summarize(times.map((ms) => 2 * size ** 3 / ms / 1e6));
+    return { kind, size, tile, productsPerSample: count, productMs: summarize(times), gflops };
+  });
+}
+
+/** A case with its matrices on the device. */
+interface MatmulRun extends Disposable {
+  /** Milliseconds that so many products and one wait take. */
+  time(count: number): Promise<number>;
+  /** @throws {Error} when the product is wrong */
+  check(): Promise<void>;
+}
+
+function createRun(gpu: Gpu, { kind, size, tile }: MatmulCase): MatmulRun {
+  const random = createRandom(size);
+  const values = () => fillNormal(random, { target: new Float32Array(size * size) });
+  const [hostA, hostB] = [values(), values()];
+  const [a, b] = [hostA, hostB].map((host) => fromHost(gpu, host, { shape: [size, size] }));
+  const c = empty(gpu, [size, size], { owner: "caller" });
+  const multiplyOnce = () => multiply(kind, a, b, { tensor: c, accumulate: false }, tile);
+  return {
+    async time(count) {
+      const start = performance.now();
+      for (let i = 0; i < count; i++) multiplyOnce();
+      await waitFor(c);
+      return performance.now() - start;
+    },
+    async check() {
+      multiplyOnce();
+      checkProduct({ kind, size, a: hostA, b: hostB, c: await toHost(c) });
+    },
+    [Symbol.dispose]() {
+      for (const tensor of [a, b, c]) release(tensor);
+    },
+  };
 }
 
 /** Reads four elements back: everything recorded before is then done. */
@@ -92,14 +126,18 @@ async function waitFor(tensor: Tensor): Promise<void> {
 }
 
 /** Doubles the number of products until a sample is long enough; this is the warm-up too. */
-async function calibrate(run: (count: number) => Promise<number>, sampleMs: number): Promise<number> {
+async function calibrate(run: MatmulRun, sampleMs: number): Promise<number> {
   let count = 1;
-  while (count < MAX_PRODUCTS && await run(count) < sampleMs) count *= 2;
+  while (count < MAX_PRODUCTS && await run.time(count) < sampleMs) count *= 2;
   return count;
 }
 
-/** Compares a scatter of elements with sums in f64. */
-function checkProduct(
+/**
+ * Compares a scatter of elements with sums in f64.
+ *
+ * @throws {Error} naming the first that is not what it must be
+ */
+export function checkProduct(
   { kind, size, a, b, c }: {
     kind: ProductKind;
     size: number;

@@ -187,6 +187,7 @@ export class Parameters {
  * @param gpu the device
  * @param shapes names to shapes; tensors that decay come first in each buffer
  * @param options whether they are trained, and which decay
+ * @returns the parameters; dispose them when done
  * @throws {MemoryBudgetError} when they do not fit the budget
  * @throws {RangeError} when a single row is larger than a binding
  * @example

@@ -23,6 +23,8 @@ export class ShapeError extends TypeError {
 /**
  * Number of elements of a shape.
  *
+ * @param shape any; `[]` is a scalar
+ * @returns the product of its extents
  * @example
  * ```ts
  * import assert from "node:assert/strict";

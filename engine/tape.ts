@@ -75,7 +75,8 @@ export class Tape implements GradientSink {
   /**
    * Starts recording.
    *
-   * @throws {Error} when another tape of this device is recording */
+   * @throws {Error} when another tape of this device is recording
+   */
   constructor(private readonly gpu: Gpu) {
     if (gpu.tape) throw new Error("Cannot start a tape: expected no other recording on this device");
     gpu.tape = this;
@@ -182,6 +183,8 @@ export class Tape implements GradientSink {
 /**
  * Records an op on the device's tape, if one records and an input wants a gradient.
  *
+ * @param gpu the device
+ * @param recording inputs, output, and how its gradient goes back
  * @returns the output, marked as requiring a gradient when it was recorded
  * @example
  * ```ts
@@ -215,6 +218,9 @@ export function record(gpu: Gpu, recording: Recording): Tensor {
 /**
  * Runs `body` without recording.
  *
+ * @param gpu the device
+ * @param body synchronous
+ * @returns what `body` returned
  * @example
  * ```ts
  * import assert from "node:assert/strict";

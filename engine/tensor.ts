@@ -51,6 +51,8 @@ export interface TensorOptions {
  *
  * @param gpu the device
  * @param shape extents, each a non-negative integer
+ * @param options element type, rows to reserve, owner
+ * @returns the tensor; without an open scope the caller releases it
  * @throws {ShapeError} on an extent that is not
  * @throws {MemoryBudgetError} when the budget would be passed
  * @example
@@ -89,6 +91,12 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
 /**
  * Allocates a result `shape` whose rows are those of `source`: it inherits the capacity.
  *
+ * @param source whose capacity counts
+ * @param shape the result's; that of `source` by default
+ * @param options as for {@link empty}
+ * @returns the tensor, owned as by {@link empty}
+ * @throws {ShapeError} on an extent that is not a non-negative integer
+ * @throws {MemoryBudgetError} when the budget would be passed
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -111,6 +119,8 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  *
  * @param gpu the device
  * @param values row-major, as many as the shape says
+ * @param options its shape, and whether `backward` is to reach it
+ * @returns `options.shape`, f32; without an open scope the caller releases it
  * @throws {ShapeError} when their number differs
  * @example
  * ```ts
@@ -144,6 +154,8 @@ export function fromHost(
 /**
  * Overwrites a tensor with host values, in the order of the recorded work.
  *
+ * @param tensor `[...]`, f32
+ * @param values row-major, from its first element on
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -176,7 +188,11 @@ export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): vo
 /**
  * Makes a tensor of host values for this submit only: token ids, labels, offsets.
  *
+ * @param gpu the device
+ * @param values row-major; their array's type is the tensor's
+ * @param options.shape `[values.length]` by default
  * @param options.capacity rows to reserve in the upload
+ * @returns a tensor that is gone after the next submit
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -210,9 +226,12 @@ export function upload(
 }
 
 /**
- * The same storage under another shape.
+ * A part of a tensor under a shape of its own, in the same storage.
  *
- * @throws {ShapeError} when the element counts differ
+ * @param tensor row-major
+ * @param options the part's shape, and its first element; a part that kernels bind must start at a multiple of 64
+ * @returns a view that is given back with `tensor`
+ * @throws {ShapeError} when the part reaches past the storage
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -245,6 +264,7 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
 /**
  * Reads a tensor's values back; waits for the device.
  *
+ * @param tensor `[...]` of any type
  * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
  * @example
  * ```ts
@@ -267,6 +287,8 @@ export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>>
 /**
  * Frees a tensor made outside any scope.
  *
+ * @param tensor one that no scope or tape owns
+ * @throws {Error} when it was released before
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -288,6 +310,9 @@ export function release(tensor: Tensor): void {
 /**
  * Runs `body` and gives back every buffer it allocated, except those of the tensors it returns.
  *
+ * @param gpu the device
+ * @param body synchronous; while a tape records, the tape owns everything instead
+ * @returns what `body` returned; its tensors belong to the scope around, or to the caller
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -32,6 +32,7 @@ export interface PairEvaluation {
  * @param pairs held-out pairs
  * @param options.reference the reference's log-probs of the same pairs
  * @param options.beta scales the margin
+ * @returns means over the pairs
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -107,6 +108,7 @@ export interface ExactTask {
  * @param options.task prompts and their checker
  * @param options.tokenizer of the model
  * @param options.onProgress told how many of how many prompts are done
+ * @returns 0 to 1
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -31,7 +31,9 @@ export interface MetricsRing extends Disposable {
 /**
  * Makes a ring, all zero.
  *
+ * @param gpu the device
  * @param rows steps between two reads
+ * @returns the ring; dispose it when done
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -71,6 +71,7 @@ function sumSizes(sizes: Iterable<BatchCapacity>): BatchCapacity {
  *
  * @param model trainable
  * @param completions the data
+ * @returns the objective; dispose it when done, the model stays
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -137,6 +138,7 @@ export interface PreferenceOptions {
  *
  * @param model trainable
  * @param options data, reference and loss
+ * @returns the objective; dispose it when done, the model stays
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -45,6 +45,7 @@ export function splitMix64(seed: bigint, count: number): bigint[] {
  * Make a generator from a seed, or continue one from its state.
  *
  * @param seedOrState a safe integer, or what {@linkcode Random.state} returned
+ * @returns a generator that shares nothing with others
  * @throws {RangeError} a seed that is not a safe integer, or a state that is not four 32-bit words, not all zero
  * @example
  * ```ts
@@ -145,8 +146,9 @@ export function uniform(random: Random): number {
  * @throws {RangeError} a bound outside that range
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * const die = uniformInt(createRandom(1), 6) + 1;
- * console.assert(die >= 1 && die <= 6);
+ * assert(die >= 1 && die <= 6);
  * ```
  */
 export function uniformInt(random: Random, bound: number): number {
@@ -168,8 +170,9 @@ export function uniformInt(random: Random, bound: number): number {
  * @throws {RangeError} a mean or standard deviation that is not finite, or a negative standard deviation
  * @example
  * ```ts
+ * import assert from "node:assert/strict";
  * const weights = fillNormal(createRandom(1), { target: new Float32Array(8), std: 0.02 });
- * console.assert(weights.every((weight) => Math.abs(weight) < 0.2));
+ * assert(weights.every((weight) => weight !== 0 && Math.abs(weight) < 0.2));
  * ```
  */
 export function fillNormal<T extends Float32Array | Float64Array>(

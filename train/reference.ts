@@ -40,6 +40,7 @@ const CACHE_FORMAT = 2;
  * @param model the reference, as it is now
  * @param pairs the data
  * @param options where to keep them
+ * @returns `[P]` of each side, in nats
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -80,6 +81,9 @@ export async function referenceLogps(
 /**
  * The model's summed log-prob of each completion given its prompt, in batches of a bounded number of tokens.
  *
+ * @param model as it is now
+ * @param sequences `[S]`
+ * @param options tokens per forward pass, and who is told of progress
  * @returns `[S]`, in nats
  * @example
  * ```ts

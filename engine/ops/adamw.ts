@@ -94,6 +94,7 @@ export interface AdamwTensors {
  *
  * @param tensors weight, gradient and moments
  * @param state from {@link gradNorm}: clips, and skips the update when a gradient is not finite
+ * @param options the step and its numbers
  * @example
  * ```ts
  * import assert from "node:assert/strict";

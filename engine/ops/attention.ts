@@ -22,8 +22,10 @@ export interface SequenceBounds {
 /**
  * Uploads the bounds of packed sequences.
  *
+ * @param gpu the device
  * @param sequenceOffsets `[S + 1]`, ascending, from 0 to N
  * @param options.capacity tokens to reserve for
+ * @returns `[N]` starts and ends, for the next submit only
  * @throws {RangeError} when the offsets do not ascend from 0
  * @example
  * ```ts

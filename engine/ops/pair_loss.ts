@@ -97,6 +97,7 @@ export interface PairLossInputs {
 /**
  * The numbers that SPO carries from step to step: v*, steps so far, lambda, G.
  *
+ * @param gpu the device
  * @param options.lambda where the dual variable starts
  * @returns `[4]`; the caller releases it
  * @example
@@ -121,6 +122,7 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * The loss of a (micro-)batch of pairs: F + lambda phi(G - v*), as the kernel's header states it.
  *
  * @param logps `[2P]`: the policy's summed log-probs, the chosen of all pairs, then the rejected
+ * @param inputs reference, lengths, options, and where metrics and state lie
  * @returns `[1]`
  * @throws {ShapeError} when the inputs are not `[2P]`
  * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
@@ -128,6 +130,7 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * ```ts
  * import assert from "node:assert/strict";
  * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
  *
  * await ensureAdapter();
@@ -137,7 +140,7 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * const loss = pairLoss(logps, {
  *   reference: vector(-2, -3),
  *   lengths: vector(4, 5),
- *   metrics: fromHost(gpu, new Float32Array(32), { shape: [1, 32] }),
+ *   metrics: fromHost(gpu, new Float32Array(METRICS_STRIDE), { shape: [1, METRICS_STRIDE] }),
  *   metricsRow: 0,
  *   state: spoState(gpu, { lambda: 0 }),
  *   pairLoss: { loss: "dpo", beta: 0.1, option: 0 },

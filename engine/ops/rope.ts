@@ -12,6 +12,7 @@ import { emptyLike, fromHost, type Tensor } from "../tensor.ts";
 /**
  * Cosines and sines of every position, computed in f64: WGSL's pow and sin are too poor for long contexts.
  *
+ * @param gpu the device
  * @param options.positions P, how many positions
  * @param options.headDim D, even
  * @param options.theta the base of the geometric frequencies, theta^(-2i/D)

@@ -32,6 +32,7 @@ export interface PreferenceData {
  * refused, since a record that merely lost its prompt would otherwise pass for a transcript.
  *
  * @param path the file
+ * @returns the records, and what was left out
  * @throws {DataError} a file that cannot be read, a record of another form or with a key of the wrong type, or no
  *   usable record at all
  * @example
@@ -54,6 +55,7 @@ export async function readPreferences(path: string): Promise<PreferenceData> {
  *
  * @param rows parsed objects with their places
  * @param name the data's name, for the errors that concern no single record
+ * @returns the records, and what was left out
  * @throws {DataError} as {@linkcode readPreferences}
  * @example
  * ```ts

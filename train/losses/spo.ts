@@ -14,7 +14,7 @@ import { LAMBDA_SCHEDULES, lambdaAt } from "../schedule.ts";
 export interface SpoOptions {
   /** `none` is the plain pairwise loss. */
   solver: "none" | "penalty";
-  /** phi: x, max(0, x), or max(0, x)^2 / 2 of G - v* - epsilon. */
+  /** phi of the gap z = G - v*: z; max(0, z - epsilon); max(0, z - epsilon)^2 / 2. */
   penalty: "linear" | "hinge" | "quadratic";
   /** Weight of the penalty, or where its schedule starts. */
   lambda: number;
@@ -58,6 +58,7 @@ export const spoSchema = z.strictObject({
  * Checks SPO's options and fills in defaults.
  *
  * @param given options as the user set them
+ * @returns effective options
  * @throws {z.ZodError} on an unknown option or a value out of range
  * @example
  * ```ts
@@ -131,6 +132,7 @@ export function readSpoOptions(spo: SpoOptions): Partial<SpoOptions> {
  * @param spo effective options
  * @param step from 1
  * @param maxSteps of the run; growth ends there unless lambdaSteps says otherwise
+ * @returns for `pairLoss`; {@link NO_PENALTY} with solver `none`
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -46,6 +46,7 @@ export interface BatchCapacity {
  * @param config its shape
  * @param options.trainable whether gradients are wanted
  * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
+ * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
  * @example
  * ```ts

@@ -36,6 +36,7 @@ export interface LoadedModel {
  * @param folder config.json, model.safetensors, tokenizer.json
  * @param options.trainable whether gradients are wanted
  * @param options.positions the longest sequence it will see
+ * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
  * @example

@@ -35,6 +35,21 @@ function dotProduct(quads: number, left: (d: number) => string, right: (d: numbe
   return `sum4(${sum})`;
 }
 
+/** The rows of a workgroup; the last tile may overhang, so loads clamp a row and stores test it. */
+function rowTile(lanes: number): string {
+  return `let first_row = workgroup_id.x * ${lanes}u;
+let last_row = min(first_row + ${lanes - 1}u, p.tokens - 1u);`;
+}
+
+/** The query row i and head h of an invocation, the kv head g that h reads, and where i's sequence starts. */
+function queryRow(lanes: number): string {
+  return `${rowTile(lanes)}
+let i = min(first_row + local_id.x, p.tokens - 1u);
+let h = workgroup_id.y;
+let g = h * p.kv_heads / p.heads;
+let start = starts[i];`;
+}
+
 const SUM4 = "fn sum4(v: vec4f) -> f32 { return (v.x + v.y) + (v.z + v.w); }\n";
 
 /** out = softmax(q k^T scale) v. */
@@ -59,12 +74,7 @@ export const attentionForward: Kernel<AttentionConstants> = {
       workgroupSize: [lanes, 1],
       declarations: SUM4 + LOG_F32,
       body: wgsl`
-let first_row = workgroup_id.x * ${lanes}u;
-let last_row = min(first_row + ${lanes - 1}u, p.tokens - 1u);
-let i = min(first_row + local_id.x, p.tokens - 1u);
-let h = workgroup_id.y;
-let g = h * p.kv_heads / p.heads;
-let start = starts[i];
+${queryRow(lanes)}
 let q_base = (i * p.heads + h) * ${quads}u;
 ${unroll(quads, (d) => `let q${d} = q[q_base + ${d}u] * p.scale; var o${d} = vec4f();`)}
 var m = ${MASKED};
@@ -118,12 +128,7 @@ export const attentionBackwardQ: Kernel<AttentionConstants> = {
       workgroupSize: [lanes, 1],
       declarations: SUM4,
       body: wgsl`
-let first_row = workgroup_id.x * ${lanes}u;
-let last_row = min(first_row + ${lanes - 1}u, p.tokens - 1u);
-let i = min(first_row + local_id.x, p.tokens - 1u);
-let h = workgroup_id.y;
-let g = h * p.kv_heads / p.heads;
-let start = starts[i];
+${queryRow(lanes)}
 let row = i * p.heads + h;
 let q_base = row * ${quads}u;
 ${
@@ -177,8 +182,7 @@ export const attentionBackwardKv: Kernel<AttentionConstants> = {
       workgroupSize: [lanes, 1],
       declarations: SUM4,
       body: wgsl`
-let first_row = workgroup_id.x * ${lanes}u;
-let last_row = min(first_row + ${lanes - 1}u, p.tokens - 1u);
+${rowTile(lanes)}
 let j = min(first_row + local_id.x, p.tokens - 1u);
 let g = workgroup_id.y;
 let group = p.heads / p.kv_heads;

@@ -21,13 +21,13 @@ import type { GoldenGradient } from "../golden/load_tiny_llama.ts";
 import { loadTinyLlama } from "../golden/load_tiny_llama.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
-import { HAS_SHARED_DATA, SHARED_DATA } from "../shared_data.ts";
+import { HAS_SHARED_DATA, SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 import { modelFolder, randomCompletions, readGradients, tinyModel } from "../tiny_model.ts";
 
 /** Registers a GPU test that needs published models; where they are absent it is ignored under a name that says so. */
 function gpuTestWithSharedData(name: string, run: (gpu: Gpu) => Promise<void>): void {
   if (HAS_SHARED_DATA) gpuTest(`${name} (needs shared data)`, run);
-  else Deno.test({ name: `${name} (needs shared data)`, ignore: true, fn: () => {} });
+  else testWithSharedData(name, () => {});
 }
 
 /** `[positions, V]` logits at the end of every prefix, all prefixes packed as sequences of one batch. */

@@ -5,8 +5,8 @@
 import { Scope } from "./buffers.ts";
 import { accumulateInto } from "./ops/accumulate.ts";
 import type { Gpu } from "./gpu.ts";
-import { expectShape, ShapeError, sizeOf } from "./shape.ts";
-import { emptyLike, type Tensor } from "./tensor.ts";
+import { expectShape, ShapeError } from "./shape.ts";
+import { byteLength, emptyLike, type Tensor } from "./tensor.ts";
 
 /** Where an op's backward writes one input's gradient. */
 export interface GradientTarget {
@@ -129,7 +129,7 @@ export class Tape implements GradientSink {
     // Someone else still reads this buffer as their gradient: write to a copy.
     const copy = this.#allocate(input);
     // Only the elements: the one handed on may have room for more rows than this input.
-    this.gpu.queue.copy({ ...existing.range, sizeBytes: sizeOf(input.shape) * 4 }, copy.range);
+    this.gpu.queue.copy({ ...existing.range, sizeBytes: byteLength(input) }, copy.range);
     existing.range.allocation.release();
     this.#gradients.set(input, copy);
     return { tensor: copy, accumulate: true };
@@ -176,7 +176,7 @@ export class Tape implements GradientSink {
 
   /** A gradient belongs to its slot, not to whatever scope is open. */
   #allocate(input: Tensor): Tensor {
-    return emptyLike(input, input.shape, { owner: "caller" });
+    return emptyLike(input, input.shape, { owner: "caller", type: input.type });
   }
 }
 

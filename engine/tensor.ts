@@ -5,13 +5,15 @@
 import { Scope } from "./buffers.ts";
 import type { Allocation } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
+import { DTYPE_SIZE_BYTES, narrow, widen } from "./dtype.ts";
 import type { BufferRange } from "./queue.ts";
 import { type Shape, ShapeError, sizeOf } from "./shape.ts";
+import type { Storage } from "../shaders/storage.ts";
 
-/** Element types that live on the GPU. */
-export type TensorType = "f32" | "u32" | "i32";
+/** Element types that live on the GPU: what kernels compute with, and indices. */
+export type TensorType = Storage | "u32" | "i32";
 
-/** A dense row-major array on the GPU. Four bytes an element, whatever its type. */
+/** A dense row-major array on the GPU. */
 export interface Tensor {
   /** The device it lives on. */
   readonly gpu: Gpu;
@@ -30,6 +32,30 @@ export interface Tensor {
   readonly requiresGrad: boolean;
   /** For parameters: where gradients accumulate, `[same shape]`. */
   readonly grad?: Tensor;
+}
+
+/** Bytes of one element. */
+export function elementBytes(type: TensorType): number {
+  return type === "u32" || type === "i32" ? 4 : DTYPE_SIZE_BYTES[type];
+}
+
+/** Bytes of a tensor's elements, without the room it reserves. */
+export function byteLength({ shape, type }: Tensor): number {
+  return sizeOf(shape) * elementBytes(type);
+}
+
+/**
+ * The storage of a floating-point tensor.
+ *
+ * @throws {ShapeError} when it holds indices
+ */
+export function storageOf({ type, shape }: Tensor): Storage {
+  if (type === "u32" || type === "i32") {
+    throw new ShapeError(
+      `Cannot compute with [${shape.join(", ")}]: expected floating-point elements, found ${type}`,
+    );
+  }
+  return type;
 }
 
 /** What a new tensor may differ in from a plain f32 one. */
@@ -76,12 +102,13 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
   }
   const rows = shape[0] ?? 1;
   const capacity = Math.max(options.capacity ?? rows, rows);
-  const sizeBytes = Math.max(16, sizeOf([capacity, ...shape.slice(1)]) * 4);
+  const type = options.type ?? "f32";
+  const sizeBytes = Math.max(16, sizeOf([capacity, ...shape.slice(1)]) * elementBytes(type));
   const allocation = gpu.allocate(sizeBytes, options.label ?? `tensor [${shape.join(", ")}]`, options.owner);
   return {
     gpu,
     shape,
-    type: options.type ?? "f32",
+    type,
     range: { allocation, offsetBytes: 0, sizeBytes },
     capacity,
     requiresGrad: options.requiresGrad ?? false,
@@ -119,8 +146,8 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  *
  * @param gpu the device
  * @param values row-major, as many as the shape says
- * @param options its shape, and whether `backward` is to reach it
- * @returns `options.shape`, f32; without an open scope the caller releases it
+ * @param options its shape, whether `backward` is to reach it, and how it is stored (f32 by default)
+ * @returns `options.shape`; without an open scope the caller releases it
  * @throws {ShapeError} when their number differs
  * @example
  * ```ts
@@ -137,7 +164,7 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
 export function fromHost(
   gpu: Gpu,
   values: Float32Array<ArrayBuffer>,
-  options: { shape: Shape; requiresGrad?: boolean },
+  options: { shape: Shape; requiresGrad?: boolean; type?: Storage },
 ): Tensor {
   if (values.length !== sizeOf(options.shape)) {
     throw new ShapeError(
@@ -145,7 +172,7 @@ export function fromHost(
         `found ${values.length}`,
     );
   }
-  const tensor = empty(gpu, options.shape, { requiresGrad: options.requiresGrad });
+  const tensor = empty(gpu, options.shape, { requiresGrad: options.requiresGrad, type: options.type });
   // Through the arena and a copy: in the order of the other work, also where the buffer was in use before.
   writeHost(tensor, values);
   return tensor;
@@ -154,8 +181,9 @@ export function fromHost(
 /**
  * Overwrites a tensor with host values, in the order of the recorded work.
  *
- * @param tensor `[...]`, f32
- * @param values row-major, from its first element on
+ * @param tensor `[...]`, of floating-point elements
+ * @param values row-major, from its first element on; rounded to nearest where the tensor's type is narrower
+ * @throws {ShapeError} when it holds indices, or 16-bit elements in an odd number
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -170,18 +198,24 @@ export function fromHost(
  * ```
  */
 export function writeHost(tensor: Tensor, values: Float32Array<ArrayBuffer>): void {
+  const { gpu, range: { allocation, offsetBytes } } = tensor;
+  const storage = storageOf(tensor);
   const chunk = 1 << 22;
   for (let start = 0; start < values.length; start += chunk) {
     const part = values.subarray(start, Math.min(values.length, start + chunk));
-    const source = tensor.gpu.queue.upload(part, part.length);
-    const { allocation, offsetBytes } = tensor.range;
-    const length = part.length * 4;
-    tensor.gpu.queue.copy({ ...source, sizeBytes: length }, {
+    const stored = narrow(part, storage);
+    if (stored.byteLength % 4 !== 0) {
+      throw new ShapeError(`Cannot write ${storage} values: expected an even number, found ${part.length}`);
+    }
+    const words = new Uint32Array(stored.buffer, stored.byteOffset, stored.byteLength / 4);
+    const source = gpu.queue.upload(words, words.length);
+    const target = {
       allocation,
-      offsetBytes: offsetBytes + start * 4,
-      sizeBytes: length,
-    });
-    if (values.length > chunk) tensor.gpu.queue.submit();
+      offsetBytes: offsetBytes + start * elementBytes(storage),
+      sizeBytes: stored.byteLength,
+    };
+    gpu.queue.copy({ ...source, sizeBytes: stored.byteLength }, target);
+    if (values.length > chunk) gpu.queue.submit();
   }
 }
 
@@ -229,7 +263,7 @@ export function upload(
  * A part of a tensor under a shape of its own, in the same storage.
  *
  * @param tensor row-major
- * @param options the part's shape, and its first element; a part that kernels bind must start at a multiple of 64
+ * @param options the part's shape, and its first element; a part that kernels bind must start at a multiple of 256 bytes
  * @returns a view that is given back with `tensor`
  * @throws {ShapeError} when the part reaches past the storage
  * @example
@@ -245,14 +279,15 @@ export function upload(
  * ```
  */
 export function slice(tensor: Tensor, options: { shape: Shape; offset: number }): Tensor {
-  const sizeBytes = sizeOf(options.shape) * 4;
-  if (options.offset * 4 + sizeBytes > tensor.range.sizeBytes) {
+  const bytes = elementBytes(tensor.type);
+  const sizeBytes = sizeOf(options.shape) * bytes;
+  if (options.offset * bytes + sizeBytes > tensor.range.sizeBytes) {
     throw new ShapeError(
       `Cannot take a slice: expected [${options.shape.join(", ")}] at ${options.offset} inside ` +
         `[${tensor.shape.join(", ")}]`,
     );
   }
-  const offsetBytes = tensor.range.offsetBytes + options.offset * 4;
+  const offsetBytes = tensor.range.offsetBytes + options.offset * bytes;
   return {
     ...tensor,
     shape: options.shape,
@@ -265,7 +300,7 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
  * Reads a tensor's values back; waits for the device.
  *
  * @param tensor `[...]` of any type
- * @returns as many values as the shape says (unsigned and signed tensors too are returned as numbers)
+ * @returns as many values as the shape says, widened to f32 (unsigned and signed tensors too are returned as numbers)
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -279,9 +314,11 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
  * ```
  */
 export async function toHost(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
-  const bytes = await tensor.gpu.queue.read({ ...tensor.range, sizeBytes: sizeOf(tensor.shape) * 4 });
-  if (tensor.type === "f32") return new Float32Array(bytes);
-  return Float32Array.from(tensor.type === "u32" ? new Uint32Array(bytes) : new Int32Array(bytes));
+  const { type } = tensor;
+  const bytes = await tensor.gpu.queue.read({ ...tensor.range, sizeBytes: byteLength(tensor) });
+  if (type === "u32") return Float32Array.from(new Uint32Array(bytes));
+  if (type === "i32") return Float32Array.from(new Int32Array(bytes));
+  return widen(new Uint8Array(bytes), type) as Float32Array<ArrayBuffer>;
 }
 
 /**

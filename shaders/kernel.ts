@@ -4,8 +4,8 @@
  * @module
  */
 
-/** Element type of a storage binding. `vector` is the kernel's own alias for `f32` or `vec4f`. */
-export type ElementType = "f32" | "vec4f" | "u32" | "i32";
+/** Element type of a storage binding; `vec2u` also holds four elements of 16 bits (see `storage.ts`). */
+export type ElementType = "f32" | "vec4f" | "u32" | "vec2u" | "vec4u" | "i32";
 
 /** A storage buffer of a kernel. */
 export interface StorageBinding {

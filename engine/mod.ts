@@ -40,7 +40,13 @@ export {
   Tape,
 } from "./tape.ts";
 export { type DType, widen } from "./dtype.ts";
-export { createParameters, type ParameterBlock, type ParameterOptions, Parameters } from "./parameters.ts";
+export {
+  createParameters,
+  type ParameterBlock,
+  type ParameterOptions,
+  Parameters,
+  type ParameterSnapshot,
+} from "./parameters.ts";
 export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
@@ -75,3 +81,4 @@ export {
   type StorageBinding,
 } from "../shaders/kernel.ts";
 export type { ProductKind } from "../shaders/tile.ts";
+export type { Storage } from "../shaders/storage.ts";

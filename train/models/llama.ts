@@ -17,7 +17,7 @@ import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { release, type Tensor, upload } from "../../engine/tensor.ts";
 import type { PackedSequences } from "../data/batch.ts";
 import type { LlamaConfig } from "./llama_config.ts";
-import { llamaParameterShapes } from "./llama_parameters.ts";
+import { llamaParameterGroups, llamaParameterShapes } from "./llama_parameters.ts";
 
 /** A model on the GPU. Dispose it when done. */
 export interface LlamaModel extends Disposable {
@@ -76,7 +76,10 @@ export function createLlama(
         `(max_position_embeddings), found ${positions}`,
     );
   }
-  const parameters = createParameters(gpu, llamaParameterShapes(config), { trainable: options.trainable });
+  const parameters = createParameters(gpu, llamaParameterShapes(config), {
+    trainable: options.trainable,
+    groups: llamaParameterGroups(config),
+  });
   const table = ropeTable(gpu, { positions, headDim: config.head_dim, theta: config.rope_theta });
   return {
     gpu,

@@ -6,7 +6,6 @@ import { join } from "node:path";
 import type { DType } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { sizeOf } from "../../engine/shape.ts";
-import { toHost } from "../../engine/tensor.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../errors.ts";
@@ -187,9 +186,7 @@ export async function saveModel(
   const tensors = [...parameters.shapes].map(([name, shape]) => ({
     name,
     shape,
-    data: async function* () {
-      for (const shard of parameters.shards(name)) yield await toHost(shard);
-    },
+    data: () => parameters.readShards(name),
   }));
   await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype });
   const json = JSON.stringify(llamaConfigJson(model.config, { dtype }), null, 2) + "\n";

@@ -47,6 +47,7 @@ export {
   Parameters,
   type ParameterSnapshot,
 } from "./parameters.ts";
+export { activation, type ActivationOptions } from "./ops/activation.ts";
 export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
@@ -69,7 +70,6 @@ export { rmsNorm } from "./ops/rms_norm.ts";
 export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
 export { sequenceLogps } from "./ops/sequence_logps.ts";
-export { silu } from "./ops/silu.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { tokenLogps } from "./ops/token_logps.ts";
 export {

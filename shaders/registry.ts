@@ -9,11 +9,15 @@ import {
   type AttentionConstants,
   attentionForward,
 } from "./attention.ts";
+import { columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
+  type AccumulateConstants,
+  activationBackward,
+  type ActivationConstants,
+  activationForward,
   addForward,
-  siluBackward,
-  siluForward,
+  type ElementwiseConstants,
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
@@ -38,7 +42,8 @@ import {
   rmsNormWeightPartial,
   type RowConstants,
 } from "./rms_norm.ts";
-import { ropeForward } from "./rope.ts";
+import type { InputMemory, OperandConstants } from "./operand.ts";
+import { ropeInPlace } from "./rope.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -58,7 +63,29 @@ const TILES = [CPU_TILE, TEXEL_TILE, GPU_TILE];
 const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));
-const ROWS: RowConstants[] = [1, 64].flatMap((lanes) => WIDTHS.map(({ width }) => ({ lanes, width })));
+/** Adapters' ways to read inputs. */
+const MEMORIES: InputMemory[] = ["buffer", "texels"];
+const HALVES = ["f32", "f16"] as const;
+const ELEMENTWISE: ElementwiseConstants[] = MEMORIES.flatMap((memory) =>
+  HALVES.map((storage) => ({ storage, memory }))
+);
+/** Gradients of activations meet as they are stored; those of parameters are f32. */
+const ACCUMULATE: AccumulateConstants[] = ELEMENTWISE.flatMap((constants) =>
+  HALVES.map((total) => ({ ...constants, total }))
+);
+const ACTIVATIONS: ActivationConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (["silu", "gelu_tanh"] as const).flatMap((kind) =>
+    (["none", "elements", "quads"] as const).map((bias) => ({ ...constants, kind, bias }))
+  )
+);
+const OPERANDS: OperandConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (constants.storage === "f16" ? [4] as const : [1, 4] as const).map((width) => ({ ...constants, width }))
+);
+const ROWS: RowConstants[] = OPERANDS.flatMap((constants) =>
+  [[1, 0], [64, 0], [64, 8], [64, 32]].map(([lanes, subgroup]) => ({ ...constants, lanes, subgroup }))
+);
+const COLUMN_SUMS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
+  .map(([width, storage]) => ({ width, storage }));
 const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
   [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
 );
@@ -72,15 +99,18 @@ const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as cons
 
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
-  entry(accumulate, NONE),
+  entry(accumulate, ACCUMULATE),
   entry(adamw, NONE),
-  entry(addForward, NONE),
+  entry(activationBackward, ACTIVATIONS),
+  entry(activationForward, ACTIVATIONS),
+  entry(addForward, ELEMENTWISE),
   entry(argmaxRows, NONE),
   entry(attentionBackwardKv, ATTENTION),
   entry(attentionBackwardQ, ATTENTION),
   entry(attentionForward, ATTENTION),
   entry(clipState, NONE),
   entry(columnSum, WIDTHS),
+  entry(columnSumPartial, COLUMN_SUMS),
   entry(embeddingBackward, WIDTHS),
   entry(embeddingForward, WIDTHS),
   entry(gatherRowsBackward, WIDTHS),
@@ -88,17 +118,15 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),
-  entry(rmsNormWeightPartial, WIDTHS),
-  entry(ropeForward, WIDTHS),
+  entry(rmsNormWeightPartial, OPERANDS),
+  entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
   entry(scaledSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
-  entry(siluBackward, NONE),
-  entry(siluForward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, NONE),
-  entry(swigluForward, NONE),
+  entry(swigluBackward, ELEMENTWISE),
+  entry(swigluForward, ELEMENTWISE),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),
   entry(tokenLogpsPartial, HEAD),
@@ -114,7 +142,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
  * ```ts
  * import { kernelSources } from "./registry.ts";
  * const [source] = kernelSources("add_forward");
- * if (!source.includes("y[i] = a[i] + b[i];")) throw new Error(source);
+ * if (!source.includes("y[i] = y_i;")) throw new Error(source);
  * ```
  */
 export function kernelSources(name: string): string[] {

@@ -39,6 +39,7 @@ export function matmul(a: Tensor, b: Tensor, options: { kind?: ProductKind } = {
     name: `matmul ${kind}`,
     inputs: [a, b],
     output: c,
+    isOutputFree: true,
     backward: (dC, sink) => {
       const dA = sink.into(a);
       const dB = sink.into(b);

@@ -5,6 +5,7 @@
  */
 import { input, type Kernel, output, type StorageBinding } from "./kernel.ts";
 import { LINEAR_WORKGROUP } from "./lib.ts";
+import { loadQuad, packQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
 /** Invocations per workgroup of every elementwise kernel. */
@@ -51,11 +52,21 @@ const quadIn = input("vec4f");
 const quadOut = output("vec4f");
 
 /** total += part. */
-export const accumulate = elementwise("accumulate", {
-  doc: "total += part, same shape.",
-  bindings: { part: quadIn, total: quadOut },
-  statements: "total[i] += inside(part[i], i);",
-});
+export const accumulate: Kernel<{ storage: Storage }> = {
+  name: "accumulate",
+  doc: "total += part, same shape and storage.",
+  build: ({ storage }) => ({
+    bindings: { part: input(quadType(storage)), total: output(quadType(storage)) },
+    params: { elements: "u32" },
+    workgroupSize: [ELEMENTWISE_WORKGROUP, 1],
+    declarations: INSIDE + storageFunctions(storage),
+    body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${ELEMENTWISE_WORKGROUP}u + local_id.x;
+if (i * 4u >= p.elements) { return; }
+let value = ${loadQuad(storage, "total[i]")} + inside(${loadQuad(storage, "part[i]")}, i);
+total[i] = ${packQuad(storage, "value")};`,
+  }),
+};
 
 /** y = a + b. */
 export const addForward = elementwise("add_forward", {

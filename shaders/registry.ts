@@ -17,7 +17,12 @@ import {
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
-import { embeddingBackward, embeddingForward, gatherRowsBackward } from "./embedding.ts";
+import {
+  embeddingBackward,
+  embeddingForward,
+  type GatherConstants,
+  gatherRowsBackward,
+} from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
@@ -39,6 +44,7 @@ import {
   type RowConstants,
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
+import type { Storage } from "./storage.ts";
 import { CPU_TILE, GPU_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -66,23 +72,32 @@ const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) =>
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
   HEAD.map((constants) => ({ kind, ...constants }))
 );
+const GATHER: GatherConstants[] = [
+  { width: 1, table: "f32", y: "f32" },
+  ...(["f32", "f16", "bf16"] as const).flatMap((table) =>
+    (["f32", "f16"] as const).map((y) => ({ width: 4, table, y }) as const)
+  ),
+];
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
 );
 
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
-  entry(accumulate, NONE),
-  entry(adamw, NONE),
+  entry(accumulate, [{ storage: "f32" }, { storage: "f16" }]),
+  entry(adamw, BOTH.map((copy) => ({ copy }))),
   entry(addForward, NONE),
   entry(argmaxRows, NONE),
   entry(attentionBackwardKv, ATTENTION),
   entry(attentionBackwardQ, ATTENTION),
   entry(attentionForward, ATTENTION),
-  entry(clipState, NONE),
+  entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
-  entry(embeddingBackward, WIDTHS),
-  entry(embeddingForward, WIDTHS),
+  entry(embeddingBackward, [...WIDTHS.map(({ width }) => ({ width, y: "f32" as Storage })), {
+    width: 4,
+    y: "f16",
+  }]),
+  entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, WIDTHS),
   entry(matmulForward, MATMUL),
   entry(pairLoss, PAIR_LOSS),

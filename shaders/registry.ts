@@ -17,6 +17,7 @@ import {
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
+import { columnSumPartial } from "./column_sum.ts";
 import { embeddingBackward, embeddingForward, gatherRowsBackward } from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
@@ -63,8 +64,18 @@ const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
   [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+const F32 = { a: "f32", b: "f32", c: "f32" } as const;
+/** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
+const HALF = [
+  { a: "f16", b: "f16", c: "f16" },
+  { a: "f16", b: "bf16", c: "f16" },
+  { a: "f16", b: "f16", c: "f32" },
+] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  HEAD.map((constants) => ({ kind, ...constants }))
+  TILES.flatMap((tile) => [
+    ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
+    ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
+  ])
 );
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
@@ -81,6 +92,10 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionForward, ATTENTION),
   entry(clipState, NONE),
   entry(columnSum, WIDTHS),
+  entry(columnSumPartial, [{ width: 1, storage: "f32" }, { width: 4, storage: "f32" }, {
+    width: 4,
+    storage: "f16",
+  }]),
   entry(embeddingBackward, WIDTHS),
   entry(embeddingForward, WIDTHS),
   entry(gatherRowsBackward, WIDTHS),

@@ -2,10 +2,11 @@
  * C = scale op(A) op(B) + bias + residual, written or added to. See {@link ./tile.ts} for the tilings.
  * @module
  */
-import { input, type Kernel, output } from "./kernel.ts";
+import { elementOf, type Kernel, output } from "./kernel.ts";
 import { loadQuad, packQuad, quadType, type Storage } from "./storage.ts";
 import {
   columnOf,
+  operandBinding,
   type OperandStorage,
   type ProductKind,
   rowOf,
@@ -40,10 +41,10 @@ export const matmulForward: Kernel<MatmulConstants> = {
     const product = { tile, kind, vector, storage, a: "a", b: "b", m: "p.m", n: "p.n", k: "p.k" };
     return {
       bindings: {
-        a: input(element(storage.a)),
-        b: input(element(storage.b)),
-        bias: input(element("f32")),
-        residual: input(element(storage.c)),
+        a: operandBinding(tile, element(storage.a)),
+        b: operandBinding(tile, element(storage.b)),
+        bias: operandBinding(tile, element("f32")),
+        residual: operandBinding(tile, element(storage.c)),
         c: output(element(storage.c)),
       },
       params: {
@@ -57,7 +58,7 @@ export const matmulForward: Kernel<MatmulConstants> = {
       },
       workgroupSize: [tile.lanesX, tile.lanesY],
       workgroupBytes: tileWorkgroupBytes(tile),
-      declarations: tileDeclarations(product, storage.c) + storeFunction(vector, storage.c),
+      declarations: tileDeclarations(product, storage.c) + storeFunction({ tile, vector, storage }),
       body: wgsl`
 let m0 = workgroup_id.y * ${tileRows(tile)}u;
 let n0 = workgroup_id.x * ${tileCols(tile)}u;
@@ -71,22 +72,27 @@ ${
 };
 
 /** The order of the additions is fixed, and is part of what makes a run's bits. */
-function storeFunction(vector: boolean, stored: Storage): string {
+function storeFunction({ tile, vector, storage }: Omit<MatmulConstants, "kind">): string {
+  const stored = storage.c;
+  const added = (name: string, type: Storage, index: string) => {
+    const binding = operandBinding(tile, vector ? quadType(type) : "f32");
+    return loadQuad(type, elementOf(binding, name, index));
+  };
   return wgsl`
 fn store(row: u32, column: u32, product: vec4f) {
   if (row >= p.m || column >= p.n) { return; }
   var value = p.scale * product;
 #if ${vector}
   let index = (row * p.n + column) / 4u;
-  if (p.has_bias != 0u) { value += bias[column / 4u]; }
-  if (p.has_residual != 0u) { value += ${loadQuad(stored, "residual[index]")}; }
+  if (p.has_bias != 0u) { value += ${added("bias", "f32", "column / 4u")}; }
+  if (p.has_residual != 0u) { value += ${added("residual", stored, "index")}; }
   if (p.accumulate != 0u) { value += ${loadQuad(stored, "c[index]")}; }
   c[index] = ${packQuad(stored, "value")};
 #else
   for (var i = 0u; i < min(4u, p.n - column); i++) {
     let index = row * p.n + column + i;
-    if (p.has_bias != 0u) { value[i] += bias[column + i]; }
-    if (p.has_residual != 0u) { value[i] += residual[index]; }
+    if (p.has_bias != 0u) { value[i] += ${added("bias", "f32", "column + i")}; }
+    if (p.has_residual != 0u) { value[i] += ${added("residual", "f32", "index")}; }
     if (p.accumulate != 0u) { value[i] += c[index]; }
     c[index] = value[i];
   }

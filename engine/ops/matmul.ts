@@ -133,13 +133,15 @@ export function multiply(
         `[${a.shape.join(", ")}] and [${b.shape.join(", ")}]`,
     );
   }
+  // What is absent is never read, but something must be bound.
+  const absent = { ...a.range, sizeBytes: 16 };
   gpu.dispatch(matmulForward, {
     constants,
     bindings: {
       a: a.range,
       b: b.range,
-      bias: (bias ?? a).range,
-      residual: (residual ?? a).range,
+      bias: bias?.range ?? absent,
+      residual: residual?.range ?? absent,
       c: c.range,
     },
     params: {

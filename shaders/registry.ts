@@ -17,6 +17,7 @@ import {
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
+import { columnSumPartial } from "./column_sum.ts";
 import {
   embeddingBackward,
   embeddingForward,
@@ -44,7 +45,6 @@ import {
   type RowConstants,
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
-import type { Storage } from "./storage.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -69,8 +69,18 @@ const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
   [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+const F32 = { a: "f32", b: "f32", c: "f32" } as const;
+/** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
+const HALF = [
+  { a: "f16", b: "f16", c: "f16" },
+  { a: "f16", b: "bf16", c: "f16" },
+  { a: "f16", b: "f16", c: "f32" },
+] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  HEAD.map((constants) => ({ kind, ...constants }))
+  TILES.flatMap((tile) => [
+    ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
+    ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
+  ])
 );
 const GATHER: GatherConstants[] = [
   { width: 1, table: "f32", y: "f32" },
@@ -93,10 +103,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionForward, ATTENTION),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
-  entry(embeddingBackward, [...WIDTHS.map(({ width }) => ({ width, y: "f32" as Storage })), {
+  entry(columnSumPartial, [{ width: 1, storage: "f32" }, { width: 4, storage: "f32" }, {
     width: 4,
-    y: "f16",
+    storage: "f16",
   }]),
+  entry(
+    embeddingBackward,
+    GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
+  ),
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, WIDTHS),
   entry(matmulForward, MATMUL),

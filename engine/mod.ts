@@ -49,7 +49,16 @@ export {
 } from "./parameters.ts";
 export { activation, type ActivationOptions } from "./ops/activation.ts";
 export { add } from "./ops/add.ts";
-export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
+export {
+  adamw,
+  type AdamwOptions,
+  type AdamwTensors,
+  CLIP_STATE,
+  gradNorm,
+  type GradNormSlot,
+  LOSS_SCALE,
+  type LossScale,
+} from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
 export { embedding } from "./ops/embedding.ts";

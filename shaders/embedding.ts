@@ -2,55 +2,77 @@
  * Rows by index: the token embedding, and picking rows of hidden states.
  * @module
  */
-import { input, type Kernel, output } from "./kernel.ts";
+import { type ElementType, input, type Kernel, output } from "./kernel.ts";
 import { LINEAR_WORKGROUP, vectorType, type VectorWidth } from "./lib.ts";
+import { loadQuad, packQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
 /** Invocations per workgroup. */
 export const GATHER_WORKGROUP = 64;
 
+/** What copying rows is specialised on. */
+export interface GatherConstants {
+  /** 4 where a 16-bit storage is. */
+  readonly width: VectorWidth;
+  /** How the table is stored. */
+  readonly table: Storage;
+  /** How y, or its gradient, is stored. */
+  readonly y: Storage;
+}
+
+/** The binding type of rows in vectors of `width`. */
+function elementType(width: VectorWidth, storage: Storage): ElementType {
+  return width === 4 ? quadType(storage) : vectorType(width);
+}
+
 /** y[n] = table[ids[n] - first], for ids inside this shard of the table. */
-export const embeddingForward: Kernel<{ width: VectorWidth }> = {
+export const embeddingForward: Kernel<GatherConstants> = {
   name: "embedding_forward",
   doc:
     `y[n, c] = table[ids[n] - first, c] where first <= ids[n] < first + table_rows; other rows are left alone
     (another shard of the table writes them). table [rows, C], ids [N], y [N, C]. An invocation owns an element of y.`,
-  build({ width }) {
-    const type = vectorType(width);
+  build({ width, table, y }) {
+    const source = "table[(id - p.first) * count + i % count]";
     return {
-      bindings: { table: input(type), ids: input("u32"), y: output(type) },
+      bindings: {
+        table: input(elementType(width, table)),
+        ids: input("u32"),
+        y: output(elementType(width, y)),
+      },
       params: { elements: "u32", columns: "u32", first: "u32", table_rows: "u32" },
       workgroupSize: [GATHER_WORKGROUP, 1],
+      declarations: storageFunctions(table, y),
       body: wgsl`
 let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
 if (i >= p.elements) { return; }
 let count = p.columns / ${width}u;
 let id = ids[i / count];
 if (id < p.first || id - p.first >= p.table_rows) { return; }
-y[i] = table[(id - p.first) * count + i % count];`,
+y[i] = ${table === y ? source : packQuad(y, loadQuad(table, source))};`,
     };
   },
 };
 
 /** dTable[id] (+)= the sum of dY over the id's places, in order: no atomics, so the same bits every time. */
-export const embeddingBackward: Kernel<{ width: VectorWidth }> = {
+export const embeddingBackward: Kernel<Pick<GatherConstants, "width" | "y">> = {
   name: "embedding_backward",
   doc:
     `y[n] = table[ids[n]]: d_table[unique[u] - first, c] (+)= sum over the places n of unique[u] of d_y[n, c].
     places[offsets[u] .. offsets[u + 1]) lists those n, ascending. An invocation owns a column of a unique id, so
-    no two write the same element; ids of other shards are skipped.`,
-  build({ width }) {
+    no two write the same element; ids of other shards are skipped. d_table is f32 whatever d_y is.`,
+  build({ width, y }) {
     const type = vectorType(width);
     return {
       bindings: {
         unique_ids: input("u32"),
         offsets: input("u32"),
         places: input("u32"),
-        d_y: input(type),
+        d_y: input(elementType(width, y)),
         d_table: output(type),
       },
       params: { elements: "u32", columns: "u32", first: "u32", table_rows: "u32", accumulate: "u32" },
       workgroupSize: [GATHER_WORKGROUP, 1],
+      declarations: storageFunctions(y),
       body: wgsl`
 let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
 if (i >= p.elements) { return; }
@@ -60,7 +82,9 @@ let c = i % count;
 let id = unique_ids[u];
 if (id < p.first || id - p.first >= p.table_rows) { return; }
 var total = ${type}();
-for (var place = offsets[u]; place < offsets[u + 1u]; place++) { total += d_y[places[place] * count + c]; }
+for (var place = offsets[u]; place < offsets[u + 1u]; place++) {
+  total += ${loadQuad(y, "d_y[places[place] * count + c]")};
+}
 let target_index = (id - p.first) * count + c;
 if (p.accumulate != 0u) { total += d_table[target_index]; }
 d_table[target_index] = total;`,

@@ -21,7 +21,12 @@ import {
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
-import { embeddingBackward, embeddingForward, gatherRowsBackward } from "./embedding.ts";
+import {
+  embeddingBackward,
+  embeddingForward,
+  type GatherConstants,
+  gatherRowsBackward,
+} from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
@@ -90,9 +95,25 @@ const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
   [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+const F32 = { a: "f32", b: "f32", c: "f32" } as const;
+/** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
+const HALF = [
+  { a: "f16", b: "f16", c: "f16" },
+  { a: "f16", b: "bf16", c: "f16" },
+  { a: "f16", b: "f16", c: "f32" },
+] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  HEAD.map((constants) => ({ kind, ...constants }))
+  TILES.flatMap((tile) => [
+    ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
+    ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
+  ])
 );
+const GATHER: GatherConstants[] = [
+  { width: 1, table: "f32", y: "f32" },
+  ...(["f32", "f16", "bf16"] as const).flatMap((table) =>
+    (["f32", "f16"] as const).map((y) => ({ width: 4, table, y }) as const)
+  ),
+];
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
 );
@@ -100,19 +121,22 @@ const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as cons
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(accumulate, ACCUMULATE),
-  entry(adamw, NONE),
   entry(activationBackward, ACTIVATIONS),
   entry(activationForward, ACTIVATIONS),
+  entry(adamw, BOTH.map((copy) => ({ copy }))),
   entry(addForward, ELEMENTWISE),
   entry(argmaxRows, NONE),
   entry(attentionBackwardKv, ATTENTION),
   entry(attentionBackwardQ, ATTENTION),
   entry(attentionForward, ATTENTION),
-  entry(clipState, NONE),
+  entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
   entry(columnSumPartial, COLUMN_SUMS),
-  entry(embeddingBackward, WIDTHS),
-  entry(embeddingForward, WIDTHS),
+  entry(
+    embeddingBackward,
+    GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
+  ),
+  entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, WIDTHS),
   entry(matmulForward, MATMUL),
   entry(pairLoss, PAIR_LOSS),

@@ -13,6 +13,7 @@
  * @module
  */
 import { elementOf, input, type StorageBinding, texels } from "./kernel.ts";
+import { loadQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { unroll, wgsl } from "./wgsl.ts";
 
 /** Which operand is stored transposed. */
@@ -36,7 +37,7 @@ export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 
 export const TEXEL_TILE: Tile = { memory: "texels", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
 /** How a product with this tile binds an operand of elements of this type. */
-export function operandBinding(tile: Tile, type: "f32" | "vec4f"): StorageBinding {
+export function operandBinding(tile: Tile, type: "f32" | "vec4f" | "vec2u"): StorageBinding {
   return tile.memory === "texels" ? texels(type) : input(type);
 }
 
@@ -53,24 +54,47 @@ export function tileCols(tile: Tile): number {
   return tile.cols * tile.lanesX;
 }
 
+/** How both operands lie in memory. */
+export interface OperandStorage {
+  readonly a: Storage;
+  readonly b: Storage;
+}
+
 /** What a product needs to know of its surroundings; all values are WGSL expressions. */
 export interface Product {
   readonly tile: Tile;
   readonly kind: ProductKind;
   /** True when stored rows divide by four, so that loads are vec4. With TN, k may be anything. */
   readonly vector: boolean;
-  /** Names of the bindings: arrays of vec4f when `vector`, else of f32. */
+  /** Names of the bindings: arrays of `quadType(storage)` when `vector`, else of f32. */
   readonly a: string;
   readonly b: string;
+  /** How the operands are stored, f32 by default; 16-bit storage needs `vector`. */
+  readonly storage?: OperandStorage;
   /** First row and column of the tile (u32 expressions), and the problem's size. */
   readonly m: string;
   readonly n: string;
   readonly k: string;
 }
 
-/** Declarations outside `main` for {@link tileProduct}: loads with edges clamped or zeroed, workgroup memory. */
-export function tileDeclarations(product: Product): string {
-  return [loadFunction("a", product), loadFunction("b", product), workgroupMemory(product.tile)].join("\n");
+/**
+ * Declarations outside `main` for {@link tileProduct}: loads with edges clamped or zeroed, workgroup memory.
+ *
+ * @param product what is multiplied
+ * @param stored other storages of the kernel whose functions it needs
+ */
+export function tileDeclarations(product: Product, ...stored: readonly Storage[]): string {
+  const { a, b } = storageOf(product);
+  return [
+    storageFunctions(a, b, ...stored),
+    loadFunction("a", product),
+    loadFunction("b", product),
+    workgroupMemory(product.tile),
+  ].join("\n");
+}
+
+function storageOf(product: Product): OperandStorage {
+  return product.storage ?? { a: "f32", b: "f32" };
 }
 
 /** Bytes of workgroup memory of a tile. */
@@ -117,21 +141,22 @@ function loadFunction(operand: "a" | "b", product: Product): string {
   const name = operand === "a" ? product.a : product.b;
   const extent = operand === "a" ? product.m : product.n;
   const [outerExtent, innerExtent] = byK ? [product.k, extent] : [extent, product.k];
-  const at = (index: string) =>
-    elementOf(operandBinding(product.tile, product.vector ? "vec4f" : "f32"), name, index);
+  const stored = storageOf(product)[operand];
+  const binding = operandBinding(product.tile, product.vector ? quadType(stored) : "f32");
+  const at = (index: string) => elementOf(binding, name, index);
   if (product.vector) {
     const quads = `(${innerExtent} / 4u)`;
+    const quadAt = (column: string) =>
+      loadQuad(stored, at(`min(outer, ${outerExtent} - 1u) * ${quads} + ${column}`));
     return wgsl`
 fn load_${operand}(outer: u32, inner: u32) -> vec4f {
 #if ${byK && operand === "a"}
   // Tokens are k here, in any number: steps past the end add zero.
-  return ${
-      at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)
-    } * select(0.0, 1.0, outer < ${outerExtent});
+  return ${quadAt(`min(inner / 4u, ${quads} - 1u)`)} * select(0.0, 1.0, outer < ${outerExtent});
 #elif ${byK}
-  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)};
+  return ${quadAt(`min(inner / 4u, ${quads} - 1u)`)};
 #else
-  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + inner / 4u`)};
+  return ${quadAt("inner / 4u")};
 #endif
 }`;
   }

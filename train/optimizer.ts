@@ -2,10 +2,9 @@
  * AdamW over a model's parameter blocks, with global-norm clipping; everything stays on the GPU.
  * @module
  */
-import { adamw, CLIP_STATE, gradNorm } from "../engine/ops/adamw.ts";
-import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
+import { adamw, CLIP_STATE, gradNorm, type GradNormSlot, LOSS_SCALE } from "../engine/ops/adamw.ts";
 import type { Parameters } from "../engine/parameters.ts";
-import { emptyLike, fromHost, release, type Tensor } from "../engine/tensor.ts";
+import { emptyLike, fromHost, release, slice, type Tensor } from "../engine/tensor.ts";
 
 /** AdamW's settings that do not change from step to step. */
 export interface OptimizerOptions {
@@ -19,19 +18,47 @@ export interface OptimizerOptions {
   readonly weightDecay: number;
   /** Clip the global gradient norm to this; 0 means no clipping. */
   readonly maxGradNorm: number;
+  /** Dynamic loss scaling, for activations in f16; none by default. */
+  readonly lossScale?: LossScaleOptions;
 }
+
+/** How the factor of the loss changes: it halves when a gradient overflows, whose step is skipped. */
+export interface LossScaleOptions {
+  /** At the first step. */
+  readonly initial: number;
+  /** Good steps in a row after which it doubles. */
+  readonly growthInterval: number;
+  /** A run whose factor falls below this has another fault than overflow, and ends. */
+  readonly minimum: number;
+}
+
+/**
+ * Loss scaling as PyTorch's GradScaler has it, with an end.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ *
+ * const halvings = Math.log2(DEFAULT_LOSS_SCALE.initial / DEFAULT_LOSS_SCALE.minimum);
+ * assert.equal(halvings, 16); // a run whose every step overflows ends after 17
+ * ```
+ */
+export const DEFAULT_LOSS_SCALE: LossScaleOptions = { initial: 2 ** 16, growthInterval: 2000, minimum: 1 };
 
 /** An optimizer with its state. Dispose it when done. */
 export interface Optimizer extends Disposable {
-  /** Updates done so far. */
+  /** Steps so far, with those that were skipped. */
   readonly steps: number;
+  /** `[1]`: dL/dL, where a backward starts: 1, or the factor of the loss. */
+  readonly seed: Tensor;
   /**
    * One update from the accumulated gradients; none at all when one of them is not finite.
    *
    * @param learningRate of this step
-   * @param gradNormSlot where the norm before clipping is reported
+   * @param slot where the norm before clipping is reported, and with loss scaling the factor
+   * @throws {TypeError} when the slot has no place for the factor
    */
-  step(learningRate: number, gradNormSlot: MetricSlot): void;
+  step(learningRate: number, slot: GradNormSlot): void;
 }
 
 /**
@@ -69,7 +96,12 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
   if (parameters.blocks.some((block) => !block.gradient)) {
     throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
   }
-  const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
+  const zeros = (size: number) => new Float32Array(size);
+  const state = fromHost(gpu, zeros(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
+  const { lossScale } = options;
+  const scaleState = fromHost(gpu, zeros(LOSS_SCALE.size).fill(lossScale?.initial ?? 1, 0, 1), {
+    shape: [LOSS_SCALE.size],
+  });
   const blocks = parameters.blocks.map((block) => ({
     ...block,
     gradient: block.gradient!,
@@ -81,12 +113,14 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     get steps() {
       return steps;
     },
-    step(learningRate, gradNormSlot) {
-      steps++;
+    seed: slice(scaleState, { shape: [1], offset: LOSS_SCALE.scale }),
+    step(learningRate, slot) {
       gradNorm(blocks.map((block) => block.gradient), state, {
         maxNorm: options.maxGradNorm,
-        metric: gradNormSlot,
+        metric: slot,
+        ...(lossScale ? { lossScale: { state: scaleState, growthInterval: lossScale.growthInterval } } : {}),
       });
+      steps++;
       for (const block of blocks) {
         adamw(block, state, {
           learningRate,
@@ -105,6 +139,7 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
         release(moment2);
       }
       release(state);
+      release(scaleState);
     },
   };
 }

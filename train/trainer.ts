@@ -3,12 +3,11 @@
  * @module
  */
 import { Tape } from "../engine/tape.ts";
-import { fromHost, release } from "../engine/tensor.ts";
 import { createLoader } from "./data/loader.ts";
-import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
+import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
 import type { BatchCapacity } from "./models/llama.ts";
 import type { Objective } from "./objective.ts";
-import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
+import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 
 /**
@@ -136,36 +135,36 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   const { gpu } = model;
   const { maxSteps } = options.schedule;
   const plan = planSteps(objective, options);
-  using optimizer = createOptimizer(model.parameters, options.optimizer);
-  using ring = createMetricsRing(gpu, options.logEvery);
-  const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
-  const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
+  const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
+  using optimizer = createOptimizer(model.parameters, { ...options.optimizer, lossScale });
+  using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
+  const log = createLog(objective, {
+    ...options,
+    ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0 },
+    now: options.now ?? (() => performance.now()),
+  });
   let step = 0;
-  try {
-    while (step < maxSteps && !options.signal?.aborted) {
-      const { batch, microBatches } = plan.steps[step];
-      const metricsRow = step % options.logEvery;
-      step++;
-      model.parameters.zeroGradients();
-      for (const [index, items] of microBatches.entries()) {
-        using tape = new Tape(gpu);
-        const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
-        const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
-        const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
-        tape.backward([{ tensor: loss, gradient: one }]);
-        if (!isLast) gpu.queue.submit();
-      }
-      optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
-      gpu.queue.submit();
-      if (step % options.logEvery === 0) await log.write(step);
-      else await nextTask();
+  while (step < maxSteps && !options.signal?.aborted) {
+    const { batch, microBatches } = plan.steps[step];
+    const metricsRow = step % options.logEvery;
+    step++;
+    model.parameters.zeroGradients();
+    for (const [index, items] of microBatches.entries()) {
+      using tape = new Tape(gpu);
+      const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
+      const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
+      const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
+      tape.backward([{ tensor: loss, gradient: optimizer.seed }]);
+      if (!isLast) gpu.queue.submit();
     }
-    // The last steps, or those before an abort.
-    if (step > log.step) await log.write(step);
-    return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
-  } finally {
-    release(one);
+    optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
+    gpu.queue.submit();
+    if (step % options.logEvery === 0) await log.write(step);
+    else await nextTask();
   }
+  // The last steps, or those before an abort.
+  if (step > log.step) await log.write(step);
+  return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
 }
 
 interface StepPlan {
@@ -208,11 +207,16 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
 /** Reads the ring, checks it, and hands means on. */
 function createLog(
   objective: Objective,
-  options: TrainOptions & { plan: Plan; ring: ReturnType<typeof createMetricsRing>; now: () => number },
+  options: TrainOptions & {
+    plan: Plan;
+    ring: ReturnType<typeof createMetricsRing>;
+    minimumLossScale: number;
+    now: () => number;
+  },
 ) {
   const { plan, ring, now } = options;
   const start = now();
-  const state = { step: 0, tokens: 0, elapsedMs: 0 };
+  const state = { step: 0, tokens: 0, elapsedMs: 0, skipped: 0 };
   return {
     get step() {
       return state.step;
@@ -225,23 +229,39 @@ function createLog(
     },
     async write(step: number): Promise<void> {
       const records = await ring.read(step - state.step, objective.metricNames);
-      records.forEach((record, index) =>
-        checkRecord(record, { step: state.step + index + 1, plan, objective })
-      );
+      records.forEach((record, index) => {
+        const at = state.step + index + 1;
+        if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
+        else checkRecord(record, { step: at, plan, objective });
+      });
       const tokens = plan.steps.slice(state.step, step).reduce((total, { tokens }) => total + tokens, 0);
       const elapsedMs = now() - start;
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...meanRecord(records),
+        ...meanRecord(records, state.skipped),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: state.tokens + tokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
       };
-      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs });
+      const skipped = records[records.length - 1].skipped_steps;
+      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs, skipped });
       await options.onLog?.(record);
     },
   };
+}
+
+/** A step whose gradient overflowed is skipped and its successor's loss scaled less, down to a limit. */
+function checkLossScale(
+  record: Readonly<Record<string, number>>,
+  step: number,
+  minimum: number,
+): void {
+  if (record.loss_scale >= minimum) return;
+  throw new TrainingError(
+    `Cannot go on at step ${step}: expected finite gradients at a loss scale of at least ${minimum}, ` +
+      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm}`,
+  );
 }
 
 /** How far the first loss may be from what policy = reference gives, relative to 1 + that. */

@@ -5,10 +5,10 @@
 import type { Gpu } from "../gpu.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE, type Tile } from "../../shaders/tile.ts";
 import { ELEMENTWISE_WORKGROUP } from "../../shaders/elementwise.ts";
-import { type VectorWidth, vectorWidth } from "../../shaders/lib.ts";
+import { vectorWidth } from "../../shaders/lib.ts";
 import type { InputMemory, OperandConstants } from "../../shaders/operand.ts";
 import { ShapeError } from "../shape.ts";
-import { storageOf, type Tensor } from "../tensor.ts";
+import { expectQuads, storageOf, type Tensor } from "../tensor.ts";
 
 /** Grid of a kernel that handles four elements an invocation. Buffers are padded, so the last quad may overhang. */
 export function elementwiseWorkgroups(elements: number): { elements: number; workgroups: number } {
@@ -43,13 +43,8 @@ export function activationStorage(operation: string, tensor: Tensor): OperandCon
  */
 export function rowOperands(operation: string, x: Tensor, length: number): OperandConstants {
   const storage = activationStorage(operation, x);
-  const width: VectorWidth = vectorWidth(length);
-  if (storage !== "f32" && width !== 4) {
-    throw new ShapeError(
-      `Cannot run ${operation}: expected rows that divide by four, as 16-bit elements need, found ${length}`,
-    );
-  }
-  return { width, storage, memory: inputMemory(x.gpu) };
+  expectQuads(operation, length, [storage]);
+  return { width: vectorWidth(length), storage, memory: inputMemory(x.gpu) };
 }
 
 /**

@@ -7,7 +7,7 @@ import { vectorWidth } from "../../shaders/lib.ts";
 import type { Gpu } from "../gpu.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { empty, type Tensor, upload } from "../tensor.ts";
+import { empty, expectQuads, storageOf, type Tensor, upload } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 
 /**
@@ -16,9 +16,10 @@ import { CPU_LOOP_LIMIT } from "./dispatch.ts";
  * @param table `[V, C]` as row shards, in order
  * @param ids `[N]` on the host, each below V
  * @param options.capacity tokens to reserve for, at least N
+ * @param options.type of the result, f32 by default
  * @returns `[N, C]`
  * @throws {RangeError} on an id that is not a row of the table
- * @throws {ShapeError} when the shards' widths differ
+ * @throws {ShapeError} when the shards' widths differ, or do not divide by four where 16 bits are read or written
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -35,19 +36,21 @@ import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 export function embedding(
   table: readonly Tensor[],
   ids: Uint32Array,
-  options: { capacity?: number } = {},
+  options: { capacity?: number; type?: "f32" | "f16" } = {},
 ): Tensor {
   const { gpu, shape: [, columns] } = table[0];
   for (const shard of table) expectShape("embedding", "a shard", shard.shape, [-1, columns]);
   checkIds(ids, table.reduce((total, shard) => total + shard.shape[0], 0));
   const capacity = Math.max(options.capacity ?? ids.length, ids.length);
   const width = vectorWidth(columns);
-  const y = empty(gpu, [ids.length, columns], { capacity });
+  const type = options.type ?? "f32";
+  expectQuads("embedding", columns, [...table.map(storageOf), type]);
+  const y = empty(gpu, [ids.length, columns], { capacity, type });
   const elements = sizeOf(y.shape) / width;
   const idTensor = upload(gpu, ids, { capacity });
   eachShard(table, (shard, first) =>
     gpu.dispatch(embeddingForward, {
-      constants: { width },
+      constants: { width, table: storageOf(shard), y: type },
       bindings: { table: shard.range, ids: idTensor.range, y: y.range },
       params: { elements, columns, first, table_rows: shard.shape[0] },
       workgroups: Math.ceil(elements / GATHER_WORKGROUP),
@@ -73,7 +76,7 @@ export function embedding(
         // The kernel visits the ids that occur: the other rows of a fresh gradient are zero.
         if (!dTable.accumulate) gpu.queue.clear(dTable.tensor.range);
         gpu.dispatch(embeddingBackward, {
-          constants: { width },
+          constants: { width, y: type },
           bindings: { ...bindings, d_y: dY.range, d_table: dTable.tensor.range },
           params: {
             elements: work,

@@ -6,7 +6,7 @@ import { embeddingForward, GATHER_WORKGROUP, gatherRowsBackward } from "../../sh
 import { vectorWidth } from "../../shaders/lib.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { empty, type Tensor, upload } from "../tensor.ts";
+import { empty, expectQuads, storageOf, type Tensor, upload } from "../tensor.ts";
 
 const NOT_PICKED = 0xffffffff;
 
@@ -36,10 +36,11 @@ export function gatherRows(x: Tensor, rows: Uint32Array, options: { capacity?: n
   const inverse = invert(rows, count);
   const capacity = Math.max(options.capacity ?? rows.length, rows.length);
   const width = vectorWidth(columns);
-  const y = empty(gpu, [rows.length, columns], { capacity });
+  expectQuads("gather_rows", columns, [storageOf(x)]);
+  const y = empty(gpu, [rows.length, columns], { capacity, type: x.type });
   const elements = sizeOf(y.shape) / width;
   gpu.dispatch(embeddingForward, {
-    constants: { width },
+    constants: { width, table: storageOf(x), y: storageOf(x) },
     bindings: { table: x.range, ids: upload(gpu, rows, { capacity }).range, y: y.range },
     params: { elements, columns, first: 0, table_rows: count },
     workgroups: Math.ceil(elements / GATHER_WORKGROUP),

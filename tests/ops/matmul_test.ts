@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
 import { matmul, multiply } from "../../engine/ops/matmul.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { empty, release, type Tensor, upload, writeHost } from "../../engine/tensor.ts";
+import { Tape } from "../../engine/tape.ts";
+import { empty, fromHost, release, type Tensor, toHost, upload, writeHost } from "../../engine/tensor.ts";
+import type { Storage } from "../../shaders/storage.ts";
 import { CPU_TILE, GPU_TILE, type ProductKind, TEXEL_TILE, type Tile } from "../../shaders/tile.ts";
 import { gpuTest, LAYOUTS, readAll } from "../gpu.ts";
 import { normals, seededRandom } from "../reference/random.ts";
@@ -54,8 +56,8 @@ async function checkProducts(
     const fresh = empty(gpu, [M, N], { owner: "caller" });
     owned.push(fresh);
     const sum = place(before, [M, N]);
-    multiply(kind, a, b, { tensor: fresh, accumulate: false }, tile);
-    multiply(kind, a, b, { tensor: sum, accumulate: true }, tile);
+    multiply(kind, a, b, { tensor: fresh, accumulate: false }, { tile });
+    multiply(kind, a, b, { tensor: sum, accumulate: true }, { tile });
     const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT" };
     const { c } = reference.forward(inputs, dims);
     results.push(fresh, sum);
@@ -99,6 +101,112 @@ for (const kind of KINDS) {
   }
 }
 
+for (const kind of KINDS) {
+  for (const [M, N, K] of [[17, 63, 5], [65, 64, 36]]) {
+    gpuTest(`matmul ${kind} ${M}x${N}x${K} with a scale, a bias and a residual`, (gpu) => {
+      const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT", scale: 0.7 };
+      return checkOp(gpu, {
+        op: `matmul ${kind} ${M}x${N}x${K} + bias + residual`,
+        inputs: {
+          a: { shape: kind === "TN" ? [K, M] : [M, K] },
+          b: { shape: kind === "NT" ? [N, K] : [K, N] },
+          bias: { shape: [N] },
+          residual: { shape: [M, N] },
+        },
+        run: ({ a, b, bias, residual }) => matmul(a, b, { kind, bias, residual, scale: 0.7 }),
+        reference: ({ a, b, bias, residual }) => {
+          const inputs = { a, b, bias, residual };
+          return {
+            output: reference.epilogueForward(inputs, dims).c,
+            backward: (dC) => {
+              const { dA, dB, dBias, dResidual } = reference.epilogueBackward(inputs, dims, { dC });
+              return { a: dA, b: dB, bias: dBias, residual: dResidual };
+            },
+          };
+        },
+        atol: 2e-5,
+      });
+    }, { layouts: LAYOUTS });
+  }
+}
+
+/** Storages of A, B and C: a half-precision layer's forward, one with a frozen weight, a parameter's gradient, mixed. */
+const STORAGES = [["f16", "f16", "f16"], ["f16", "bf16", "f16"], ["f16", "f16", "f32"], [
+  "f32",
+  "bf16",
+  "f32",
+]] as const;
+
+for (const kind of KINDS) {
+  gpuTest(
+    `multiply ${kind} of 16-bit operands, with a bias and a residual, overwriting and adding`,
+    async (gpu) => {
+      const [M, N, K] = [20, 68, 36];
+      for (const [aType, bType, cType] of STORAGES) {
+        const random = seededRandom(M + N);
+        const owned: Tensor[] = [];
+        const place = async (shape: number[], type: Storage) => {
+          const values = Float32Array.from(normals(random, { length: shape.reduce((x, y) => x * y) }));
+          const tensor = fromHost(gpu, values, { shape, type });
+          owned.push(tensor);
+          // What was stored: the reference computes with the rounded values.
+          return { tensor, values: Float64Array.from(await toHost(tensor)) };
+        };
+        const a = await place(kind === "TN" ? [K, M] : [M, K], aType);
+        const b = await place(kind === "NT" ? [N, K] : [K, N], bType);
+        const bias = await place([N], "f32");
+        const residual = await place([M, N], cType);
+        const c = await place([M, N], cType);
+        const fresh = empty(gpu, [M, N], { type: cType });
+        owned.push(fresh);
+        const added = { bias: bias.tensor, residual: residual.tensor, scale: 0.5 };
+        multiply(kind, a.tensor, b.tensor, { tensor: fresh, accumulate: false }, added);
+        multiply(kind, a.tensor, b.tensor, { tensor: c.tensor, accumulate: true }, added);
+        const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT", scale: 0.5 };
+        const inputs = { a: a.values, b: b.values, bias: bias.values, residual: residual.values };
+        const expected = reference.epilogueForward(inputs, dims).c;
+        // The result's own rounding: half a step of f16 is 2^-11 of the value.
+        const tolerance = { atol: 2e-5, rtol: cType === "f16" ? 2 ** -10 : 1e-5 };
+        const what = `${kind} of ${aType} and ${bType} to ${cType}`;
+        assertClose(await toHost(fresh), expected, { what, ...tolerance });
+        const sums = expected.map((value, i) => value + c.values[i]);
+        assertClose(await toHost(c.tensor), sums, { what: `${what}, added`, ...tolerance });
+        owned.forEach(release);
+      }
+    },
+    { layouts: LAYOUTS },
+  );
+}
+
+gpuTest(
+  "matmul of f16 operands hands f16 gradients to activations and f32 ones to parameters",
+  async (gpu) => {
+    const [M, N, K] = [8, 12, 4];
+    const random = seededRandom(3);
+    const draw = (length: number) => Float32Array.from(normals(random, { length }));
+    const x = fromHost(gpu, draw(M * K), { shape: [M, K], type: "f16" });
+    const grad = fromHost(gpu, new Float32Array(N * K), { shape: [N, K] });
+    const weight = {
+      ...fromHost(gpu, draw(N * K), { shape: [N, K], type: "f16" }),
+      requiresGrad: true,
+      grad,
+    };
+    const xGrad = fromHost(gpu, new Float32Array(M * K), { shape: [M, K] });
+    const dC = fromHost(gpu, draw(M * N), { shape: [M, N], type: "f16" });
+    const tape = new Tape(gpu);
+    const c = matmul({ ...x, requiresGrad: true, grad: xGrad }, weight, { kind: "NT" });
+    assert.equal(c.type, "f16");
+    tape.backward([{ tensor: c, gradient: dC }]);
+    const inputs = { a: Float64Array.from(await toHost(x)), b: Float64Array.from(await toHost(weight)) };
+    const { dA, dB } = reference.backward(inputs, { M, N, K, transposeB: true }, {
+      dC: Float64Array.from(await toHost(dC)),
+    });
+    assertClose(await toHost(xGrad), dA, { what: "dA" });
+    assertClose(await toHost(grad), dB, { what: "dB" });
+    [x, weight, grad, xGrad, dC].forEach(release);
+  },
+);
+
 gpuTest("matmul of a matrix with itself: both gradients reach the one tensor", (gpu) => {
   const dims = { M: 17, N: 17, K: 17 };
   return checkOp(gpu, {
@@ -128,5 +236,20 @@ gpuTest("matmul refuses unequal inner extents, vectors, and a result of another 
   assert.throws(
     () => multiply("TN", a, b, { tensor: a, accumulate: false }),
     new ShapeError("Cannot run matmul TN: expected the result of shape [3, 4], found [2, 3]"),
+  );
+  const weight = upload(gpu, new Float32Array(12), { shape: [4, 3] });
+  assert.throws(
+    () => matmul(a, weight, { kind: "NT", bias: b }),
+    new ShapeError("Cannot run matmul NT: expected the bias of shape [4], found [2, 4]"),
+  );
+  assert.throws(
+    () => matmul(a, weight, { kind: "NT", residual: { ...b, type: "f16" } }),
+    new ShapeError("Cannot run matmul NT: expected the residual of type f32, found f16"),
+  );
+  assert.throws(
+    () => multiply("NT", { ...a, type: "f16" }, weight, { tensor: b, accumulate: false }),
+    new ShapeError(
+      "Cannot run matmul NT: expected rows that divide by four, as 16-bit elements need, found [2, 3] and [4, 3]",
+    ),
   );
 });

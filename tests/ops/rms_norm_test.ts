@@ -31,7 +31,7 @@ gpuTest("rms_norm refuses f16 rows that do not divide by four", (gpu) => {
   assert.throws(
     () => rmsNorm(x, weight, { eps: EPS }),
     new ShapeError(
-      "Cannot run rms_norm: expected rows that divide by four, as 16-bit elements need, found 6",
+      "Cannot run rms_norm: expected rows that divide by four for f16, found rows of 6",
     ),
   );
 });

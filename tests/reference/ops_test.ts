@@ -33,6 +33,17 @@ for (
         outputs: ["c"],
         seed: 1,
       });
+      const added = {
+        ...inputs,
+        bias: normals(random, { length: N }),
+        residual: normals(random, { length: M * N }),
+      };
+      assertBackward({ forward: matmul.epilogueForward, backward: matmul.epilogueBackward }, {
+        inputs: added,
+        dims: { M, N, K, transposeA, transposeB, scale: 0.7 },
+        outputs: ["c"],
+        seed: 2,
+      });
     });
   }
 }

@@ -102,7 +102,7 @@ function createRun(gpu: Gpu, { kind, size, tile }: MatmulCase): MatmulRun {
   const [hostA, hostB] = [values(), values()];
   const [a, b] = [hostA, hostB].map((host) => fromHost(gpu, host, { shape: [size, size] }));
   const c = empty(gpu, [size, size], { owner: "caller" });
-  const multiplyOnce = () => multiply(kind, a, b, { tensor: c, accumulate: false }, tile);
+  const multiplyOnce = () => multiply(kind, a, b, { tensor: c, accumulate: false }, { tile });
   return {
     async time(count) {
       const start = performance.now();

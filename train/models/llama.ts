@@ -14,6 +14,7 @@ import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
+import type { Storage } from "../../shaders/storage.ts";
 import { release, type Tensor, upload } from "../../engine/tensor.ts";
 import type { PackedSequences } from "../data/batch.ts";
 import type { LlamaConfig } from "./llama_config.ts";
@@ -27,8 +28,22 @@ export interface LlamaModel extends Disposable {
   readonly config: LlamaConfig;
   /** Under Hugging Face's names. */
   readonly parameters: Parameters;
+  /** Of activations and their gradients. */
+  readonly dtype: "f32" | "f16";
   /** `[positions, D]`: see `ropeTable`. */
   readonly rope: Tensor;
+}
+
+/** How to make a model. */
+export interface LlamaOptions {
+  /** Whether gradients are wanted. */
+  readonly trainable: boolean;
+  /** The longest sequence it will see; at most the config's max_position_embeddings, and that by default. */
+  readonly positions?: number;
+  /** Type of activations and their gradients, f32 by default; sums are f32 in any case. */
+  readonly dtype?: "f32" | "f16";
+  /** How matrices are stored: as `dtype` by default. bf16 is for frozen models. */
+  readonly storage?: Storage;
 }
 
 /** Rows that a run's largest batch has, so that every step asks for the same buffers. */
@@ -44,10 +59,10 @@ export interface BatchCapacity {
  *
  * @param gpu the device
  * @param config its shape
- * @param options.trainable whether gradients are wanted
- * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
+ * @param options whether it is trained, in which types, for which lengths
  * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
+ * @throws {ShapeError} when 16-bit storage cannot hold rows of this config
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -67,7 +82,7 @@ export interface BatchCapacity {
 export function createLlama(
   gpu: Gpu,
   config: LlamaConfig,
-  options: { trainable: boolean; positions?: number },
+  options: LlamaOptions,
 ): LlamaModel {
   const positions = options.positions ?? config.max_position_embeddings;
   if (positions > config.max_position_embeddings) {
@@ -76,15 +91,18 @@ export function createLlama(
         `(max_position_embeddings), found ${positions}`,
     );
   }
+  const dtype = options.dtype ?? "f32";
   const parameters = createParameters(gpu, llamaParameterShapes(config), {
     trainable: options.trainable,
     groups: llamaParameterGroups(config),
+    storage: options.storage ?? dtype,
   });
   const table = ropeTable(gpu, { positions, headDim: config.head_dim, theta: config.rope_theta });
   return {
     gpu,
     config,
     parameters,
+    dtype,
     rope: table,
     [Symbol.dispose]() {
       parameters[Symbol.dispose]();
@@ -132,7 +150,8 @@ export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity:
     );
   }
   const positions = upload(gpu, batch.positions, { capacity });
-  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity });
+  const { dtype: type } = model;
+  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity, type });
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
     h = llamaLayer(model, h, { layer, positions, bounds });
   }

@@ -11,7 +11,7 @@ import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
 import { readModelConfig } from "./config.ts";
-import { createLlama, type LlamaModel } from "./llama.ts";
+import { createLlama, type LlamaModel, type LlamaOptions } from "./llama.ts";
 import { type LlamaConfig, llamaConfigJson } from "./llama_config.ts";
 import { checkLlamaCheckpoint } from "./llama_parameters.ts";
 import { findWeightsFile, openSafetensors } from "./safetensors.ts";
@@ -33,8 +33,7 @@ export interface LoadedModel {
  *
  * @param gpu the device
  * @param folder config.json, model.safetensors, tokenizer.json
- * @param options.trainable whether gradients are wanted
- * @param options.positions the longest sequence it will see
+ * @param options whether it is trained, in which types, for which lengths
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
@@ -68,7 +67,7 @@ export interface LoadedModel {
 export async function loadModel(
   gpu: Gpu,
   folder: string,
-  options: { trainable: boolean; positions?: number },
+  options: LlamaOptions,
 ): Promise<LoadedModel> {
   const config = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);

@@ -40,6 +40,7 @@ import {
   type RowConstants,
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
+import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -75,6 +76,12 @@ const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =
   TILES.flatMap((tile) => [
     ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
+  ])
+);
+const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
+  BOTH.flatMap((saved) => [
+    ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
+    ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
   ])
 );
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
@@ -114,6 +121,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
   entry(swigluBackward, NONE),
   entry(swigluForward, NONE),
+  entry(
+    swigluLinearBackward,
+    BOTH.flatMap((texels) => [
+      ...WIDTHS.map(({ width }) => ({ width, storage: "f32" as const, texels })),
+      { width: 4 as const, storage: "f16" as const, texels },
+    ]),
+  ),
+  entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),
   entry(tokenLogpsPartial, HEAD),

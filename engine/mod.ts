@@ -63,7 +63,7 @@ export { argmax } from "./ops/argmax.ts";
 export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
 export { embedding } from "./ops/embedding.ts";
 export { gatherRows } from "./ops/gather_rows.ts";
-export { matmul } from "./ops/matmul.ts";
+export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,
   NO_PENALTY,
@@ -80,6 +80,7 @@ export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
 export { sequenceLogps } from "./ops/sequence_logps.ts";
 export { swiglu } from "./ops/swiglu.ts";
+export { swigluLinear } from "./ops/swiglu_linear.ts";
 export { tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,

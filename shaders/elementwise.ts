@@ -98,7 +98,7 @@ export const addForward: Kernel<ElementwiseConstants> = {
 };
 
 /** The logistic function without overflow: e^-|x| only. */
-const SIGMOID4 = `
+export const SIGMOID4 = `
 fn sigmoid4(x: vec4f) -> vec4f {
   let e = exp(-abs(x));
   return select(e, vec4f(1.0), x >= vec4f(0.0)) / (1.0 + e);

@@ -49,6 +49,7 @@ import {
 } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
+import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -114,6 +115,12 @@ const GATHER: GatherConstants[] = [
     (["f32", "f16"] as const).map((y) => ({ width: 4, table, y }) as const)
   ),
 ];
+const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
+  BOTH.flatMap((saved) => [
+    ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
+    ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
+  ])
+);
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
 );
@@ -151,6 +158,11 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
   entry(swigluBackward, ELEMENTWISE),
   entry(swigluForward, ELEMENTWISE),
+  entry(
+    swigluLinearBackward,
+    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
+  ),
+  entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),
   entry(tokenLogpsPartial, HEAD),

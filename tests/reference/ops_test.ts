@@ -11,6 +11,7 @@ import * as rope from "./rope.ts";
 import * as sequenceLogps from "./sequence_logps.ts";
 import * as silu from "./silu.ts";
 import * as swiglu from "./swiglu.ts";
+import * as swigluLinear from "./swiglu_linear.ts";
 import * as tokenLogps from "./token_logps.ts";
 
 const LENGTHS = [1, 17, 64];
@@ -126,6 +127,17 @@ for (const length of LENGTHS) {
     assertBackward(silu, { inputs: { x: a }, dims: { length }, outputs: ["y"], seed: 5 });
     assertBackward(swiglu, { inputs: { gate: a, up: b }, dims: { length }, outputs: ["y"], seed: 6 });
     assertBackward(add, { inputs: { a, b }, dims: { length }, outputs: ["y"], seed: 7 });
+  });
+}
+
+for (const [N, F, C] of [[1, 1, 1], [4, 3, 5]]) {
+  Deno.test(`swiglu_linear ${N}x${F}x${C}: backward is the central difference`, () => {
+    const random = seededRandom(N * F * C);
+    const inputs = {
+      x: normals(random, { length: N * C }),
+      weight: normals(random, { length: 2 * F * C }),
+    };
+    assertBackward(swigluLinear, { inputs, dims: { N, F, C }, outputs: ["y"], seed: 7 });
   });
 }
 

@@ -4,11 +4,11 @@
  */
 import { adamw } from "./adamw.ts";
 import {
-  attentionBackwardKv,
-  attentionBackwardQ,
-  type AttentionConstants,
-  attentionForward,
-} from "./attention.ts";
+  attentionRowsBackwardKv,
+  attentionRowsBackwardQ,
+  type AttentionRowsConstants,
+  attentionRowsForward,
+} from "./attention_rows.ts";
 import { columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
@@ -26,10 +26,12 @@ import {
   embeddingForward,
   type GatherConstants,
   gatherRowsBackward,
+  gatherRowsForward,
 } from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
+import { moveColumns } from "./pack_columns.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -90,10 +92,11 @@ const OPERANDS: OperandConstants[] = ELEMENTWISE.flatMap((constants) =>
 const ROWS: RowConstants[] = OPERANDS.flatMap((constants) =>
   [[1, 0], [64, 0], [64, 8], [64, 32]].map(([lanes, subgroup]) => ({ ...constants, lanes, subgroup }))
 );
-const COLUMN_SUMS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
+/** Rows in the storages that activations have. */
+const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
   .map(([width, storage]) => ({ width, storage }));
-const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
-  [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
+const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, lanes: 8, rows: 1, broadcast: false }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const F32 = { a: "f32", b: "f32", c: "f32" } as const;
@@ -133,19 +136,21 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(adamw, BOTH.map((copy) => ({ copy }))),
   entry(addForward, ELEMENTWISE),
   entry(argmaxRows, NONE),
-  entry(attentionBackwardKv, ATTENTION),
-  entry(attentionBackwardQ, ATTENTION),
-  entry(attentionForward, ATTENTION),
+  entry(attentionRowsBackwardKv, ATTENTION_ROWS),
+  entry(attentionRowsBackwardQ, ATTENTION_ROWS),
+  entry(attentionRowsForward, ATTENTION_ROWS),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
-  entry(columnSumPartial, COLUMN_SUMS),
+  entry(columnSumPartial, PLAIN_ROWS),
   entry(
     embeddingBackward,
     GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
   ),
   entry(embeddingForward, GATHER),
-  entry(gatherRowsBackward, WIDTHS),
+  entry(gatherRowsBackward, PLAIN_ROWS),
+  entry(gatherRowsForward, PLAIN_ROWS),
   entry(matmulForward, MATMUL),
+  entry(moveColumns, [{ into: "packed" }, { into: "part" }]),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

@@ -105,4 +105,5 @@ export {
   type StorageBinding,
 } from "../shaders/kernel.ts";
 export type { ProductKind } from "../shaders/tile.ts";
+export type { ActivationKind } from "../shaders/elementwise.ts";
 export type { Storage } from "../shaders/storage.ts";

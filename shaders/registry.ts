@@ -31,7 +31,6 @@ import {
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
-import { moveColumns } from "./pack_columns.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -150,7 +149,6 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
   entry(matmulForward, MATMUL),
-  entry(moveColumns, [{ into: "packed" }, { into: "part" }]),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

@@ -25,7 +25,7 @@ export {
   encodePrompt,
   type EncodingTokenizer,
 } from "./data/encode.ts";
-export { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+export { type PackedSequences, packPairs, type PackPairsOptions, packSequences } from "./data/batch.ts";
 export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
@@ -37,6 +37,7 @@ export {
   llamaHidden,
   type LlamaModel,
   llamaNextLogits,
+  type LlamaOptions,
   llamaSequenceLogps,
   llamaTokenLogps,
 } from "./models/llama.ts";
@@ -53,7 +54,12 @@ export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts"
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PreferenceOptions } from "./objective.ts";
-export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
+export {
+  createOptimizer,
+  type LossScaleOptions,
+  type Optimizer,
+  type OptimizerOptions,
+} from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";

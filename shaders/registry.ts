@@ -41,7 +41,7 @@ import {
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
 import type { Storage } from "./storage.ts";
-import { CPU_TILE, GPU_TILE } from "./tile.ts";
+import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
   tokenLogpsCombine,
@@ -56,7 +56,7 @@ export interface RegisteredKernel {
   readonly constants: readonly unknown[];
 }
 
-const TILES = [CPU_TILE, GPU_TILE];
+const TILES = [CPU_TILE, TEXEL_TILE, GPU_TILE];
 const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));
@@ -67,7 +67,7 @@ const GATHER = [
   ...ACTIVATIONS.map((storage) => ({ width: 4 as const, storage })),
 ];
 const ATTENTION_ROWS: AttentionRowsConstants[] = ACTIVATIONS.flatMap((storage) =>
-  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, lanes: 8, rows: 1, broadcast: false }))
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>

@@ -25,7 +25,7 @@ export {
   encodePrompt,
   type EncodingTokenizer,
 } from "./data/encode.ts";
-export { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+export { type PackedSequences, packPairs, type PackPairsOptions, packSequences } from "./data/batch.ts";
 export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";

@@ -95,7 +95,7 @@ const ROWS: RowConstants[] = OPERANDS.flatMap((constants) =>
 const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
   .map(([width, storage]) => ({ width, storage }));
 const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
-  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, lanes: 8, rows: 1, broadcast: false }))
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const F32 = { a: "f32", b: "f32", c: "f32" } as const;

@@ -68,7 +68,14 @@ const ROWS: RowConstants[] = [1, 64].flatMap((lanes) => WIDTHS.map(({ width }) =
 const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
   [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
 );
-const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+/** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
+const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
+  { tile, vector: false, storage: { a: "f32", b: "f32" } },
+  ...([["f32", "f32"], ["f16", "f16"], ["f32", "bf16"], ["f16", "bf16"]] as const).map(([a, b]) => ({
+    ...{ tile, vector: true },
+    storage: { a, b },
+  })),
+]);
 const F32 = { a: "f32", b: "f32", c: "f32" } as const;
 /** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
 const HALF = [

@@ -47,6 +47,7 @@ export {
   Parameters,
   type ParameterSnapshot,
 } from "./parameters.ts";
+export { activation, type ActivationOptions } from "./ops/activation.ts";
 export { add } from "./ops/add.ts";
 export {
   adamw,
@@ -59,10 +60,17 @@ export {
   type LossScale,
 } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
-export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
+export { attention, type AttentionOptions } from "./ops/attention.ts";
 export { embedding } from "./ops/embedding.ts";
-export { gatherRows } from "./ops/gather_rows.ts";
-export { matmul } from "./ops/matmul.ts";
+export {
+  gatherRows,
+  type HostRowIndex,
+  hostRowIndex,
+  type RowIndex,
+  rowIndex,
+  type RowIndexOptions,
+} from "./ops/gather_rows.ts";
+export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,
   NO_PENALTY,
@@ -77,9 +85,16 @@ export {
 export { rmsNorm } from "./ops/rms_norm.ts";
 export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
+export {
+  type HostBounds,
+  hostBounds,
+  type Segments,
+  type SequenceBounds,
+  sequenceBounds,
+} from "./ops/sequence_bounds.ts";
 export { sequenceLogps } from "./ops/sequence_logps.ts";
-export { silu } from "./ops/silu.ts";
 export { swiglu } from "./ops/swiglu.ts";
+export { swigluLinear } from "./ops/swiglu_linear.ts";
 export { tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,

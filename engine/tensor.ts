@@ -58,6 +58,12 @@ export function storageOf({ type, shape }: Tensor): Storage {
   return type;
 }
 
+/** @throws {ShapeError} when a tensor has another element type than expected */
+export function expectType(operation: string, what: string, { type }: Tensor, expected: TensorType): void {
+  if (type === expected) return;
+  throw new ShapeError(`Cannot run ${operation}: expected ${what} of type ${expected}, found ${type}`);
+}
+
 /**
  * Checks that rows can be stored: 16-bit storage takes four elements at once.
  *

@@ -4,29 +4,34 @@
  */
 import { adamw } from "./adamw.ts";
 import {
-  attentionBackwardKv,
-  attentionBackwardQ,
-  type AttentionConstants,
-  attentionForward,
-} from "./attention.ts";
+  attentionRowsBackwardKv,
+  attentionRowsBackwardQ,
+  type AttentionRowsConstants,
+  attentionRowsForward,
+} from "./attention_rows.ts";
+import { columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
+  type AccumulateConstants,
+  activationBackward,
+  type ActivationConstants,
+  activationForward,
   addForward,
-  siluBackward,
-  siluForward,
+  type ElementwiseConstants,
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
-import { columnSumPartial } from "./column_sum.ts";
 import {
   embeddingBackward,
   embeddingForward,
   type GatherConstants,
   gatherRowsBackward,
+  gatherRowsForward,
 } from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
+import { moveColumns } from "./pack_columns.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -44,7 +49,9 @@ import {
   rmsNormWeightPartial,
   type RowConstants,
 } from "./rms_norm.ts";
-import { ropeForward } from "./rope.ts";
+import type { InputMemory, OperandConstants } from "./operand.ts";
+import { ropeInPlace } from "./rope.ts";
+import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -64,9 +71,32 @@ const TILES = [CPU_TILE, TEXEL_TILE, GPU_TILE];
 const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));
-const ROWS: RowConstants[] = [1, 64].flatMap((lanes) => WIDTHS.map(({ width }) => ({ lanes, width })));
-const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
-  [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
+/** Adapters' ways to read inputs. */
+const MEMORIES: InputMemory[] = ["buffer", "texels"];
+const HALVES = ["f32", "f16"] as const;
+const ELEMENTWISE: ElementwiseConstants[] = MEMORIES.flatMap((memory) =>
+  HALVES.map((storage) => ({ storage, memory }))
+);
+/** Gradients of activations meet as they are stored; those of parameters are f32. */
+const ACCUMULATE: AccumulateConstants[] = ELEMENTWISE.flatMap((constants) =>
+  HALVES.map((total) => ({ ...constants, total }))
+);
+const ACTIVATIONS: ActivationConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (["silu", "gelu_tanh"] as const).flatMap((kind) =>
+    (["none", "elements", "quads"] as const).map((bias) => ({ ...constants, kind, bias }))
+  )
+);
+const OPERANDS: OperandConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (constants.storage === "f16" ? [4] as const : [1, 4] as const).map((width) => ({ ...constants, width }))
+);
+const ROWS: RowConstants[] = OPERANDS.flatMap((constants) =>
+  [[1, 0], [64, 0], [64, 8], [64, 32]].map(([lanes, subgroup]) => ({ ...constants, lanes, subgroup }))
+);
+/** Rows in the storages that activations have. */
+const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
+  .map(([width, storage]) => ({ width, storage }));
+const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, lanes: 8, rows: 1, broadcast: false }))
 );
 /** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
@@ -95,46 +125,56 @@ const GATHER: GatherConstants[] = [
     (["f32", "f16"] as const).map((y) => ({ width: 4, table, y }) as const)
   ),
 ];
+const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
+  BOTH.flatMap((saved) => [
+    ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
+    ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
+  ])
+);
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
 );
 
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
-  entry(accumulate, [{ storage: "f32" }, { storage: "f16" }]),
+  entry(accumulate, ACCUMULATE),
+  entry(activationBackward, ACTIVATIONS),
+  entry(activationForward, ACTIVATIONS),
   entry(adamw, BOTH.map((copy) => ({ copy }))),
-  entry(addForward, NONE),
+  entry(addForward, ELEMENTWISE),
   entry(argmaxRows, NONE),
-  entry(attentionBackwardKv, ATTENTION),
-  entry(attentionBackwardQ, ATTENTION),
-  entry(attentionForward, ATTENTION),
+  entry(attentionRowsBackwardKv, ATTENTION_ROWS),
+  entry(attentionRowsBackwardQ, ATTENTION_ROWS),
+  entry(attentionRowsForward, ATTENTION_ROWS),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
-  entry(columnSumPartial, [{ width: 1, storage: "f32" }, { width: 4, storage: "f32" }, {
-    width: 4,
-    storage: "f16",
-  }]),
+  entry(columnSumPartial, PLAIN_ROWS),
   entry(
     embeddingBackward,
     GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
   ),
   entry(embeddingForward, GATHER),
-  entry(gatherRowsBackward, WIDTHS),
+  entry(gatherRowsBackward, PLAIN_ROWS),
+  entry(gatherRowsForward, PLAIN_ROWS),
   entry(matmulForward, MATMUL),
+  entry(moveColumns, [{ into: "packed" }, { into: "part" }]),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),
-  entry(rmsNormWeightPartial, WIDTHS),
-  entry(ropeForward, WIDTHS),
+  entry(rmsNormWeightPartial, OPERANDS),
+  entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
   entry(scaledSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
-  entry(siluBackward, NONE),
-  entry(siluForward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, NONE),
-  entry(swigluForward, NONE),
+  entry(swigluBackward, ELEMENTWISE),
+  entry(swigluForward, ELEMENTWISE),
+  entry(
+    swigluLinearBackward,
+    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
+  ),
+  entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),
   entry(tokenLogpsPartial, HEAD),
@@ -150,7 +190,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
  * ```ts
  * import { kernelSources } from "./registry.ts";
  * const [source] = kernelSources("add_forward");
- * if (!source.includes("y[i] = a[i] + b[i];")) throw new Error(source);
+ * if (!source.includes("y[i] = y_i;")) throw new Error(source);
  * ```
  */
 export function kernelSources(name: string): string[] {

@@ -71,6 +71,11 @@ export interface Product {
   readonly b: string;
   /** How the operands are stored, f32 by default; 16-bit storage needs `vector`. */
   readonly storage?: OperandStorage;
+  /**
+   * For two products at once (NT): a u32 expression, half of `n`. The tile's first half of register columns is then
+   * for columns from `n0` on, its second half for the same columns plus this.
+   */
+  readonly pair?: string;
   /** First row and column of the tile (u32 expressions), and the problem's size. */
   readonly m: string;
   readonly n: string;
@@ -125,6 +130,13 @@ export function columnOf(tile: Tile, j: number): string {
 /** Row that register row `i` of this lane holds. */
 export function rowOf(tile: Tile, i: number): string {
   return tile.lanesY === 1 ? `(m0 + ${i}u)` : `(m0 + local_id.y * ${tile.rows}u + ${i}u)`;
+}
+
+/** Which column of op(B) the tile's column `offset` (a u32 expression) is. */
+function operandColumn({ tile, pair }: Product, offset: string): string {
+  if (pair === undefined) return `(n0 + ${offset})`;
+  const half = tileCols(tile) / 2;
+  return `(n0 + ${offset} + select(0u, ${pair} - ${half}u, ${offset} >= ${half}u))`;
 }
 
 /** The K-extent of an operand is its row length unless it is stored with k as rows. */
@@ -196,7 +208,7 @@ function multiplyAdd(tile: Tile, aValue: (row: number, k: number) => string): st
 function loadB(product: Product): string {
   const { tile, kind } = product;
   return unroll(tile.cols / 4, (j) => {
-    const column = columnOf(tile, j);
+    const column = operandColumn(product, `${4 * j * tile.lanesX}u + local_id.x * 4u`);
     if (kind !== "NT") return unroll(4, (k) => `let bk${k}_${j} = load_b(k + ${k}u, ${column});`);
     return unroll(4, (c) => `let bt${c}_${j} = load_b(${column} + ${c}u, k);`) + "\n" +
       unroll(4, (k) => {
@@ -274,7 +286,7 @@ var<workgroup> tile_b: array<vec4f, ${tile.depth * tileCols(tile) / 4}>;`;
 function fillWorkgroup(operand: "a" | "b", product: Product): string {
   const { tile, kind } = product;
   const extent = operand === "a" ? tileRows(tile) : tileCols(tile);
-  const origin = operand === "a" ? "m0" : "n0";
+  const at = (offset: string) => operand === "a" ? `(m0 + ${offset})` : operandColumn(product, offset);
   const lanes = tile.lanesX * tile.lanesY;
   const quads = extent / 4;
   const byK = storedWithKRows(operand, kind);
@@ -284,14 +296,18 @@ function fillWorkgroup(operand: "a" | "b", product: Product): string {
     ? wgsl`
   let fk = item / ${quads}u;
   let fq = item % ${quads}u;
-  tile_${operand}[item] = load_${operand}(k0 + fk, ${origin} + fq * 4u) * select(0.0, 1.0, k0 + fk < ${product.k});`
+  tile_${operand}[item] = load_${operand}(k0 + fk, ${
+      at("fq * 4u")
+    }) * select(0.0, 1.0, k0 + fk < ${product.k});`
     : wgsl`
   let fq = item / ${tile.depth / 4}u;
   let fk = (item % ${tile.depth / 4}u) * 4u;
   let inside = select(0.0, 1.0, k0 + fk < ${product.k});
   ${
       unroll(4, (c) =>
-        `let f${c} = load_${operand}(${origin} + fq * 4u + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
+        `let f${c} = load_${operand}(${
+          at("fq * 4u")
+        } + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
     }
   ${
       unroll(4, (k) =>

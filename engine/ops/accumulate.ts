@@ -3,24 +3,24 @@
  * @module
  */
 import { accumulate } from "../../shaders/elementwise.ts";
-import { expectShape, ShapeError, sizeOf } from "../shape.ts";
-import { storageOf, type Tensor } from "../tensor.ts";
-import { elementwiseWorkgroups } from "./dispatch.ts";
+import { expectShape, sizeOf } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import { activationStorage, elementwiseWorkgroups, inputMemory } from "./dispatch.ts";
 
 /**
- * target += source, element by element.
+ * target += source, element by element, each stored in its own way.
  *
- * @throws {ShapeError} when shapes or storages differ
+ * @throws {ShapeError} when the shapes differ
  */
 export function accumulateInto(target: Tensor, source: Tensor): void {
   expectShape("accumulate", "source", source.shape, target.shape);
-  const storage = storageOf(target);
-  if (source.type !== storage) {
-    throw new ShapeError(`Cannot run accumulate: expected source of type ${storage}, found ${source.type}`);
-  }
   const { elements, workgroups } = elementwiseWorkgroups(sizeOf(target.shape));
   target.gpu.dispatch(accumulate, {
-    constants: { storage },
+    constants: {
+      storage: activationStorage("accumulate", source),
+      total: activationStorage("accumulate", target),
+      memory: inputMemory(target.gpu),
+    },
     bindings: { part: source.range, total: target.range },
     params: { elements },
     workgroups,

@@ -64,6 +64,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
     name: `matmul ${kind}`,
     inputs: [a, b, bias, residual].filter((input) => input !== undefined),
     output: c,
+    isOutputFree: true,
     backward: (dC, sink) => {
       operandGradients({ kind, a, b, scale }, dC, sink);
       // C = ... + bias + residual: dBias = sum over rows of dC, dResidual = dC

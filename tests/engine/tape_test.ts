@@ -3,12 +3,14 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { add } from "../../engine/ops/add.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
-import { silu } from "../../engine/ops/silu.ts";
+import { activation } from "../../engine/ops/activation.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { noGrad, Tape } from "../../engine/tape.ts";
 import { fromHost, release, type Tensor, toHost } from "../../engine/tensor.ts";
 import { gpuTest, readAll } from "../gpu.ts";
+
+const silu = (x: Tensor) => activation(x, { kind: "silu" });
 
 /** Tensors of one test, released at its end. */
 class Made {

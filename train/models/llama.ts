@@ -3,15 +3,15 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
-import { add } from "../../engine/ops/add.ts";
-import { attention, type SequenceBounds, sequenceBounds } from "../../engine/ops/attention.ts";
+import { attention } from "../../engine/ops/attention.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
-import { gatherRows } from "../../engine/ops/gather_rows.ts";
+import { gatherRows, rowIndex } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import { type SequenceBounds, sequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
-import { swiglu } from "../../engine/ops/swiglu.ts";
+import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import type { Storage } from "../../shaders/storage.ts";
@@ -141,7 +141,7 @@ export function createLlama(
  */
 export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
   const { gpu, parameters } = model;
-  const bounds = sequenceBounds(gpu, batch.sequenceOffsets, { capacity });
+  const bounds = sequenceBounds(gpu, batch, { capacity });
   if (bounds.longest > model.rope.shape[0]) {
     throw new RangeError(
       `Cannot run the model: expected at most ${
@@ -158,26 +158,32 @@ export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity:
   return h;
 }
 
-/** h + o(attention(rope(q), rope(k), v)), then h + down(swiglu(gate, up)), each on a normalised h. */
+/**
+ * h + o(attention(rope(q), rope(k), v)), then h + down(silu(gate) up), each on a normalised h. What shares an input is
+ * one product, what follows a product element by element is part of it, and queries and keys rotate where they lie.
+ */
 function llamaLayer(
   model: LlamaModel,
   h: Tensor,
   { layer, positions, bounds }: { layer: number; positions: Tensor; bounds: SequenceBounds },
 ): Tensor {
   const { parameters, config } = model;
-  const weight = (name: string) => parameters.get(`model.layers.${layer}.${name}.weight`);
-  const linear = (x: Tensor, name: string) => matmul(x, weight(name), { kind: "NT" });
+  const named = (name: string) => `model.layers.${layer}.${name}.weight`;
+  const weight = (name: string) => parameters.get(named(name));
+  const joined = (...names: string[]) => parameters.joined(names.map(named));
+  const { head_dim: headDim, num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
   const eps = config.rms_norm_eps;
 
   const x = rmsNorm(h, weight("input_layernorm"), { eps });
-  const q = rope(linear(x, "self_attn.q_proj"), positions, model.rope);
-  const k = rope(linear(x, "self_attn.k_proj"), positions, model.rope);
-  const v = linear(x, "self_attn.v_proj");
-  const attended = attention(q, k, v, { headDim: config.head_dim, bounds });
-  h = add(h, linear(attended, "self_attn.o_proj"));
+  const projections = joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj");
+  const packed = matmul(x, projections, { kind: "NT" });
+  const qkv = rope(packed, positions, model.rope, { heads: heads + kvHeads });
+  const attended = attention(qkv, { headDim, heads, kvHeads, bounds });
+  h = matmul(attended, weight("self_attn.o_proj"), { kind: "NT", residual: h });
 
   const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
-  return add(h, linear(swiglu(linear(y, "mlp.gate_proj"), linear(y, "mlp.up_proj")), "mlp.down_proj"));
+  const gated = swigluLinear(y, joined("mlp.gate_proj", "mlp.up_proj"));
+  return matmul(gated, weight("mlp.down_proj"), { kind: "NT", residual: h });
 }
 
 /** The output head's row shards: the embedding itself where the two are tied. */
@@ -187,12 +193,13 @@ function head({ config, parameters }: LlamaModel): readonly Tensor[] {
 
 /** Final norm on the rows that matter: y[r] = norm(h[rows[r]]). */
 function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; capacity: number }): Tensor {
-  const picked = gatherRows(h, options.rows, { capacity: options.capacity });
+  const capacity = { tokens: h.capacity, rows: options.capacity };
+  const picked = gatherRows(h, rowIndex(model.gpu, options.rows, { tokens: h.shape[0], capacity }));
   return rmsNorm(picked, model.parameters.get("model.norm.weight"), { eps: model.config.rms_norm_eps });
 }
 
 /**
- * Log-probability of every labelled token, in order.
+ * Log-probability of every labelled token, sequence by sequence.
  *
  * @param model the model
  * @param batch packed sequences with R labels that count
@@ -219,7 +226,7 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * ```
  */
 export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
-  const { rows, labels } = labelledRows(batch);
+  const { rows, labels } = batch;
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
   return tokenLogps(final, head(model), labels);
@@ -262,10 +269,10 @@ export function llamaSequenceLogps(
 }
 
 /**
- * Logits of the token that follows each sequence: for decoding.
+ * Logits of the token that follows each segment: for decoding.
  *
  * @param model the model
- * @param batch S packed sequences
+ * @param batch S packed sequences, each a segment
  * @param capacity the largest batch that will come; this batch by default
  * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
  * @example
@@ -293,17 +300,8 @@ export function llamaNextLogits(
   batch: PackedSequences,
   capacity?: BatchCapacity,
 ): Tensor[] {
-  const rows = batch.sequenceOffsets.subarray(1).map((end) => end - 1);
+  const rows = batch.segmentOffsets.subarray(1).map((end) => end - 1);
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
   return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
-}
-
-/** Positions whose label counts, and those labels. */
-function labelledRows({ labels }: PackedSequences): { rows: Uint32Array; labels: Uint32Array } {
-  const rows: number[] = [];
-  labels.forEach((label, row) => {
-    if (label >= 0) rows.push(row);
-  });
-  return { rows: Uint32Array.from(rows), labels: Uint32Array.from(rows, (row) => labels[row]) };
 }

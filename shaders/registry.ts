@@ -97,7 +97,14 @@ const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
 const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
   [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
-const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+/** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
+const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
+  { tile, vector: false, storage: { a: "f32", b: "f32" } },
+  ...([["f32", "f32"], ["f16", "f16"], ["f32", "bf16"], ["f16", "bf16"]] as const).map(([a, b]) => ({
+    ...{ tile, vector: true },
+    storage: { a, b },
+  })),
+]);
 const F32 = { a: "f32", b: "f32", c: "f32" } as const;
 /** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
 const HALF = [

@@ -21,7 +21,7 @@ import { columnSumPartial } from "./column_sum.ts";
 import { embeddingBackward, embeddingForward, gatherRowsBackward } from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
-import { type MatmulConstants, matmulForward } from "./matmul.ts";
+import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -41,7 +41,7 @@ import {
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
 import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
-import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
+import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
   tokenLogpsCombine,
@@ -73,7 +73,7 @@ const HALF = [
   { a: "f16", b: "f16", c: "f32" },
 ] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  TILES.flatMap((tile) => [
+  [...TILES, LARGE_TILE, SMALL_TILE].flatMap((tile) => [
     ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
   ])
@@ -82,6 +82,12 @@ const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
   BOTH.flatMap((saved) => [
     ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
     ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
+  ])
+);
+const MATMUL_ROWS: MatmulRowsConstants[] = [1, 4].flatMap((rows) =>
+  [{ lanes: 8, texels: true }, { lanes: 64, texels: false }].flatMap((layout) => [
+    ...BOTH.map((vector) => ({ rows, vector, storage: F32, ...layout })),
+    ...HALF.slice(0, 2).map((storage) => ({ rows, vector: true, storage, ...layout })),
   ])
 );
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
@@ -107,6 +113,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, WIDTHS),
   entry(gatherRowsBackward, WIDTHS),
   entry(matmulForward, MATMUL),
+  entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

@@ -15,6 +15,7 @@ import {
   type TrainingResult,
   type TrainingShape,
 } from "./bench/training.ts";
+import { tileFits } from "../engine/ops/dispatch.ts";
 import { ensureAdapter } from "./software_driver.ts";
 
 export { formatBench } from "./bench/format.ts";
@@ -85,8 +86,9 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
   }
   const tiles: MatmulResult[] = [];
   for (const kind of options.tiles ? PRODUCT_KINDS : []) {
-    log(`matmul ${kind}, ${TILE_VARIANTS.length} tilings`);
-    const cases = TILE_VARIANTS.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
+    const variants = TILE_VARIANTS.filter((tile) => tileFits(gpu, tile));
+    log(`matmul ${kind}, ${variants.length} tilings`);
+    const cases = variants.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
     tiles.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
   }
   const training: TrainingResult[] = [];

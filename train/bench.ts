@@ -17,6 +17,7 @@ import {
 } from "./bench/training.ts";
 import { tileFits } from "../engine/ops/dispatch.ts";
 import { ensureAdapter } from "./software_driver.ts";
+import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
 
 export { formatBench } from "./bench/format.ts";
 
@@ -24,6 +25,8 @@ export { formatBench } from "./bench/format.ts";
 export interface BenchOptions {
   /** An open device; by default one is opened and closed. */
   readonly gpu?: Gpu;
+  /** Tune a device opened here, as training does; off by default. */
+  readonly tune?: "auto" | "off";
   /** Compare tilings of the product, too. */
   readonly tiles?: boolean;
   /** Extent of the products that compare them. */
@@ -70,6 +73,7 @@ export async function runBench(options: BenchOptions = {}): Promise<BenchReport>
   if (options.gpu) return await measure(options.gpu, options);
   await ensureAdapter({ log: options.log });
   using gpu = await openGpu();
+  if (options.tune === "auto") await tuneFromCache(gpu, { folder: tuneFolder(), log: options.log });
   return await measure(gpu, options);
 }
 

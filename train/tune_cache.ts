@@ -10,6 +10,7 @@ import type { Gpu } from "../engine/gpu.ts";
 import { type TuneOptions, tuneProducts, type TuneResult } from "../engine/tune.ts";
 import project from "../deno.json" with { type: "json" };
 import { writeFileAtomically } from "./atomic_file.ts";
+import { cacheFolder } from "./cache_folder.ts";
 
 /** Grows when the candidates or the meaning of the file change. */
 const FORMAT = 1;
@@ -38,12 +39,15 @@ export function tuneKey({ adapter }: Gpu): TuneKey {
   return { format: FORMAT, keel: project.version, adapter: adapter.name, features: adapter.features };
 }
 
+/** @returns where choices are kept for this user */
+export function tuneFolder(): string {
+  return join(cacheFolder(), "tuning");
+}
+
 /** Settings of {@link tuneFromCache}. */
 export interface CachedTuneOptions extends Omit<TuneOptions, "stored"> {
   /** Where choices are kept; made when it does not exist. */
   readonly folder: string;
-  /** Measure on a software adapter, too, where compiling the candidates takes longer than they save. */
-  readonly force?: boolean;
 }
 
 /**
@@ -55,7 +59,7 @@ export interface CachedTuneOptions extends Omit<TuneOptions, "stored"> {
  * @returns what was found, or null when nothing was tuned
  */
 export async function tuneFromCache(gpu: Gpu, options: CachedTuneOptions): Promise<TuneResult | null> {
-  if (gpu.adapter.isCpu && !options.force) return null;
+  if (gpu.adapter.isCpu) return null;
   const key = tuneKey(gpu);
   const path = join(options.folder, `${createHash("sha256").update(JSON.stringify(key)).digest("hex")}.json`);
   const result = await tuneProducts(gpu, { ...options, stored: await readStored(path, key) });

@@ -6,7 +6,6 @@
 import { type Allocation, BufferArena, Scope } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import {
-  bindGroupKey,
   type BufferRange,
   type CommandRecorder,
   type EncodedDispatch,
@@ -21,7 +20,17 @@ type Recorded =
   | { readonly kind: "copy"; readonly source: BufferRange; readonly target: BufferRange }
   | { readonly kind: "clear"; readonly range: BufferRange };
 
-type Command = Exclude<Recorded, { kind: "dispatch" }> | ({ readonly kind: "dispatch" } & EncodedDispatch);
+/** A recorded command whose dispatch knows where its uniform block lies. */
+type Placed = Exclude<Recorded, { kind: "dispatch" }> | {
+  readonly kind: "dispatch";
+  readonly dispatch: ResolvedDispatch;
+  readonly offsets: number[];
+};
+
+type Command = Exclude<Recorded, { kind: "dispatch" }> | {
+  readonly kind: "dispatch";
+  readonly dispatch: EncodedDispatch;
+};
 
 /** A uniform block whose numbers are asked for at each replay. */
 interface LiveBlock {
@@ -55,7 +64,9 @@ class Recorder implements CommandRecorder {
 
   #hold({ allocation, epoch }: BufferRange, action: string): void {
     if (epoch !== undefined) {
-      throw new Error(`Cannot record ${action}: expected buffers that last, found one uploaded for one submit`);
+      throw new Error(
+        `Cannot record ${action}: expected buffers that last, found one uploaded for one submit`,
+      );
     }
     this.allocations.add(allocation);
   }
@@ -87,7 +98,10 @@ class Recorder implements CommandRecorder {
 export class Graph<Result extends GraphResult = GraphResult> implements Disposable {
   /** Words of the live blocks as the device has them, and as they are now. */
   readonly #words: Uint32Array<ArrayBuffer>;
-  #sent: Uint32Array;
+  readonly #sent: Uint32Array;
+  #commands: readonly Command[] = [];
+  /** Of the textures that the commands' bind groups name. */
+  #generation = -1;
   /** The submit that the last replay belongs to. */
   #epoch = -1;
   #open = true;
@@ -98,7 +112,7 @@ export class Graph<Result extends GraphResult = GraphResult> implements Disposab
     /** What the body returned: overwritten by each replay. */
     readonly result: Result,
     private readonly parts: {
-      commands: readonly Command[];
+      placed: readonly Placed[];
       uniforms: Allocation;
       live: readonly LiveBlock[];
       words: Uint32Array<ArrayBuffer>;
@@ -107,6 +121,7 @@ export class Graph<Result extends GraphResult = GraphResult> implements Disposab
   ) {
     this.#words = parts.words;
     this.#sent = parts.words.slice();
+    this.#bind();
   }
 
   /**
@@ -128,8 +143,9 @@ export class Graph<Result extends GraphResult = GraphResult> implements Disposab
       this.#sent.set(this.#words);
     }
     this.#epoch = gpu.queue.epoch;
-    for (const command of parts.commands) {
-      if (command.kind === "dispatch") gpu.queue.encode(command);
+    if (this.#generation !== gpu.queue.texelGeneration) this.#bind();
+    for (const command of this.#commands) {
+      if (command.kind === "dispatch") gpu.queue.encode(command.dispatch);
       else if (command.kind === "copy") gpu.queue.copy(command.source, command.target);
       else gpu.queue.clear(command.range);
     }
@@ -140,6 +156,19 @@ export class Graph<Result extends GraphResult = GraphResult> implements Disposab
     if (!this.#open) return;
     this.#open = false;
     this.parts.dispose();
+  }
+
+  /** Makes the bind groups, once all textures that they name are as large as they must be. */
+  #bind(): void {
+    const { gpu: { queue }, parts: { placed, uniforms } } = this;
+    for (const one of placed) if (one.kind === "dispatch") queue.reserveTexels(one.dispatch);
+    const groups = new Map<string, GPUBindGroup>();
+    this.#commands = placed.map((one): Command => {
+      if (one.kind !== "dispatch") return one;
+      const group = queue.bindGroup(one.dispatch, uniforms, groups);
+      return { kind: "dispatch", dispatch: { ...one.dispatch, offsets: one.offsets, group } };
+    });
+    this.#generation = queue.texelGeneration;
   }
 }
 
@@ -189,8 +218,10 @@ export function recordGraph<Result extends GraphResult>(
   const kept: Allocation[] = [];
   try {
     const result = body();
-    for (const { range: { allocation } } of tensorsOf(result)) if (own.disown(allocation)) kept.push(allocation);
-    const { uniforms, ...parts } = resolve(gpu, recorder.recorded);
+    for (const { range: { allocation } } of tensorsOf(result)) {
+      if (own.disown(allocation)) kept.push(allocation);
+    }
+    const { uniforms, ...parts } = placeParams(gpu, recorder.recorded);
     for (const one of recorder.allocations) if (one.home !== arena) kept.push(one.retain());
     const dispose = () => {
       for (const allocation of kept) allocation.release();
@@ -212,8 +243,8 @@ function tensorsOf(result: GraphResult): readonly Tensor[] {
   return result === undefined ? [] : Array.isArray(result) ? result : [result as Tensor];
 }
 
-/** Lays out the uniform blocks, those that change first, and makes the bind groups. */
-function resolve(gpu: Gpu, recorded: readonly Recorded[]) {
+/** Lays out the uniform blocks in one buffer, those that change first. */
+function placeParams(gpu: Gpu, recorded: readonly Recorded[]) {
   const dispatches = recorded.flatMap((one) => one.kind === "dispatch" ? [one.dispatch] : []);
   const ordered = [...dispatches.filter(isLive), ...dispatches.filter((dispatch) => !isLive(dispatch))];
   const alignment = gpu.device.limits.minUniformBufferOffsetAlignment;
@@ -231,19 +262,12 @@ function resolve(gpu: Gpu, recorded: readonly Recorded[]) {
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
   const uniforms = gpu.buffers.createFixed(block.byteLength, usage, "graph parameters");
   gpu.device.queue.writeBuffer(uniforms.buffer, 0, block);
-  const groups = new Map<string, GPUBindGroup>();
-  const commands = recorded.map((one): Command => {
-    if (one.kind !== "dispatch") return one;
-    const { pipeline, ranges, workgroups } = one.dispatch;
-    const key = bindGroupKey(pipeline, ranges);
-    const group = groups.get(key) ?? gpu.queue.createBindGroup(pipeline, ranges, uniforms.buffer);
-    groups.set(key, group);
-    const offset = offsets.get(one.dispatch)!;
-    return { kind: "dispatch", pipeline: pipeline.pipeline, group, offsets: [offset], workgroups };
-  });
+  const placed = recorded.map((one): Placed =>
+    one.kind === "dispatch" ? { ...one, offsets: [offsets.get(one.dispatch)!] } : one
+  );
   const live = dispatches.filter(isLive).map((dispatch) => ({ dispatch, view: viewOf(dispatch) }));
   const liveBytes = live.reduce((end, { view }) => Math.max(end, view.byteOffset + view.byteLength), 0);
-  return { commands, uniforms, live, words: new Uint32Array(block, 0, liveBytes / 4) };
+  return { placed, uniforms, live, words: new Uint32Array(block, 0, liveBytes / 4) };
 }
 
 function isLive({ params }: ResolvedDispatch): boolean {

@@ -11,10 +11,29 @@ export {
   GpuUnavailableError,
   openGpu,
 } from "./gpu.ts";
-export { Allocation, BufferPool, MemoryBudgetError, type MemoryStats, Scope } from "./buffers.ts";
+export {
+  Allocation,
+  BufferArena,
+  BufferPool,
+  MemoryBudgetError,
+  type MemoryStats,
+  Scope,
+} from "./buffers.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
-export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+export {
+  type BufferRange,
+  CommandQueue,
+  type CommandRecorder,
+  type Dispatch,
+  type EncodedDispatch,
+  type Flag,
+  type QueueStats,
+  type ResolvedDispatch,
+  type Scalar,
+} from "./queue.ts";
+export { Graph, GraphCache, type GraphResult, recordGraph } from "./graph.ts";
+export { createInputs, type DeviceTensors, type HostArray, Inputs, uploadAll } from "./inputs.ts";
 export { type Shape, ShapeError, sizeOf } from "./shape.ts";
 export {
   empty,
@@ -45,7 +64,7 @@ export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
-export { embedding } from "./ops/embedding.ts";
+export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
 export { gatherRows } from "./ops/gather_rows.ts";
 export { matmul } from "./ops/matmul.ts";
 export {
@@ -62,10 +81,15 @@ export {
 export { rmsNorm } from "./ops/rms_norm.ts";
 export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
-export { sequenceLogps } from "./ops/sequence_logps.ts";
+export {
+  type HostSequenceIndex,
+  hostSequenceIndex,
+  type SequenceIndex,
+  sequenceLogps,
+} from "./ops/sequence_logps.ts";
 export { silu } from "./ops/silu.ts";
 export { swiglu } from "./ops/swiglu.ts";
-export { tokenLogps } from "./ops/token_logps.ts";
+export { hostLabels, tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,
   type Kernel,

@@ -3,7 +3,7 @@
  * are uniforms rather than constants.
  * @module
  */
-import { type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
+import { type ElementType, type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
 
 /** A kernel ready to dispatch. */
 export interface Pipeline {
@@ -19,6 +19,8 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Size of the uniform block. */
   readonly paramsBytes: number;
+  /** The bindings that are read through textures. */
+  readonly texels: readonly { readonly binding: number; readonly type: ElementType }[];
 }
 
 /**
@@ -114,19 +116,23 @@ export class PipelineCache {
       }
     });
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
-    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes };
+    const texels = Object.values(source.bindings).flatMap(({ access, type }, binding) =>
+      access === "texels" ? [{ binding, type }] : []
+    );
+    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes, texels };
   }
 }
 
 function layoutEntries(source: KernelSource): GPUBindGroupLayoutEntry[] {
-  const storage = Object.values(source.bindings).map((binding, index): GPUBindGroupLayoutEntry => ({
-    binding: index,
-    visibility: GPUShaderStage.COMPUTE,
-    buffer: { type: binding.access === "read" ? "read-only-storage" : "storage" },
-  }));
+  const visibility = GPUShaderStage.COMPUTE;
+  const storage = Object.values(source.bindings).map(({ access, type }, binding): GPUBindGroupLayoutEntry =>
+    access === "texels"
+      ? { binding, visibility, texture: { sampleType: type === "vec2u" ? "uint" : "unfilterable-float" } }
+      : { binding, visibility, buffer: { type: access === "read" ? "read-only-storage" : "storage" } }
+  );
   return [...storage, {
     binding: storage.length,
-    visibility: GPUShaderStage.COMPUTE,
+    visibility,
     buffer: { type: "uniform", hasDynamicOffset: true },
   }];
 }
@@ -146,7 +152,7 @@ function checkLimits(label: string, source: KernelSource, limits: GPUSupportedLi
         `workgroup on this adapter, found ${invocations}`,
     );
   }
-  const buffers = Object.keys(source.bindings).length;
+  const buffers = Object.values(source.bindings).filter(({ access }) => access !== "texels").length;
   if (buffers > limits.maxStorageBuffersPerShaderStage) {
     throw new RangeError(
       `Cannot compile ${label}: expected at most ${limits.maxStorageBuffersPerShaderStage} storage buffers on this ` +

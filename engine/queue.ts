@@ -6,6 +6,7 @@
 import type { Kernel } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
+import { TexelStage, type TexelTexture } from "./texels.ts";
 
 /** A range of a buffer to bind or copy. */
 export interface BufferRange {
@@ -34,8 +35,16 @@ export function derive(from: readonly Scalar[], of: (...values: number[]) => num
   return from.every((scalar) => typeof scalar === "number") ? now() : now;
 }
 
+/** A condition that a kernel reads as 1 or 0. A function is asked again at each replay, as for {@link Scalar}. */
+export type Flag = boolean | (() => boolean);
+
+/** 1 or 0. */
+export function flagScalar(flag: Flag): Scalar {
+  return typeof flag === "function" ? () => (flag() ? 1 : 0) : flag ? 1 : 0;
+}
+
 /** A scalar's value now. */
-function valueOf(scalar: Scalar): number {
+export function valueOf(scalar: Scalar): number {
   return typeof scalar === "number" ? scalar : scalar();
 }
 
@@ -64,15 +73,11 @@ export interface ResolvedDispatch {
 }
 
 /** A dispatch with everything made that it needs. */
-export interface EncodedDispatch {
-  /** The compiled kernel. */
-  readonly pipeline: GPUComputePipeline;
-  /** Its buffers. */
+export interface EncodedDispatch extends ResolvedDispatch {
+  /** Its buffers and textures. */
   readonly group: GPUBindGroup;
   /** Where its uniform block starts. */
-  readonly offsets: readonly number[];
-  /** Workgroups in x and y. */
-  readonly workgroups: readonly [number, number];
+  readonly offsets: number[];
 }
 
 /** Takes commands in place of the encoder. */
@@ -174,6 +179,7 @@ export class CommandQueue {
   readonly #uploads: Arena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #staging = new Map<number, Allocation[]>();
+  readonly #texels: TexelStage;
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
 
@@ -192,6 +198,7 @@ export class CommandQueue {
       check: () => void;
     },
   ) {
+    this.#texels = new TexelStage(device, options.buffers);
     const { minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment } = device.limits;
     const makePage = (usage: number) => (sizeBytes: number): Page => {
       const allocation = options.buffers.createFixed(
@@ -219,33 +226,66 @@ export class CommandQueue {
     if (this.recorder) return this.recorder.dispatch({ pipeline, ranges, params, workgroups });
     const { page, offsetBytes } = this.#uniforms.take(pipeline.paramsBytes);
     writeParams(pipeline, params, new DataView(page.mirror.buffer, offsetBytes, pipeline.paramsBytes));
-    const group = this.#bindGroup(pipeline, ranges, page.allocation);
-    this.encode({ pipeline: pipeline.pipeline, group, offsets: [offsetBytes], workgroups });
+    const resolved = { pipeline, ranges, params, workgroups };
+    if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
+    const group = this.bindGroup(resolved, page.allocation, this.#bindGroups);
+    this.encode({ ...resolved, group, offsets: [offsetBytes] });
   }
 
   /** Encodes a dispatch that is ready: of {@link dispatch}, or of a graph. */
-  encode({ pipeline, group, offsets, workgroups: [x, y] }: EncodedDispatch): void {
+  encode({ pipeline, ranges, group, offsets, workgroups: [x, y] }: EncodedDispatch): void {
+    pipeline.texels.forEach((place) => this.#texels.copy(this.#endPass(), ranges[place.binding], place));
     this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel" });
-    this.#pass.setPipeline(pipeline);
+    this.#pass.setPipeline(pipeline.pipeline);
     this.#pass.setBindGroup(0, group, offsets);
     this.#pass.dispatchWorkgroups(x, y);
     this.stats.dispatches++;
   }
 
-  /** Creates a bind group; those of a graph belong to it, those of other dispatches are cached here. */
-  createBindGroup(pipeline: Pipeline, ranges: readonly BufferRange[], uniforms: GPUBuffer): GPUBindGroup {
-    this.stats.bindGroups++;
-    const resources = ranges.map(({ allocation, offsetBytes, sizeBytes }) => ({
-      buffer: allocation.buffer,
-      offset: offsetBytes,
-      size: Math.ceil(sizeBytes / 16) * 16,
-    }));
-    return this.device.createBindGroup({
+  /** Grows with each texture that was replaced by a larger one: bind groups that name it are of no use then. */
+  get texelGeneration(): number {
+    return this.#texels.generation;
+  }
+
+  /** Makes the textures that a dispatch reads operands through, where they are not there or too small. */
+  reserveTexels({ pipeline, ranges }: ResolvedDispatch): void {
+    for (const place of pipeline.texels) this.#texels.texture(ranges[place.binding], place);
+  }
+
+  /** A dispatch's bind group, from the cache where one like it was made before. */
+  bindGroup(
+    { pipeline, ranges }: ResolvedDispatch,
+    uniforms: Allocation,
+    cache: Map<string, GPUBindGroup>,
+  ): GPUBindGroup {
+    const resources: (BufferRange | TexelTexture)[] = [...ranges];
+    for (const place of pipeline.texels) {
+      resources[place.binding] = this.#texels.texture(ranges[place.binding], place);
+    }
+    const key = `${pipeline.id}|${uniforms.id}|` +
+      resources.map((one) =>
+        "view" in one ? `t${one.id}` : `${one.allocation.id}:${one.offsetBytes}:${one.sizeBytes}`
+      ).join("|");
+    const cached = cache.get(key);
+    if (cached) return cached;
+    const group = this.device.createBindGroup({
       label: pipeline.name,
       layout: pipeline.layout,
-      entries: [...resources, { buffer: uniforms, size: pipeline.paramsBytes }]
-        .map((resource, binding) => ({ binding, resource })),
+      entries: [
+        ...resources.map((one, binding) => ({
+          binding,
+          resource: "view" in one ? one.view : {
+            buffer: one.allocation.buffer,
+            offset: one.offsetBytes,
+            size: Math.ceil(one.sizeBytes / 16) * 16,
+          },
+        })),
+        { binding: resources.length, resource: { buffer: uniforms.buffer, size: pipeline.paramsBytes } },
+      ],
     });
+    this.stats.bindGroups++;
+    cache.set(key, group);
+    return group;
   }
 
   /** Records a copy of `source` to the start of `target`. */
@@ -292,6 +332,7 @@ export class CommandQueue {
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
     this.options.buffers.destroyTrimmed();
+    this.#texels.destroyOutgrown();
     this.#encoder = null;
     this.epoch++;
     this.stats.submits++;
@@ -321,6 +362,11 @@ export class CommandQueue {
     this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
     this.options.check();
     return bytes;
+  }
+
+  /** Destroys what the queue made outside the buffer pool. */
+  destroy(): void {
+    this.#texels.destroy();
   }
 
   /** Forgets cached bind groups; called when buffers were destroyed. */
@@ -360,22 +406,6 @@ export class CommandQueue {
       return range;
     });
   }
-
-  #bindGroup(pipeline: Pipeline, ranges: readonly BufferRange[], uniforms: Allocation): GPUBindGroup {
-    const key = `${uniforms.id}|${bindGroupKey(pipeline, ranges)}`;
-    const cached = this.#bindGroups.get(key);
-    if (cached) return cached;
-    if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
-    const group = this.createBindGroup(pipeline, ranges, uniforms.buffer);
-    this.#bindGroups.set(key, group);
-    return group;
-  }
-}
-
-/** Equal for dispatches that one bind group serves. */
-export function bindGroupKey(pipeline: Pipeline, ranges: readonly BufferRange[]): string {
-  return `${pipeline.id}|` +
-    ranges.map((range) => `${range.allocation.id}:${range.offsetBytes}:${range.sizeBytes}`).join("|");
 }
 
 /**

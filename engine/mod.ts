@@ -63,9 +63,16 @@ export { createParameters, type ParameterBlock, type ParameterOptions, Parameter
 export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
-export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
+export { attention, type AttentionOptions } from "./ops/attention.ts";
 export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
-export { gatherRows } from "./ops/gather_rows.ts";
+export {
+  gatherRows,
+  type HostRowIndex,
+  hostRowIndex,
+  type RowIndex,
+  rowIndex,
+  type RowIndexOptions,
+} from "./ops/gather_rows.ts";
 export { matmul } from "./ops/matmul.ts";
 export {
   type MicroBatch,
@@ -81,6 +88,13 @@ export {
 export { rmsNorm } from "./ops/rms_norm.ts";
 export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
+export {
+  type HostBounds,
+  hostBounds,
+  type Segments,
+  type SequenceBounds,
+  sequenceBounds,
+} from "./ops/sequence_bounds.ts";
 export {
   type HostSequenceIndex,
   hostSequenceIndex,

@@ -125,9 +125,11 @@ function packPrompts(sequences: readonly (readonly number[])[]): PackedSequences
   const inputIds = Uint32Array.from(sequences.flat());
   return {
     inputIds,
-    labels: new Int32Array(inputIds.length).fill(-100),
     positions: Uint32Array.from(sequences.flatMap((ids) => [...ids.keys()])),
-    sequenceOffsets: offsets,
+    segmentOffsets: offsets,
+    prefixSegments: Uint32Array.from(sequences.keys()),
+    rows: new Uint32Array(0),
+    labels: new Uint32Array(0),
     completionLengths: new Uint32Array(sequences.length),
   };
 }

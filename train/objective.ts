@@ -6,7 +6,7 @@ import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_l
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { type Tensor, upload } from "../engine/tensor.ts";
 import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
-import { packPairs, packSequences } from "./data/batch.ts";
+import { completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
@@ -52,20 +52,6 @@ export interface Objective extends Disposable {
   readonly initialLoss?: number;
 }
 
-const completionSize = ({ promptIds, completionIds }: EncodedCompletion): BatchCapacity => ({
-  tokens: promptIds.length + completionIds.length,
-  labels: completionIds.length,
-});
-
-function sumSizes(sizes: Iterable<BatchCapacity>): BatchCapacity {
-  let [tokens, labels] = [0, 0];
-  for (const size of sizes) {
-    tokens += size.tokens;
-    labels += size.labels;
-  }
-  return { tokens, labels };
-}
-
 /**
  * Token-mean cross entropy of completions given their prompts; micro-batches add up to the whole batch exactly.
  *
@@ -99,8 +85,7 @@ function sumSizes(sizes: Iterable<BatchCapacity>): BatchCapacity {
  * ```
  */
 export function sftObjective(model: LlamaModel, completions: readonly EncodedCompletion[]): Objective {
-  const size = (items: Uint32Array) =>
-    sumSizes(Array.from(items, (item) => completionSize(completions[item])));
+  const size = (items: Uint32Array) => completionsSize(Array.from(items, (item) => completions[item]));
   return {
     model,
     count: completions.length,
@@ -131,6 +116,8 @@ export interface PreferenceOptions {
   readonly spoAt: (step: number) => SpoPenaltyOptions;
   /** Where the dual variable starts. */
   readonly lambda: number;
+  /** Whether a pair whose sides have the same prompt has it once; true by default. */
+  readonly sharePrompts?: boolean;
 }
 
 /**
@@ -189,16 +176,13 @@ export function preferenceObjective(model: LlamaModel, options: PreferenceOption
     count: pairs.length,
     metricNames: PAIR_METRICS,
     ...(known === undefined ? {} : { initialLoss: known }),
-    size: (items) =>
-      sumSizes(
-        Array.from(items, (item) => [pairs[item].chosen, pairs[item].rejected]).flat().map(completionSize),
-      ),
+    size: (items) => pairsSize(Array.from(items, (item) => pairs[item]), options),
     source: (item) => formatSource(pairs[item].source),
     forward(input) {
       const { items } = input;
       const sums = llamaSequenceLogps(
         model,
-        packPairs(Array.from(items, (item) => pairs[item])),
+        packPairs(Array.from(items, (item) => pairs[item]), options),
         input.capacity,
       );
       const gathered = (side: "chosen" | "rejected") => Array.from(items, (item) => reference[side][item]);

@@ -171,6 +171,7 @@ function makeObjective(
     loss,
     spoAt: (step) => spoPenaltyAt(config.spo, step, config.maxSteps),
     lambda: config.spo.lambda,
+    sharePrompts: config.promptSharing,
   });
 }
 

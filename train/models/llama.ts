@@ -4,12 +4,14 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { add } from "../../engine/ops/add.ts";
-import { attention, type SequenceBounds, sequenceBounds } from "../../engine/ops/attention.ts";
+import { attention } from "../../engine/ops/attention.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
-import { gatherRows } from "../../engine/ops/gather_rows.ts";
+import { gatherRows, rowIndex } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
+import { packColumns } from "../../engine/ops/pack_columns.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import { type SequenceBounds, sequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
@@ -120,7 +122,7 @@ export function createLlama(
  */
 export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
   const { gpu, parameters } = model;
-  const bounds = sequenceBounds(gpu, batch.sequenceOffsets, { capacity });
+  const bounds = sequenceBounds(gpu, batch, { capacity });
   if (bounds.longest > model.rope.shape[0]) {
     throw new RangeError(
       `Cannot run the model: expected at most ${
@@ -151,7 +153,12 @@ function llamaLayer(
   const q = rope(linear(x, "self_attn.q_proj"), positions, model.rope);
   const k = rope(linear(x, "self_attn.k_proj"), positions, model.rope);
   const v = linear(x, "self_attn.v_proj");
-  const attended = attention(q, k, v, { headDim: config.head_dim, bounds });
+  const attended = attention(packColumns([q, k, v]), {
+    headDim: config.head_dim,
+    heads: config.num_attention_heads,
+    kvHeads: config.num_key_value_heads,
+    bounds,
+  });
   h = add(h, linear(attended, "self_attn.o_proj"));
 
   const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
@@ -165,12 +172,13 @@ function head({ config, parameters }: LlamaModel): readonly Tensor[] {
 
 /** Final norm on the rows that matter: y[r] = norm(h[rows[r]]). */
 function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; capacity: number }): Tensor {
-  const picked = gatherRows(h, options.rows, { capacity: options.capacity });
+  const capacity = { tokens: h.capacity, rows: options.capacity };
+  const picked = gatherRows(h, rowIndex(model.gpu, options.rows, { tokens: h.shape[0], capacity }));
   return rmsNorm(picked, model.parameters.get("model.norm.weight"), { eps: model.config.rms_norm_eps });
 }
 
 /**
- * Log-probability of every labelled token, in order.
+ * Log-probability of every labelled token, sequence by sequence.
  *
  * @param model the model
  * @param batch packed sequences with R labels that count
@@ -197,7 +205,7 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * ```
  */
 export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
-  const { rows, labels } = labelledRows(batch);
+  const { rows, labels } = batch;
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
   return tokenLogps(final, head(model), labels);
@@ -240,10 +248,10 @@ export function llamaSequenceLogps(
 }
 
 /**
- * Logits of the token that follows each sequence: for decoding.
+ * Logits of the token that follows each segment: for decoding.
  *
  * @param model the model
- * @param batch S packed sequences
+ * @param batch S packed sequences, each a segment
  * @param capacity the largest batch that will come; this batch by default
  * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
  * @example
@@ -271,17 +279,8 @@ export function llamaNextLogits(
   batch: PackedSequences,
   capacity?: BatchCapacity,
 ): Tensor[] {
-  const rows = batch.sequenceOffsets.subarray(1).map((end) => end - 1);
+  const rows = batch.segmentOffsets.subarray(1).map((end) => end - 1);
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
   return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
-}
-
-/** Positions whose label counts, and those labels. */
-function labelledRows({ labels }: PackedSequences): { rows: Uint32Array; labels: Uint32Array } {
-  const rows: number[] = [];
-  labels.forEach((label, row) => {
-    if (label >= 0) rows.push(row);
-  });
-  return { rows: Uint32Array.from(rows), labels: Uint32Array.from(rows, (row) => labels[row]) };
 }

@@ -2,11 +2,10 @@
  * The training loop.
  * @module
  */
-import { Tape } from "../engine/tape.ts";
-import { fromHost, release } from "../engine/tensor.ts";
+import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
+import { createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
-import type { BatchCapacity } from "./models/llama.ts";
 import type { Objective } from "./objective.ts";
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
@@ -138,46 +137,38 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   const plan = planSteps(objective, options);
   using optimizer = createOptimizer(model.parameters, options.optimizer);
   using ring = createMetricsRing(gpu, options.logEvery);
-  const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
+  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor });
   const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
   let step = 0;
-  try {
-    while (step < maxSteps && !options.signal?.aborted) {
-      const { batch, microBatches } = plan.steps[step];
-      const metricsRow = step % options.logEvery;
-      step++;
-      model.parameters.zeroGradients();
-      for (const [index, items] of microBatches.entries()) {
-        using tape = new Tape(gpu);
-        const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
-        const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
-        const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
-        tape.backward([{ tensor: loss, gradient: one }]);
-        if (!isLast) gpu.queue.submit();
-      }
-      optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
-      gpu.queue.submit();
-      if (step % options.logEvery === 0) await log.write(step);
-      else await nextTask();
-    }
-    // The last steps, or those before an abort.
-    if (step > log.step) await log.write(step);
-    return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
-  } finally {
-    release(one);
+  while (step < maxSteps && !options.signal?.aborted) {
+    const metricsRow = step % options.logEvery;
+    step++;
+    model.parameters.zeroGradients();
+    batches.run(step, metricsRow);
+    optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
+    gpu.queue.submit();
+    if (step % options.logEvery === 0) await log.write(step);
+    else await nextTask();
   }
+  // The last steps, or those before an abort.
+  if (step > log.step) await log.write(step);
+  return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
 }
 
-interface StepPlan {
+/** What a step is made of. */
+export interface StepPlan {
   readonly batch: Uint32Array;
   readonly microBatches: readonly Uint32Array[];
   readonly epoch: number;
   readonly tokens: number;
+  readonly labels: number;
 }
 
-interface Plan {
+/** What a run is made of. */
+export interface Plan {
   readonly steps: readonly StepPlan[];
-  readonly capacity: BatchCapacity;
+  /** The largest micro-batch. */
+  readonly capacity: BatchSize;
   readonly batchesPerEpoch: number;
 }
 
@@ -193,14 +184,21 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
       { length: gradientAccumulationSteps },
       (_, index) => indices.subarray(index * size, (index + 1) * size),
     );
-    let tokens = 0;
+    let [tokens, labels] = [0, 0];
     for (const items of microBatches) {
       const needed = objective.size(items);
       capacity.tokens = Math.max(capacity.tokens, needed.tokens);
       capacity.labels = Math.max(capacity.labels, needed.labels);
       tokens += needed.tokens;
+      labels += needed.labels;
     }
-    return { batch: indices, microBatches, tokens, epoch: epoch + (position + 1) / loader.batchesPerEpoch };
+    return {
+      batch: indices,
+      microBatches,
+      tokens,
+      labels,
+      epoch: epoch + (position + 1) / loader.batchesPerEpoch,
+    };
   });
   return { steps, capacity, batchesPerEpoch: loader.batchesPerEpoch };
 }

@@ -67,7 +67,7 @@ const GATHER = [
   ...ACTIVATIONS.map((storage) => ({ width: 4 as const, storage })),
 ];
 const ATTENTION_ROWS: AttentionRowsConstants[] = ACTIVATIONS.flatMap((storage) =>
-  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, lanes: 8, rows: 1, broadcast: false }))
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>

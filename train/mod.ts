@@ -25,7 +25,13 @@ export {
   encodePrompt,
   type EncodingTokenizer,
 } from "./data/encode.ts";
-export { type BatchSize, type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+export {
+  type BatchSize,
+  type PackedSequences,
+  packPairs,
+  type PackPairsOptions,
+  packSequences,
+} from "./data/batch.ts";
 export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";

@@ -124,13 +124,7 @@ function planAttention(qkv: Tensor, options: AttentionOptions): AttentionPlan {
   expectShape("attention", "the sequence bounds", bounds.rows.shape, [tokens, 4]);
   refuseLongLoops(qkv.gpu, options);
   const params = { tokens, heads, kv_heads: kvHeads, scale: 1 / Math.sqrt(headDim) };
-  const constants = {
-    headDim,
-    storage: storageOf(qkv),
-    lanes: qkv.gpu.adapter.isCpu ? 8 : 64,
-    rows: 1,
-    broadcast: false,
-  };
+  const constants = { headDim, storage: storageOf(qkv), rows: 1 };
   return erase({
     kernels: ATTENTION_ROWS,
     constants,

@@ -15,6 +15,7 @@ export { Allocation, BufferPool, MemoryBudgetError, type MemoryStats, Scope } fr
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
 export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+export type { DispatchObserver, ObservedDispatch } from "./queue.ts";
 export { type Shape, ShapeError, sizeOf } from "./shape.ts";
 export {
   empty,

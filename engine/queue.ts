@@ -3,7 +3,7 @@
  * arenas that are written once, just before the submit.
  * @module
  */
-import type { Kernel } from "../shaders/kernel.ts";
+import type { Kernel, KernelSource } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
 
@@ -29,6 +29,26 @@ export interface Dispatch<Constants> {
   readonly params: Readonly<Record<string, number>>;
   /** Workgroups in x and y; a single number is folded into both where it passes the limit of one dimension. */
   readonly workgroups: number | readonly [number, number];
+}
+
+/** A dispatch as an observer sees it. */
+export interface ObservedDispatch extends Omit<Dispatch<unknown>, "workgroups"> {
+  /** The kernel's name. */
+  readonly name: string;
+  /** What it binds, and which of it is written. */
+  readonly source: KernelSource;
+}
+
+/** Watches what is recorded: how `deno task profile` times kernels. */
+export interface DispatchObserver {
+  /**
+   * Called before each dispatch.
+   *
+   * @returns where the GPU writes the time before and after it; the dispatch then has a compute pass of its own
+   */
+  onDispatch(dispatch: ObservedDispatch): GPUComputePassTimestampWrites | undefined;
+  /** Called when a submit's last command is recorded: what is added here sees the times of its dispatches. */
+  onSubmit(encoder: GPUCommandEncoder): void;
 }
 
 /** Counters that tests and the profiler read. */
@@ -114,6 +134,8 @@ export class CommandQueue {
   readonly stats: QueueStats = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
   /** Grows with each submit; uploads of an earlier epoch are gone. */
   epoch = 0;
+  /** Watches every dispatch and submit while it is set. */
+  observer: DispatchObserver | null = null;
   readonly #uniforms: Arena;
   readonly #uploads: Arena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
@@ -160,10 +182,17 @@ export class CommandQueue {
     const pipeline = this.options.pipelines.get(kernel, dispatch.constants);
     const uniform = this.#writeParams(pipeline, dispatch.params);
     const group = this.#bindGroup(pipeline, dispatch.bindings, uniform.page);
-    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel" });
+    const timestampWrites = this.observer?.onDispatch({
+      name: kernel.name,
+      source: pipeline.source,
+      ...dispatch,
+    });
+    if (timestampWrites) this.#endPass();
+    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel", timestampWrites });
     this.#pass.setPipeline(pipeline.pipeline);
     this.#pass.setBindGroup(0, group, [uniform.offsetBytes]);
     this.#pass.dispatchWorkgroups(x, y);
+    if (timestampWrites) this.#endPass();
     this.stats.dispatches++;
   }
 
@@ -202,6 +231,7 @@ export class CommandQueue {
     this.options.check();
     if (!this.#encoder) return;
     const encoder = this.#endPass();
+    this.observer?.onSubmit(encoder);
     this.#uniforms.write(this.device.queue);
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);

@@ -184,6 +184,15 @@ export class BufferPool {
     return allocation;
   }
 
+  /**
+   * Counts a texture's bytes in the budget; textures live as long as the pool.
+   *
+   * @throws {MemoryBudgetError} when the budget would be passed
+   */
+  reserveTexture(sizeBytes: number, label: string): void {
+    this.#reserve(sizeBytes, label);
+  }
+
   /** Destroys every buffer that is free or fixed; those in use go with the device. */
   destroy(): void {
     this.trim();

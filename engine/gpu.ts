@@ -61,6 +61,8 @@ export interface AdapterDescription {
   readonly isCpu: boolean;
   /** Optional features that were granted. */
   readonly features: readonly string[];
+  /** Invocations of a subgroup, where subgroup operations were granted and the adapter has one size; else 0. */
+  readonly subgroupSize: number;
 }
 
 /** Every counter of a device, for tests and profiles. */
@@ -201,6 +203,7 @@ export class Gpu {
   [Symbol.dispose](): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.queue.destroy();
     this.buffers.destroy();
     this.device.destroy();
   }
@@ -279,6 +282,7 @@ function adapterLimits(limits: GPUSupportedLimits): Record<string, number> {
     "maxComputeInvocationsPerWorkgroup",
     "maxComputeWorkgroupSizeX",
     "maxComputeWorkgroupSizeY",
+    "maxTextureDimension2D",
   ] as const;
   return Object.fromEntries(names.map((name) => [name, Math.min(limits[name], Number.MAX_SAFE_INTEGER)]));
 }
@@ -286,5 +290,8 @@ function adapterLimits(limits: GPUSupportedLimits): Record<string, number> {
 function describe(adapter: GPUAdapter, features: GPUFeatureName[]): AdapterDescription {
   const name = adapter.info.description || `${adapter.info.vendor} ${adapter.info.architecture}`.trim();
   const isCpu = adapter.info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
-  return { name, isCpu, features: features.map(String) };
+  const { subgroupMinSize, subgroupMaxSize } = adapter.info;
+  const hasSubgroups = features.some((feature) => String(feature) === "subgroups");
+  const subgroupSize = hasSubgroups && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+  return { name, isCpu, features: features.map(String), subgroupSize };
 }

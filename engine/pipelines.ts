@@ -119,14 +119,15 @@ export class PipelineCache {
 }
 
 function layoutEntries(source: KernelSource): GPUBindGroupLayoutEntry[] {
-  const storage = Object.values(source.bindings).map((binding, index): GPUBindGroupLayoutEntry => ({
-    binding: index,
-    visibility: GPUShaderStage.COMPUTE,
-    buffer: { type: binding.access === "read" ? "read-only-storage" : "storage" },
-  }));
+  const visibility = GPUShaderStage.COMPUTE;
+  const storage = Object.values(source.bindings).map(({ access, type }, binding): GPUBindGroupLayoutEntry =>
+    access === "texels"
+      ? { binding, visibility, texture: { sampleType: type === "vec2u" ? "uint" : "unfilterable-float" } }
+      : { binding, visibility, buffer: { type: access === "read" ? "read-only-storage" : "storage" } }
+  );
   return [...storage, {
     binding: storage.length,
-    visibility: GPUShaderStage.COMPUTE,
+    visibility,
     buffer: { type: "uniform", hasDynamicOffset: true },
   }];
 }
@@ -146,7 +147,7 @@ function checkLimits(label: string, source: KernelSource, limits: GPUSupportedLi
         `workgroup on this adapter, found ${invocations}`,
     );
   }
-  const buffers = Object.keys(source.bindings).length;
+  const buffers = Object.values(source.bindings).filter(({ access }) => access !== "texels").length;
   if (buffers > limits.maxStorageBuffersPerShaderStage) {
     throw new RangeError(
       `Cannot compile ${label}: expected at most ${limits.maxStorageBuffersPerShaderStage} storage buffers on this ` +

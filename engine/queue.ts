@@ -6,6 +6,7 @@
 import type { Kernel, KernelSource } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
+import { TexelStage } from "./texels.ts";
 
 /** A range of a buffer to bind or copy. */
 export interface BufferRange {
@@ -140,6 +141,7 @@ export class CommandQueue {
   readonly #uploads: Arena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #staging = new Map<number, Allocation[]>();
+  readonly #texels: TexelStage;
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
 
@@ -158,6 +160,7 @@ export class CommandQueue {
       check: () => void;
     },
   ) {
+    this.#texels = new TexelStage(device, options.buffers);
     const { minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment } = device.limits;
     const makePage = (usage: number) => (sizeBytes: number): Page => {
       const allocation = options.buffers.createFixed(
@@ -236,6 +239,7 @@ export class CommandQueue {
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
     this.options.buffers.destroyTrimmed();
+    this.#texels.destroyOutgrown();
     this.#encoder = null;
     this.epoch++;
     this.stats.submits++;
@@ -264,6 +268,11 @@ export class CommandQueue {
     this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
     this.options.check();
     return bytes;
+  }
+
+  /** Destroys what the queue made outside the buffer pool. */
+  destroy(): void {
+    this.#texels.destroy();
   }
 
   /** Forgets cached bind groups; called when buffers were destroyed. */
@@ -308,16 +317,19 @@ export class CommandQueue {
     bindings: Readonly<Record<string, BufferRange>>,
     uniformPage: Page,
   ): GPUBindGroup {
-    const ranges = Object.keys(pipeline.source.bindings).map((name) => {
+    const resources = Object.entries(pipeline.source.bindings).map(([name, { access, type }], binding) => {
       const range = bindings[name];
       if (!range) {
         throw new TypeError(`Cannot dispatch ${pipeline.name}: expected binding ${name}, found none`);
       }
       this.#requireCurrent(range, `dispatch ${pipeline.name}: ${name}`);
-      return range;
+      if (access !== "texels") return range;
+      return this.#texels.copy(this.#endPass(), range, { binding, type });
     });
     const key = `${pipeline.id}|${uniformPage.allocation.id}|` +
-      ranges.map((range) => `${range.allocation.id}:${range.offsetBytes}:${range.sizeBytes}`).join("|");
+      resources.map((one) =>
+        "view" in one ? `t${one.id}` : `${one.allocation.id}:${one.offsetBytes}:${one.sizeBytes}`
+      ).join("|");
     const cached = this.#bindGroups.get(key);
     if (cached) return cached;
     if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
@@ -325,16 +337,16 @@ export class CommandQueue {
       label: pipeline.name,
       layout: pipeline.layout,
       entries: [
-        ...ranges.map((range, binding) => ({
+        ...resources.map((one, binding) => ({
           binding,
-          resource: {
-            buffer: range.allocation.buffer,
-            offset: range.offsetBytes,
-            size: Math.ceil(range.sizeBytes / 16) * 16,
+          resource: "view" in one ? one.view : {
+            buffer: one.allocation.buffer,
+            offset: one.offsetBytes,
+            size: Math.ceil(one.sizeBytes / 16) * 16,
           },
         })),
         {
-          binding: ranges.length,
+          binding: resources.length,
           resource: { buffer: uniformPage.buffer, size: pipeline.paramsBytes },
         },
       ],

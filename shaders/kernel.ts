@@ -11,8 +11,11 @@ export type ElementType = "f32" | "vec4f" | "u32" | "vec2u" | "vec4u" | "i32";
 export interface StorageBinding {
   /** Of one element. */
   readonly type: ElementType;
-  /** Outputs are `read_write`: most may accumulate into what is there. */
-  readonly access: "read" | "read_write";
+  /**
+   * Outputs are `read_write`: most may accumulate into what is there. `texels` are inputs that the queue copies into a
+   * texture first: software adapters fetch texels with vector gathers, but walk a buffer load lane by lane.
+   */
+  readonly access: "read" | "read_write" | "texels";
 }
 
 /** A number handed to the kernel with each dispatch, in the uniform block `p`. */
@@ -49,6 +52,24 @@ export function input(type: ElementType): StorageBinding {
   return { type, access: "read" };
 }
 
+/** Shorthand for an input that is read through a texture, one texel an element; `f32`, `vec4f` or `vec2u`. */
+export function texels(type: "f32" | "vec4f" | "vec2u"): StorageBinding {
+  return { type, access: "texels" };
+}
+
+/** Texels in a row of such a texture, as a power of two. */
+export const TEXEL_ROW_LOG2 = 12;
+
+/** Expression: element `index` (a u32 expression) of a binding. */
+export function elementOf(binding: StorageBinding, name: string, index: string): string {
+  if (binding.access !== "texels") return `${name}[${index}]`;
+  const components = { f32: ".x", vec2u: ".xy" }[binding.type as string] ?? "";
+  return `textureLoad(${name}, texel_of(${index}), 0)${components}`;
+}
+
+const TEXEL_OF = `
+fn texel_of(i: u32) -> vec2u { return vec2u(i & ${(1 << TEXEL_ROW_LOG2) - 1}u, i >> ${TEXEL_ROW_LOG2}u); }`;
+
 /** Shorthand for a writable storage binding. */
 export function output(type: ElementType): StorageBinding {
   return { type, access: "read_write" };
@@ -73,9 +94,13 @@ export function output(type: ElementType): StorageBinding {
 export function kernelWgsl<Constants>(kernel: Kernel<Constants>, constants: Constants): string {
   const source = kernel.build(constants);
   const comment = kernel.doc.trim().split("\n").map((line) => `// ${line.trim()}`.trimEnd()).join("\n");
-  const storage = Object.entries(source.bindings).map(([name, binding], index) =>
-    `@group(0) @binding(${index}) var<storage, ${binding.access}> ${name}: array<${binding.type}>;`
-  );
+  const storage = Object.entries(source.bindings).map(([name, { access, type }], index) => {
+    const texture = `texture_2d<${type === "vec2u" ? "u32" : "f32"}>`;
+    return access === "texels"
+      ? `@group(0) @binding(${index}) var ${name}: ${texture};`
+      : `@group(0) @binding(${index}) var<storage, ${access}> ${name}: array<${type}>;`;
+  });
+  const usesTexels = Object.values(source.bindings).some(({ access }) => access === "texels");
   const members = Object.entries(source.params).map(([name, type]) => `  ${name}: ${type},`);
   const [x, y] = source.workgroupSize;
   return `// ${kernel.name} ${JSON.stringify(constants)}
@@ -85,7 +110,7 @@ struct Params {
 ${members.join("\n")}
 }
 @group(0) @binding(${storage.length}) var<uniform> p: Params;
-${source.declarations ?? ""}
+${usesTexels ? TEXEL_OF : ""}${source.declarations ?? ""}
 @compute @workgroup_size(${x}, ${y}, 1)
 fn main(
   @builtin(workgroup_id) workgroup_id: vec3u,

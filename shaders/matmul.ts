@@ -2,9 +2,10 @@
  * C = op(A) op(B) with optional accumulation. See {@link ./tile.ts} for the tilings.
  * @module
  */
-import { input, type Kernel, output } from "./kernel.ts";
+import { type Kernel, output } from "./kernel.ts";
 import {
   columnOf,
+  operandBinding,
   type ProductKind,
   rowOf,
   type Tile,
@@ -33,7 +34,7 @@ export const matmulForward: Kernel<MatmulConstants> = {
     const element = vector ? "vec4f" : "f32";
     const product = { tile, kind, vector, a: "a", b: "b", m: "p.m", n: "p.n", k: "p.k" };
     return {
-      bindings: { a: input(element), b: input(element), c: output(element) },
+      bindings: { a: operandBinding(tile, element), b: operandBinding(tile, element), c: output(element) },
       params: { m: "u32", n: "u32", k: "u32", accumulate: "u32" },
       workgroupSize: [tile.lanesX, tile.lanesY],
       workgroupBytes: tileWorkgroupBytes(tile),

@@ -39,7 +39,7 @@ import {
   type RowConstants,
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
-import { CPU_TILE, GPU_TILE } from "./tile.ts";
+import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
   tokenLogpsCombine,
@@ -54,7 +54,7 @@ export interface RegisteredKernel {
   readonly constants: readonly unknown[];
 }
 
-const TILES = [CPU_TILE, GPU_TILE];
+const TILES = [CPU_TILE, TEXEL_TILE, GPU_TILE];
 const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));

@@ -2,14 +2,17 @@
  * The register-blocked product that every matrix kernel is built from: a workgroup computes a tile of
  * op(A) op(B), each invocation `rows` x `cols` of it in named vec4 registers `c<i>_<j>`.
  *
- * Two ways to feed the registers, chosen by adapter:
+ * Three ways to feed the registers, chosen by adapter:
  * - `registers`: straight from global memory. The lanes of a workgroup share their rows, so loads of A are uniform
  *   (one scalar load and a broadcast on CPU adapters, where a divergent load costs 10 to 40 multiply-adds).
+ * - `texels`: like `registers`, with operands read through textures (a vector gather on software adapters, where a
+ *   buffer load walks the lanes). The workgroup is one subgroup: lanes load different elements of A and broadcast them.
  * - `workgroup`: through workgroup memory, each element of A and B loaded once per tile: for GPUs.
  *
  * NN: A [M, K], B [K, N]. NT: B [N, K]. TN: A [K, M]. All row-major. Accumulation is in f32, k ascending.
  * @module
  */
+import { elementOf, input, type StorageBinding, texels } from "./kernel.ts";
 import { unroll, wgsl } from "./wgsl.ts";
 
 /** Which operand is stored transposed. */
@@ -17,7 +20,7 @@ export type ProductKind = "NN" | "NT" | "TN";
 
 /** A tiling. `lanesX` x `lanesY` invocations of `rows` x `cols` results each. */
 export interface Tile {
-  readonly memory: "registers" | "workgroup";
+  readonly memory: "registers" | "texels" | "workgroup";
   readonly rows: number;
   readonly cols: number;
   readonly lanesX: number;
@@ -28,6 +31,14 @@ export interface Tile {
 
 /** Measured best on lavapipe (docs/performance.md): uniform A, 16 x 8 results a lane. */
 export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
+
+/** For software adapters with subgroups of eight: 16 x 4 results a lane, through textures. */
+export const TEXEL_TILE: Tile = { memory: "texels", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
+
+/** How a product with this tile binds an operand of elements of this type. */
+export function operandBinding(tile: Tile, type: "f32" | "vec4f"): StorageBinding {
+  return tile.memory === "texels" ? texels(type) : input(type);
+}
 
 /** The classic 64 x 64 x 16 tile, 8 x 8 a thread. */
 export const GPU_TILE: Tile = { memory: "workgroup", rows: 8, cols: 8, lanesX: 8, lanesY: 8, depth: 16 };
@@ -64,7 +75,7 @@ export function tileDeclarations(product: Product): string {
 
 /** Bytes of workgroup memory of a tile. */
 export function tileWorkgroupBytes(tile: Tile): number {
-  if (tile.memory === "registers") return 0;
+  if (tile.memory !== "workgroup") return 0;
   return tile.depth * (tileRows(tile) + tileCols(tile)) * 4;
 }
 
@@ -79,7 +90,7 @@ export function tileProduct(product: Product): string {
     tile.rows,
     (i) => unroll(tile.cols / 4, (j) => `var c${i}_${j} = vec4f();`),
   );
-  return registers + "\n" + (tile.memory === "registers" ? registerLoop(product) : workgroupLoop(product));
+  return registers + "\n" + (tile.memory === "workgroup" ? workgroupLoop(product) : registerLoop(product));
 }
 
 /** First of the four columns that register column `j` of this lane holds. */
@@ -106,24 +117,32 @@ function loadFunction(operand: "a" | "b", product: Product): string {
   const name = operand === "a" ? product.a : product.b;
   const extent = operand === "a" ? product.m : product.n;
   const [outerExtent, innerExtent] = byK ? [product.k, extent] : [extent, product.k];
+  const at = (index: string) =>
+    elementOf(operandBinding(product.tile, product.vector ? "vec4f" : "f32"), name, index);
   if (product.vector) {
     const quads = `(${innerExtent} / 4u)`;
     return wgsl`
 fn load_${operand}(outer: u32, inner: u32) -> vec4f {
 #if ${byK && operand === "a"}
   // Tokens are k here, in any number: steps past the end add zero.
-  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)] * select(0.0, 1.0, outer < ${outerExtent});
+  return ${
+      at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)
+    } * select(0.0, 1.0, outer < ${outerExtent});
 #elif ${byK}
-  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)];
+  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)};
 #else
-  return ${name}[min(outer, ${outerExtent} - 1u) * ${quads} + inner / 4u];
+  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + inner / 4u`)};
 #endif
 }`;
   }
   const component = (index: number) =>
     byK
-      ? `select(0.0, ${name}[min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)], outer < ${outerExtent})`
-      : `select(0.0, ${name}[min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)], inner + ${index}u < ${innerExtent})`;
+      ? `select(0.0, ${
+        at(`min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)`)
+      }, outer < ${outerExtent})`
+      : `select(0.0, ${
+        at(`min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)`)
+      }, inner + ${index}u < ${innerExtent})`;
   return wgsl`
 fn load_${operand}(outer: u32, inner: u32) -> vec4f {
   return vec4f(
@@ -163,26 +182,63 @@ function loadB(product: Product): string {
 }
 
 function registerLoop(product: Product): string {
-  const { tile, kind } = product;
-  const loadA = kind === "TN"
-    ? unroll(
-      tile.rows / 4,
-      (q) => unroll(4, (k) => `let ak${k}_${q} = load_a(k + ${k}u, ${rowOf(tile, 4 * q)});`),
-    )
-    : unroll(tile.rows, (i) => `let a${i} = load_a(${rowOf(tile, i)}, k);`);
-  const aValue = kind === "TN"
-    ? (i: number, k: number) => `ak${k}_${i >> 2}.${COMPONENTS[i & 3]}`
-    : (i: number, k: number) => `a${i}.${COMPONENTS[k]}`;
+  const { tile } = product;
+  const { loads, value } = tile.memory === "texels" ? sharedA(product) : uniformA(product);
   return wgsl`
 for (var k = 0u; k < ${product.k}; k += 4u) {
 ${loadB(product)}
-${loadA}
-${multiplyAdd(tile, aValue)}
+${loads}
+${multiplyAdd(tile, value)}
 }`;
 }
 
+/** Four k-steps of A for a lane's rows: the loads, and how the value of a row and step is called. */
+interface RowsOfA {
+  readonly loads: string;
+  readonly value: (row: number, k: number) => string;
+}
+
+/** Every lane loads all of its rows. */
+function uniformA({ tile, kind }: Product): RowsOfA {
+  return kind === "TN"
+    ? {
+      loads: unroll(
+        tile.rows / 4,
+        (q) => unroll(4, (k) => `let ak${k}_${q} = load_a(k + ${k}u, ${rowOf(tile, 4 * q)});`),
+      ),
+      value: (i, k) => `ak${k}_${i >> 2}.${COMPONENTS[i & 3]}`,
+    }
+    : {
+      loads: unroll(tile.rows, (i) => `let a${i} = load_a(${rowOf(tile, i)}, k);`),
+      value: (i, k) => `a${i}.${COMPONENTS[k]}`,
+    };
+}
+
+/** The lanes load a quad each, all different, and broadcast it: `rows` quads cover `rows` rows and four steps. */
+function sharedA({ tile, kind }: Product): RowsOfA {
+  const lanes = tile.lanesX;
+  const quadsPerStep = tile.rows / 4;
+  const item = (q: number) => `(${q * lanes}u + local_id.x)`;
+  const load = (q: number) =>
+    kind === "TN"
+      ? `load_a(k + ${item(q)} / ${quadsPerStep}u, m0 + ${item(q)} % ${quadsPerStep}u * 4u)`
+      : `load_a(m0 + ${item(q)}, k)`;
+  const name = (i: number, k: number) => `s${k}_${i}`;
+  const broadcast = (i: number, k: number) => {
+    const [quad, component] = kind === "TN" ? [k * quadsPerStep + (i >> 2), i & 3] : [i, k];
+    return `let ${name(i, k)} = subgroupBroadcast(aq${Math.floor(quad / lanes)}.${COMPONENTS[component]}, ${
+      quad % lanes
+    }u);`;
+  };
+  return {
+    loads: unroll(tile.rows / lanes, (q) => `let aq${q} = ${load(q)};`) + "\n" +
+      unroll(tile.rows, (i) => unroll(4, (k) => broadcast(i, k))),
+    value: name,
+  };
+}
+
 function workgroupMemory(tile: Tile): string {
-  if (tile.memory === "registers") return "";
+  if (tile.memory !== "workgroup") return "";
   return wgsl`
 // k-major: tile_a[k][row / 4], tile_b[k][column / 4].
 var<workgroup> tile_a: array<vec4f, ${tile.depth * tileRows(tile) / 4}>;

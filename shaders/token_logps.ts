@@ -7,6 +7,7 @@ import { input, type Kernel, output } from "./kernel.ts";
 import { LINEAR_WORKGROUP, LOG_F32 } from "./lib.ts";
 import {
   columnOf,
+  operandBinding,
   rowOf,
   type Tile,
   tileCols,
@@ -46,8 +47,8 @@ export const tokenLogpsPartial: Kernel<TokenLogpsConstants> = {
     const cells = tileRows(tile) * tile.lanesX;
     return {
       bindings: {
-        hidden: input(element),
-        weight: input(element),
+        hidden: operandBinding(tile, element),
+        weight: operandBinding(tile, element),
         labels: input("u32"),
         partial: output("f32"),
       },
@@ -183,8 +184,8 @@ export const tokenLogpsBackward: Kernel<TokenLogpsConstants> = {
     const product = { ...PRODUCT, tile, vector };
     return {
       bindings: {
-        hidden: input(element),
-        weight: input(element),
+        hidden: operandBinding(tile, element),
+        weight: operandBinding(tile, element),
         labels: input("u32"),
         lse: input("f32"),
         d_logps: input("f32"),

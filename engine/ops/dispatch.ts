@@ -3,7 +3,7 @@
  * @module
  */
 import type { Gpu } from "../gpu.ts";
-import { CPU_TILE, GPU_TILE, type Tile } from "../../shaders/tile.ts";
+import { CPU_TILE, GPU_TILE, TEXEL_TILE, type Tile } from "../../shaders/tile.ts";
 import { ELEMENTWISE_WORKGROUP } from "../../shaders/elementwise.ts";
 
 /** Grid of a kernel that handles four elements an invocation. Buffers are padded, so the last quad may overhang. */
@@ -21,7 +21,9 @@ export function rowLanes(gpu: Gpu): number {
 
 /** The tiling for matrix products on this adapter. */
 export function productTile(gpu: Gpu): Tile {
-  return gpu.adapter.isCpu ? CPU_TILE : GPU_TILE;
+  const { isCpu, subgroupSize } = gpu.adapter;
+  if (!isCpu) return GPU_TILE;
+  return subgroupSize === TEXEL_TILE.lanesX ? TEXEL_TILE : CPU_TILE;
 }
 
 /** lavapipe stops an invocation silently after 65,535 loop iterations; a little is left for the kernel's own. */

@@ -3,7 +3,7 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { matmul, multiply } from "../../engine/ops/matmul.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { empty, release, type Tensor, upload, writeHost } from "../../engine/tensor.ts";
-import { CPU_TILE, GPU_TILE, type ProductKind, type Tile } from "../../shaders/tile.ts";
+import { CPU_TILE, GPU_TILE, type ProductKind, TEXEL_TILE, type Tile } from "../../shaders/tile.ts";
 import { gpuTest, LAYOUTS, readAll } from "../gpu.ts";
 import { normals, seededRandom } from "../reference/random.ts";
 import * as reference from "../reference/matmul.ts";
@@ -13,7 +13,12 @@ const SIZES = [1, 17, 63, 64, 65, 257];
 const KINDS: readonly ProductKind[] = ["NN", "NT", "TN"];
 
 for (const kind of KINDS) {
-  for (const [name, tile] of [["registers", CPU_TILE], ["workgroup memory", GPU_TILE]] as const) {
+  for (
+    const [name, tile] of [["registers", CPU_TILE], ["texels", TEXEL_TILE], [
+      "workgroup memory",
+      GPU_TILE,
+    ]] as const
+  ) {
     for (const M of SIZES) {
       gpuTest(
         `multiply ${kind} through ${name}, ${M} rows by all sizes, overwriting and adding`,

@@ -5,7 +5,7 @@
 import type { Gpu } from "../../engine/gpu.ts";
 import type { DispatchObserver, ObservedDispatch } from "../../engine/queue.ts";
 import { ConfigError } from "../errors.ts";
-import { type Cost, costOf, type CostContext } from "./costs.ts";
+import { type Cost, type CostContext, costOf } from "./costs.ts";
 
 /** All dispatches of one kernel. */
 export interface KernelTime extends Cost {

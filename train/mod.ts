@@ -58,7 +58,7 @@ export {
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
-export type { PreferenceOptions } from "./objective.ts";
+export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";

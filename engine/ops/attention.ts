@@ -138,8 +138,20 @@ function erase<Constants>(plan: AttentionPlan<Constants>): AttentionPlan {
   return plan as unknown as AttentionPlan;
 }
 
-/** An invocation walks all keys that its query sees, or all queries of all heads that see its key. */
-function refuseLongLoops(gpu: Gpu, { heads, kvHeads, bounds }: AttentionOptions): void {
+/**
+ * Checks what a replayed graph does not: an invocation walks all keys that its query sees, or all queries of all heads
+ * that see its key.
+ *
+ * @throws {RangeError} when that is more than this adapter's loops can do
+ */
+export function refuseLongLoops(
+  gpu: Gpu,
+  { heads, kvHeads, bounds }: {
+    heads: number;
+    kvHeads: number;
+    bounds: Pick<SequenceBounds, "longest" | "readers">;
+  },
+): void {
   const group = heads / kvHeads;
   const iterations = (Math.max(bounds.longest, bounds.readers) + 64) * group;
   if (gpu.adapter.isCpu && iterations > CPU_LOOP_LIMIT) {

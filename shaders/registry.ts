@@ -28,6 +28,12 @@ import {
   gatherRowsBackward,
   gatherRowsForward,
 } from "./embedding.ts";
+import {
+  attentionTilesBackwardKv,
+  attentionTilesBackwardQ,
+  type AttentionTilesConstants,
+  attentionTilesForward,
+} from "./attention_tiles.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
@@ -97,6 +103,10 @@ const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
 const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
   [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
+const ATTENTION_TILES: AttentionTilesConstants[] = HALVES.flatMap((storage) => [
+  ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
+  { headDim: 256, storage, lanesX: 16 as const },
+]);
 /** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
   { tile, vector: false, storage: { a: "f32", b: "f32" } },
@@ -151,6 +161,9 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionRowsBackwardKv, ATTENTION_ROWS),
   entry(attentionRowsBackwardQ, ATTENTION_ROWS),
   entry(attentionRowsForward, ATTENTION_ROWS),
+  entry(attentionTilesBackwardKv, ATTENTION_TILES),
+  entry(attentionTilesBackwardQ, ATTENTION_TILES),
+  entry(attentionTilesForward, ATTENTION_TILES),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
   entry(columnSumPartial, PLAIN_ROWS),

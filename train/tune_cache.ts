@@ -52,7 +52,7 @@ export interface CachedTuneOptions extends Omit<TuneOptions, "stored"> {
 
 /**
  * Makes a device's products follow the choice in the cache, or measures and stores it. On a software adapter nothing is
- * measured: its built-in tiling was chosen by hand, and compiling the candidates takes a minute there.
+ * measured: its built-in tiling was chosen by hand, and each of the 21 candidates compiles for seconds there.
  *
  * @param gpu the device, before its first product
  * @param options the cache's folder, and what the tuner takes

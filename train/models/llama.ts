@@ -275,5 +275,5 @@ export function llamaSequenceLogps(model: LlamaModel, batch: BatchTensors): Tens
  */
 export function llamaNextLogits(model: LlamaModel, batch: BatchTensors): Tensor[] {
   const final = finalRows(model, batch);
-  return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
+  return head(model).map((shard) => matmul(final, shard, { kind: "NT", type: "f32" }));
 }

@@ -45,6 +45,7 @@ export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
+export { checkpoint } from "./ops/checkpoint.ts";
 export { embedding } from "./ops/embedding.ts";
 export { gatherRows } from "./ops/gather_rows.ts";
 export { matmul } from "./ops/matmul.ts";

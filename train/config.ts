@@ -47,6 +47,8 @@ export const runConfigSchema = z.strictObject({
   batchSize: z.int().positive().default(8),
   /** Micro-batches a step is split into: same result, less memory. */
   gradientAccumulationSteps: z.int().positive().default(1),
+  /** Layers are computed again in the backward instead of kept: same result, less memory, more time. */
+  activationCheckpointing: z.boolean().default(false),
   /** Steps of the run. */
   maxSteps: z.int().positive().default(100),
   /** Tokens of prompt and completion; at most the model's positions. */

@@ -49,6 +49,10 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   warmupSteps: [OPTIMIZER, "steps of linear warm-up"],
   batchSize: [OPTIMIZER, "pairs per step, over all micro-batches"],
   gradientAccumulationSteps: [OPTIMIZER, "micro-batches a step is split into"],
+  activationCheckpointing: [
+    OPTIMIZER,
+    "compute layers again in the backward instead of keeping them: less memory",
+  ],
   weightDecay: [OPTIMIZER, "decoupled weight decay of AdamW"],
   adamBeta1: [OPTIMIZER, "decay of the gradients' mean"],
   adamBeta2: [OPTIMIZER, "decay of the squared gradients' mean"],

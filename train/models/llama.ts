@@ -5,6 +5,7 @@
 import type { Gpu } from "../../engine/gpu.ts";
 import { add } from "../../engine/ops/add.ts";
 import { attention, type SequenceBounds, sequenceBounds } from "../../engine/ops/attention.ts";
+import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
 import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
@@ -14,7 +15,7 @@ import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
-import { release, type Tensor, upload } from "../../engine/tensor.ts";
+import { release, scope, type Tensor, upload } from "../../engine/tensor.ts";
 import type { PackedSequences } from "../data/batch.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { llamaParameterShapes } from "./llama_parameters.ts";
@@ -29,6 +30,8 @@ export interface LlamaModel extends Disposable {
   readonly parameters: Parameters;
   /** `[positions, D]`: see `ropeTable`. */
   readonly rope: Tensor;
+  /** Whether a layer's inside is computed again in the backward instead of kept: less memory, more time. */
+  readonly activationCheckpointing: boolean;
 }
 
 /** Rows that a run's largest batch has, so that every step asks for the same buffers. */
@@ -46,6 +49,7 @@ export interface BatchCapacity {
  * @param config its shape
  * @param options.trainable whether gradients are wanted
  * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
+ * @param options.activationCheckpointing whether backward computes layers again instead of keeping their insides
  * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
  * @example
@@ -67,7 +71,7 @@ export interface BatchCapacity {
 export function createLlama(
   gpu: Gpu,
   config: LlamaConfig,
-  options: { trainable: boolean; positions?: number },
+  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
 ): LlamaModel {
   const positions = options.positions ?? config.max_position_embeddings;
   if (positions > config.max_position_embeddings) {
@@ -83,6 +87,7 @@ export function createLlama(
     config,
     parameters,
     rope: table,
+    activationCheckpointing: options.activationCheckpointing ?? false,
     [Symbol.dispose]() {
       parameters[Symbol.dispose]();
       release(table);
@@ -131,7 +136,8 @@ export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity:
   const positions = upload(gpu, batch.positions, { capacity });
   let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity });
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
-    h = llamaLayer(model, h, { layer, positions, bounds });
+    const body = (x: Tensor) => llamaLayer(model, x, { layer, positions, bounds });
+    h = model.activationCheckpointing ? checkpoint(h, body) : scope(gpu, () => body(h));
   }
   return h;
 }

@@ -36,6 +36,7 @@ export interface LoadedModel {
  * @param folder config.json, model.safetensors, tokenizer.json
  * @param options.trainable whether gradients are wanted
  * @param options.positions the longest sequence it will see
+ * @param options.activationCheckpointing whether backward computes layers again instead of keeping their insides
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
@@ -69,7 +70,7 @@ export interface LoadedModel {
 export async function loadModel(
   gpu: Gpu,
   folder: string,
-  options: { trainable: boolean; positions?: number },
+  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
 ): Promise<LoadedModel> {
   const config = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);

@@ -52,6 +52,8 @@ export class Allocation {
     readonly pool: BufferPool,
     readonly buffer: GPUBuffer,
     readonly sizeBytes: number,
+    /** What it is for. */
+    readonly category: MemoryCategory,
     /** Unique in its pool; keys cached bind groups. */
     readonly id: number,
   ) {}
@@ -81,16 +83,42 @@ export class Allocation {
   }
 }
 
+/** What memory is for: buffers are uploads, staging, uniforms, textures, metrics and tables. */
+export const MEMORY_CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "buffers"] as const;
+
+/** One of {@link MEMORY_CATEGORIES}. */
+export type MemoryCategory = typeof MEMORY_CATEGORIES[number];
+
+const LASTING: ReadonlySet<MemoryCategory> = new Set(["parameters", "gradients", "optimizer"]);
+
+/** What one category holds. */
+export interface CategoryStats {
+  /** Bytes of its buffers that exist, in use or free: a buffer never changes its category. */
+  totalBytes: number;
+  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
+  usedBytes: number;
+  /** Its part of the pool's `peakBytes`: the bytes that existed then. */
+  peakBytes: number;
+}
+
 /** What the pool holds, in bytes and in buffers. */
 export interface MemoryStats {
   /** Buffers created since the start; constant once a run has warmed up. */
   created: number;
   /** Bytes of all buffers that exist, in use or free. */
   totalBytes: number;
-  /** Bytes in use. */
+  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
   usedBytes: number;
   /** Largest `totalBytes` so far. */
   peakBytes: number;
+  /** The same by what it is for; each kind of bytes adds up to the pool's. */
+  categories: Record<MemoryCategory, CategoryStats>;
+}
+
+function emptyStats(): MemoryStats {
+  const none = { totalBytes: 0, usedBytes: 0, peakBytes: 0 };
+  const categories = Object.fromEntries(MEMORY_CATEGORIES.map((name) => [name, { ...none }]));
+  return { created: 0, ...none, categories: categories as MemoryStats["categories"] };
 }
 
 /** Rounds up to a quarter of a power of two, at least 256 bytes, so that near sizes share buffers. */
@@ -119,9 +147,9 @@ export function bucketBytes(sizeBytes: number): number {
  * ```
  */
 export class BufferPool {
-  readonly #free = new Map<number, Allocation[]>();
+  readonly #free = new Map<string, Allocation[]>();
   /** What the pool holds now. */
-  readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
+  readonly stats: MemoryStats = emptyStats();
   readonly #fixed: Allocation[] = [];
   readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
@@ -143,32 +171,33 @@ export class BufferPool {
     },
   ) {}
 
+  /** Upper bound of all buffers' bytes. */
+  get budgetBytes(): number {
+    return this.options.budgetBytes;
+  }
+
   /**
    * Hands out a buffer.
    *
    * @param sizeBytes how much is needed
    * @param label names the buffer in the error
+   * @param category what it is for
    * @returns an allocation of at least that size, contents undefined, owned by the caller
    * @throws {MemoryBudgetError} when the budget would be passed
    * @throws {RangeError} when one binding cannot be that large on this adapter
    */
-  acquire(sizeBytes: number, label: string): Allocation {
-    const size = this.#roundUp(sizeBytes, label);
-    this.stats.usedBytes += size;
-    const free = this.#takeFree(size);
+  acquire(sizeBytes: number, label: string, category: MemoryCategory = "activations"): Allocation {
+    const size = this.#roundUp(sizeBytes, label, category);
+    const free = this.#takeFree(freeKey(size, category));
+    if (!free) this.#reserve(size, label, category);
+    this.#use(size, category);
     if (free) return free.revive();
-    try {
-      this.#reserve(size, label);
-    } catch (error) {
-      this.stats.usedBytes -= size;
-      throw error;
-    }
     const buffer = this.device.createBuffer({
       label: `pool ${size} B`,
       size,
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    return new Allocation(this, buffer, size, this.#nextId++);
+    return new Allocation(this, buffer, size, category, this.#nextId++);
   }
 
   /**
@@ -177,9 +206,9 @@ export class BufferPool {
    * @throws {MemoryBudgetError} when the budget would be passed
    */
   createFixed(sizeBytes: number, usage: GPUBufferUsageFlags, label: string): Allocation {
-    this.#reserve(sizeBytes, label);
+    this.#reserve(sizeBytes, label, "buffers");
     const buffer = this.device.createBuffer({ label, size: sizeBytes, usage });
-    const allocation = new Allocation(this, buffer, sizeBytes, this.#nextId++);
+    const allocation = new Allocation(this, buffer, sizeBytes, "buffers", this.#nextId++);
     this.#fixed.push(allocation);
     return allocation;
   }
@@ -190,7 +219,7 @@ export class BufferPool {
    * @throws {MemoryBudgetError} when the budget would be passed
    */
   reserveTexture(sizeBytes: number, label: string): void {
-    this.#reserve(sizeBytes, label);
+    this.#reserve(sizeBytes, label, "buffers");
   }
 
   /** Destroys every buffer that is free or fixed; those in use go with the device. */
@@ -208,10 +237,11 @@ export class BufferPool {
 
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
-    this.stats.usedBytes -= allocation.sizeBytes;
-    const free = this.#free.get(allocation.sizeBytes);
+    this.#use(-allocation.sizeBytes, allocation.category);
+    const key = freeKey(allocation.sizeBytes, allocation.category);
+    const free = this.#free.get(key);
     if (free) free.push(allocation);
-    else this.#free.set(allocation.sizeBytes, [allocation]);
+    else this.#free.set(key, [allocation]);
   }
 
   /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */
@@ -220,6 +250,7 @@ export class BufferPool {
       for (const allocation of free) {
         this.#trimmed.push(allocation.buffer);
         this.stats.totalBytes -= allocation.sizeBytes;
+        this.stats.categories[allocation.category].totalBytes -= allocation.sizeBytes;
       }
     }
     this.#free.clear();
@@ -230,8 +261,8 @@ export class BufferPool {
    * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same
    * buffers, and its cached bind groups fit.
    */
-  #takeFree(sizeBytes: number): Allocation | undefined {
-    const free = this.#free.get(sizeBytes);
+  #takeFree(key: string): Allocation | undefined {
+    const free = this.#free.get(key);
     if (!free || free.length === 0) return undefined;
     let lowest = 0;
     for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
@@ -241,7 +272,12 @@ export class BufferPool {
     return taken;
   }
 
-  #reserve(sizeBytes: number, label: string): void {
+  #use(sizeBytes: number, category: MemoryCategory): void {
+    this.stats.usedBytes += sizeBytes;
+    this.stats.categories[category].usedBytes += sizeBytes;
+  }
+
+  #reserve(sizeBytes: number, label: string, category: MemoryCategory): void {
     const { stats } = this;
     const { budgetBytes } = this.options;
     if (stats.totalBytes + sizeBytes > budgetBytes) this.trim();
@@ -253,10 +289,13 @@ export class BufferPool {
     }
     stats.created++;
     stats.totalBytes += sizeBytes;
-    stats.peakBytes = Math.max(stats.peakBytes, stats.totalBytes);
+    stats.categories[category].totalBytes += sizeBytes;
+    if (stats.totalBytes <= stats.peakBytes) return;
+    stats.peakBytes = stats.totalBytes;
+    for (const one of Object.values(stats.categories)) one.peakBytes = one.totalBytes;
   }
 
-  #roundUp(sizeBytes: number, label: string): number {
+  #roundUp(sizeBytes: number, label: string, category: MemoryCategory): number {
     const { maxBufferBytes } = this.options;
     if (sizeBytes > maxBufferBytes) {
       throw new RangeError(
@@ -264,8 +303,14 @@ export class BufferPool {
           `found ${sizeBytes}`,
       );
     }
-    return Math.min(bucketBytes(sizeBytes), maxBufferBytes);
+    // What lives as long as the run gains nothing from sizes that others share.
+    const size = LASTING.has(category) ? Math.ceil(sizeBytes / 256) * 256 : bucketBytes(sizeBytes);
+    return Math.min(size, maxBufferBytes);
   }
+}
+
+function freeKey(sizeBytes: number, category: MemoryCategory): string {
+  return `${category} ${sizeBytes}`;
 }
 
 /**

@@ -2,7 +2,7 @@
  * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
  * @module
  */
-import { type Allocation, BufferPool, type MemoryStats, type Scope } from "./buffers.ts";
+import { type Allocation, BufferPool, type MemoryCategory, type MemoryStats, type Scope } from "./buffers.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";
@@ -49,6 +49,8 @@ export interface GpuOptions {
   memoryBudgetBytes?: number | ((adapter: AdapterDescription) => number);
   /** Which of several adapters to prefer. */
   powerPreference?: GPUPowerPreference;
+  /** Whether the device stands in for another and computes nothing: set by `openPlanningGpu` alone. */
+  isPlanning?: boolean;
   /** Fill each buffer with NaN when it is handed out, so that an element nobody wrote shows. For tests. */
   poison?: boolean;
 }
@@ -106,6 +108,8 @@ export class Gpu {
   readonly queue: CommandQueue;
   /** The tape that records, if any; set by `Tape`. */
   tape: Tape | null = null;
+  /** Whether results are not computed, only counted what computing them takes. */
+  readonly isPlanning: boolean;
   readonly #scopes: Scope[] = [];
   readonly #poison: boolean;
   #fault: Error | null = null;
@@ -128,6 +132,7 @@ export class Gpu {
       buffers: this.buffers,
       check: () => this.check(),
     });
+    this.isPlanning = options.isPlanning ?? false;
     this.#poison = options.poison ?? false;
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
@@ -169,10 +174,23 @@ export class Gpu {
     ) * 256;
   }
 
-  /** Allocates bytes into the current scope, or to the caller when there is none or the caller asks. */
-  allocate(sizeBytes: number, label: string, owner: "scope" | "caller" = "scope"): Allocation {
-    const allocation = this.buffers.acquire(sizeBytes, label);
-    if (owner === "scope") this.#scopes.at(-1)?.own(allocation);
+  /**
+   * Allocates bytes.
+   *
+   * @param sizeBytes at least so many
+   * @param label names the buffer in errors
+   * @param options.owner the current scope (default), or the caller, who is it anyway where no scope is open
+   * @param options.category what it is for; activations by default
+   * @returns the allocation, contents undefined
+   * @throws {MemoryBudgetError} when the budget would be passed
+   */
+  allocate(
+    sizeBytes: number,
+    label: string,
+    options: { owner?: "scope" | "caller"; category?: MemoryCategory } = {},
+  ): Allocation {
+    const allocation = this.buffers.acquire(sizeBytes, label, options.category);
+    if (options.owner !== "caller") this.#scopes.at(-1)?.own(allocation);
     if (this.#poison) this.#fillWithNan(allocation);
     return allocation;
   }
@@ -196,7 +214,11 @@ export class Gpu {
 
   /** A copy of every counter. */
   stats(): GpuStats {
-    return { ...this.queue.stats, memory: { ...this.buffers.stats }, pipelines: this.pipelines.size };
+    return {
+      ...this.queue.stats,
+      memory: structuredClone(this.buffers.stats),
+      pipelines: this.pipelines.size,
+    };
   }
 
   /** Destroys all buffers and the device. */

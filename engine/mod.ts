@@ -11,7 +11,17 @@ export {
   GpuUnavailableError,
   openGpu,
 } from "./gpu.ts";
-export { Allocation, BufferPool, MemoryBudgetError, type MemoryStats, Scope } from "./buffers.ts";
+export {
+  Allocation,
+  BufferPool,
+  type CategoryStats,
+  MEMORY_CATEGORIES,
+  MemoryBudgetError,
+  type MemoryCategory,
+  type MemoryStats,
+  Scope,
+} from "./buffers.ts";
+export { type DeviceLimits, openPlanningGpu, type PlanningOptions } from "./planning_gpu.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
 export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";

@@ -279,8 +279,8 @@ function allocateBlock(
   const elements = end(placements[placements.length - 1]);
   const decaying = placements.filter((placement) => options.decays(placement.name, placement.shape));
   const decayElements = decaying.length === 0 ? 0 : end(decaying[decaying.length - 1]);
-  const allocate = (label: string) => {
-    const tensor = empty(gpu, [elements], { label, owner: "caller" });
+  const allocate = (category: "parameters" | "gradients") => {
+    const tensor = empty(gpu, [elements], { label: category, category, owner: "caller" });
     gpu.queue.clear(tensor.range);
     return tensor;
   };

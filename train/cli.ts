@@ -14,7 +14,9 @@ import { demoSettings } from "./demo_settings.ts";
 import { ConfigError, InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
 import { createProgress } from "./progress.ts";
-import { prepareRun, RUN_ENTRIES, runTraining } from "./run.ts";
+import { formatPlan, type MemoryPlan, planningOptions, planRun } from "./plan.ts";
+import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "./plan_fit.ts";
+import { loadRun, readRunData, RUN_ENTRIES, type RunData, runTraining } from "./run.ts";
 import {
   checkRunFolder,
   nextRunName,
@@ -57,46 +59,61 @@ async function train(invocation: Invocation): Promise<number> {
     signal: stop.signal,
   };
   using gpu = await openDevice(config, hooks);
-  if (isDemo) await demo(gpu, { config, invocation, hooks, folder, folderOptions });
-  else {
-    using prepared = await prepareRun(gpu, config, hooks);
-    await prepareRunFolder(folder, folderOptions);
-    await writeRunConfig(folder, effectiveSettings({ ...config, output: folder }));
-    using metrics = openMetrics(join(folder, "metrics.jsonl"));
-    const session: Session = { ...hooks, gpu, folder, metrics };
-    const referenceCache = join(cacheFolder(), "reference-logps");
-    await Deno.mkdir(referenceCache, { recursive: true });
-    await finish(session, await runTraining(session, prepared, { cacheFolder: referenceCache }));
-  }
+  const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks));
+  const plan = await job.plan(gpu);
+  if (config.dryRun) hooks.log(formatPlan(plan));
+  await refuseOverBudget(plan, () => job.remedies(gpu));
+  if (config.dryRun) return 0;
+  await prepareRunFolder(folder, folderOptions);
+  await writeRunConfig(folder, job.settings(folder));
+  using metrics = openMetrics(join(folder, "metrics.jsonl"));
+  const session: Session = { ...hooks, gpu, folder, metrics };
+  const results = await job.run(session);
+  await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
+  hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, config.json`);
   return 0;
 }
 
-async function demo(
-  gpu: Gpu,
-  { config, invocation, hooks, folder, folderOptions }: {
-    config: RunConfig;
-    invocation: Invocation;
-    hooks: RunHooks;
-    folder: string;
-    folderOptions: { overwrite: boolean; entries: string[] };
-  },
-): Promise<void> {
-  const loss = resolveLoss(config);
-  const settings = demoSettings(config, invocation.given, { lossOptions: loss?.options ?? {} });
-  await prepareRunFolder(folder, folderOptions);
-  await writeRunConfig(folder, { ...settings });
-  using metrics = openMetrics(join(folder, "metrics.jsonl"));
-  const session: Session = { ...hooks, gpu, folder, metrics };
-  hooks.log(
-    "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one wrong " +
-      `digit, by ${settings.loss} alone and with SPO around it. It writes ${folder}.`,
-  );
-  await finish(session, await runDemo(session, settings, loss!));
+/** A run, of whatever kind. */
+interface Job {
+  /** The content of its config.json. */
+  readonly settings: (folder: string) => Record<string, unknown>;
+  readonly plan: (gpu: Gpu) => Promise<MemoryPlan>;
+  /** What would make it fit the budget. */
+  readonly remedies: (gpu: Gpu) => Promise<Remedy[]>;
+  readonly run: (session: Session) => Promise<PhaseResult[]>;
 }
 
-async function finish(session: Session, results: readonly PhaseResult[]): Promise<void> {
-  await writeJson(join(session.folder, "results.json"), { adapter: session.gpu.adapter.name, results });
-  session.log(`\nWrote ${session.folder}: model/, metrics.jsonl, results.json, config.json`);
+function trainingJob(data: RunData): Job {
+  const referenceCache = join(cacheFolder(), "reference-logps");
+  const plan = (gpu: Gpu, of: RunData) => planTrainingRun(planningOptions(gpu), of, referenceCache);
+  return {
+    settings: (folder) => effectiveSettings({ ...data.config, output: folder }),
+    plan: (gpu) => plan(gpu, data),
+    remedies: (gpu) => findRemedies(data, (changed) => plan(gpu, changed)),
+    async run(session) {
+      using prepared = await loadRun(session.gpu, data);
+      await Deno.mkdir(referenceCache, { recursive: true });
+      return await runTraining(session, prepared, { cacheFolder: referenceCache });
+    },
+  };
+}
+
+function demoJob(config: RunConfig, { given }: Invocation): Job {
+  const loss = resolveLoss(config);
+  const settings = demoSettings(config, given, { lossOptions: loss?.options ?? {} });
+  return {
+    settings: () => ({ ...settings }),
+    plan: (gpu) => planRun(planningOptions(gpu), (session) => runDemo(session, settings, loss!)),
+    remedies: () => Promise.resolve([]),
+    async run(session) {
+      session.log(
+        "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one " +
+          `wrong digit, by ${settings.loss} alone and with SPO around it. It writes ${session.folder}.`,
+      );
+      return await runDemo(session, settings, loss!);
+    },
+  };
 }
 
 async function bench({ raw, source }: Invocation): Promise<number> {

@@ -67,6 +67,8 @@ export const runConfigSchema = z.strictObject({
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
   memoryBudgetGb: z.number().positive().optional(),
+  /** Plan the run's memory, say so, and stop. */
+  dryRun: z.boolean().default(false),
 });
 
 /** Effective settings. */
@@ -128,7 +130,7 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, ...settings } = config;
+  const { spo, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
   return { ...settings, ...loss?.options, ...(loss ? { spo: readSpoOptions(spo) } : {}) };
 }

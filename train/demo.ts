@@ -3,7 +3,6 @@
  * loss alone damages it, and SPO around that loss does not. Every number it prints comes from the run itself.
  * @module
  */
-import { join } from "node:path";
 import { createParameters, type Parameters } from "../engine/parameters.ts";
 import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 import { encodeCompletions, type EncodedCompletion, type EncodedPair, encodePairs } from "./data/encode.ts";
@@ -14,11 +13,18 @@ import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createLlama, type LlamaModel } from "./models/llama.ts";
-import { initializeModel, saveModel } from "./models/model_files.ts";
+import { initializeModel } from "./models/model_files.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { createRandom, deriveSeed, uniformInt } from "./random.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
-import { formatResults, type PhaseResult, type Session, trainPhase, withProgress } from "./session.ts";
+import {
+  formatResults,
+  type PhaseResult,
+  saveToRun,
+  type Session,
+  trainPhase,
+  withProgress,
+} from "./session.ts";
 import {
   ARITHMETIC_ALPHABET,
   ARITHMETIC_EOS,
@@ -56,7 +62,7 @@ export async function runDemo(
     results.push(result);
     session.log(`\n${formatResults([result])}\n`);
   };
-  const save = (name: string) => saveModel(join(session.folder, name), model, { tokenizer: data.tokenizer });
+  const save = (name: string) => saveToRun(session, model, { name, tokenizer: data.tokenizer });
 
   await trainPhase(session, {
     name: "sft",

@@ -62,6 +62,7 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   seed: [RUN, "of the data order and of fresh weights"],
   logEvery: [RUN, "steps between two lines of metrics.jsonl"],
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
+  dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
   overwrite: [RUN, "replace an earlier run in that folder"],
 };
@@ -83,6 +84,7 @@ const COMMAND_HELP: Readonly<
       "deno task train",
       "deno task train --model models/llama --data pairs.jsonl --beta 0.1 --output runs/first",
       "deno task train --model models/llama --data pairs.jsonl --spo.solver penalty --spo.lambda 0.5",
+      "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",
       "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
     ],
   },

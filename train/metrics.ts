@@ -51,7 +51,11 @@ export interface MetricsRing extends Disposable {
  * ```
  */
 export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
-  const tensor = empty(gpu, [rows, METRICS_STRIDE], { owner: "caller", label: "metrics" });
+  const tensor = empty(gpu, [rows, METRICS_STRIDE], {
+    owner: "caller",
+    label: "metrics",
+    category: "buffers",
+  });
   gpu.queue.clear(tensor.range);
   return {
     tensor,

@@ -69,7 +69,10 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
   if (parameters.blocks.some((block) => !block.gradient)) {
     throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
   }
-  const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
+  const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), {
+    shape: [CLIP_STATE.size],
+    category: "optimizer",
+  });
   const blocks = parameters.blocks.map((block) => ({
     ...block,
     gradient: block.gradient!,
@@ -110,7 +113,11 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
 }
 
 function zerosLike(tensor: Tensor): Tensor {
-  const zeros = emptyLike(tensor, tensor.shape, { owner: "caller", label: "optimizer moments" });
+  const zeros = emptyLike(tensor, tensor.shape, {
+    owner: "caller",
+    label: "optimizer moments",
+    category: "optimizer",
+  });
   tensor.gpu.queue.clear(zeros.range);
   return zeros;
 }

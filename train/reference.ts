@@ -69,7 +69,9 @@ export async function referenceLogps(
   options: ReferenceOptions = {},
 ): Promise<ReferenceLogps> {
   const { cacheFolder } = options;
-  const path = cacheFolder && join(cacheFolder, `${await cacheKey(model, pairs)}.f32`);
+  const key = cacheFolder && await cacheKey(model, pairs);
+  // What a planning device gives is no result.
+  const path = cacheFolder && !model.gpu.isPlanning ? join(cacheFolder, `${key}.f32`) : undefined;
   const cached = path && await readCached(path, pairs.length);
   if (cached) return split(cached);
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
@@ -119,7 +121,7 @@ export async function completionLogps(
     labels: Math.max(...batches.map((batch) => size(batch, (s) => s.completionIds.length))),
   };
   let done = 0;
-  for (const batch of batches) {
+  for (const batch of model.gpu.isPlanning ? oneOfEachLength(batches) : batches) {
     const tensor = scope(
       model.gpu,
       () => noGrad(model.gpu, () => llamaSequenceLogps(model, packSequences(batch), capacity)),
@@ -148,12 +150,18 @@ function batchesOf(sequences: readonly EncodedCompletion[], maxTokens: number): 
   return batches;
 }
 
+/** What takes the memory that all take: the rest of their shapes is the same for all. */
+function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedCompletion[][] {
+  return [...new Map(batches.map((batch) => [batch.length, batch])).values()];
+}
+
 async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
   const hash = createHash("sha256");
   // The adapter is part of it: two adapters round differently, and a run is deterministic only on one.
   hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config]));
   for (const block of model.parameters.blocks) {
-    hash.update(new Uint8Array((await toHost(block.weight)).buffer));
+    const weights = await toHost(block.weight);
+    if (!model.gpu.isPlanning) hash.update(new Uint8Array(weights.buffer));
   }
   for (const { chosen, rejected } of pairs) {
     hash.update(

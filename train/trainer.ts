@@ -88,10 +88,13 @@ export interface TrainSummary {
   readonly elapsedMs: number;
   /** Whether the signal ended it early. */
   readonly wasAborted: boolean;
+  /** Tokens of the largest micro-batch, and labelled tokens of the one that has most. */
+  readonly largest: BatchCapacity;
 }
 
 /**
- * Trains a model on an objective. The batches, their order and so the result depend on the seed alone.
+ * Trains a model on an objective. The batches, their order and so the result depend on the seed alone. On a planning
+ * device one step is run, which takes what each of them would.
  *
  * @param objective what to minimise
  * @param options settings
@@ -134,7 +137,7 @@ export interface TrainSummary {
 export async function train(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
   const { model } = objective;
   const { gpu } = model;
-  const { maxSteps } = options.schedule;
+  const maxSteps = gpu.isPlanning ? 1 : options.schedule.maxSteps;
   const plan = planSteps(objective, options);
   using optimizer = createOptimizer(model.parameters, options.optimizer);
   using ring = createMetricsRing(gpu, options.logEvery);
@@ -162,7 +165,8 @@ export async function train(objective: Objective, options: TrainOptions): Promis
     }
     // The last steps, or those before an abort.
     if (step > log.step) await log.write(step);
-    return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
+    const { tokens, elapsedMs } = log;
+    return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
   } finally {
     release(one);
   }
@@ -260,8 +264,8 @@ function checkRecord(
       }${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
     );
   }
-  const { initialLoss } = objective;
-  if (step === 1 && initialLoss !== undefined) {
+  const { initialLoss, model } = objective;
+  if (step === 1 && initialLoss !== undefined && !model.gpu.isPlanning) {
     if (Math.abs(record.loss - initialLoss) > INITIAL_LOSS_TOLERANCE * (1 + initialLoss)) {
       throw new TrainingError(
         `Cannot trust the reference: expected a first loss of ${initialLoss} (policy = reference), found ${record.loss}`,

@@ -56,7 +56,7 @@ gpuTest(
   async (gpu) => {
     const [a, b, frozen] = [parameter(gpu, 1), parameter(gpu, 2), parameter(gpu, 3)];
     const x = { ...frozen, requiresGrad: false };
-    const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
+    const one = fromHost(gpu, new Float32Array(16).fill(1), { shape: [4, 4] });
     const gradients = async (keep: (input: Tensor, body: (input: Tensor) => Tensor) => Tensor) => {
       for (const { grad } of [a, b]) gpu.queue.clear(grad.range);
       using tape = new Tape(gpu);

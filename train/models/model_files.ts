@@ -79,12 +79,10 @@ export async function loadModel(
   await checkLlamaCheckpoint(file, config);
   const model = createLlama(gpu, config, options);
   try {
-    for (const [name, shape] of model.parameters.shapes) {
-      const rowBytes = sizeOf(shape.slice(1)) * 4;
-      const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-      for (let row = 0; row < shape[0]; row += step) {
-        const values = await file.read(name, { rows: [row, Math.min(shape[0], row + step)], finite: true });
-        model.parameters.write(name, values as Float32Array<ArrayBuffer>, row);
+    for (const name of model.parameters.shapes.keys()) {
+      for (const rows of chunksOf(model, name)) {
+        const values = await file.read(name, { rows, finite: true });
+        model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
       }
       gpu.queue.submit();
     }
@@ -93,6 +91,48 @@ export async function loadModel(
     throw error;
   }
   return { model, tokenizer };
+}
+
+/** Rows of a parameter that are loaded at a time. */
+function chunksOf({ parameters }: LlamaModel, name: string): [number, number][] {
+  const shape = parameters.shapes.get(name)!;
+  const step = Math.max(1, Math.floor(CHUNK_BYTES / (sizeOf(shape.slice(1)) * 4)));
+  return Array.from({ length: Math.ceil(shape[0] / step) }, (_, index) => {
+    return [index * step, Math.min(shape[0], (index + 1) * step)];
+  });
+}
+
+/**
+ * A model that takes the memory which loading it takes, and holds zeros.
+ *
+ * @param gpu a planning device
+ * @param config the model's
+ * @param options as for {@link loadModel}
+ * @returns the model; dispose it when done
+ */
+export function loadNothing(
+  gpu: Gpu,
+  config: LlamaConfig,
+  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
+): LlamaModel {
+  const model = createLlama(gpu, config, options);
+  // Of equal shapes the first takes what the others take.
+  const names = new Map([...model.parameters.shapes].reverse().map(([name, shape]) => [shape.join(), name]));
+  for (const name of names.values()) {
+    const rowSize = sizeOf(model.parameters.shapes.get(name)!.slice(1));
+    for (const [first, end] of chunksOf(model, name)) {
+      model.parameters.write(name, new Float32Array((end - first) * rowSize), first);
+    }
+    gpu.queue.submit();
+  }
+  return model;
+}
+
+/** Reads all parameters, as saving does, and writes no file: for planning devices. */
+export async function saveNothing({ parameters }: LlamaModel): Promise<void> {
+  for (const name of parameters.shapes.keys()) {
+    for (const shard of parameters.shards(name)) await toHost(shard);
+  }
 }
 
 /** An id past the embedding would read another tensor's bytes. */

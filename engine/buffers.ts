@@ -83,7 +83,23 @@ export class Allocation {
   }
 }
 
-/** What memory is for: buffers are uploads, staging, uniforms, textures, metrics and tables. */
+/**
+ * What memory is for: buffers are uploads, staging, uniforms, textures, metrics and tables.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createParameters, openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * using _parameters = createParameters(gpu, new Map([["weight", [64, 64]]]), { trainable: true });
+ * const { categories } = gpu.stats().memory;
+ * const bytes = MEMORY_CATEGORIES.map((category) => categories[category].usedBytes);
+ * assert.deepEqual(bytes, [64 * 64 * 4, 64 * 64 * 4, 0, 0, 0]);
+ * ```
+ */
 export const MEMORY_CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "buffers"] as const;
 
 /** One of {@link MEMORY_CATEGORIES}. */

@@ -6,13 +6,15 @@
 import { join } from "node:path";
 import { type Gpu, openGpu } from "../engine/gpu.ts";
 import { formatBench, runBench } from "./bench.ts";
+import { formatGrowth, planGrowth } from "./bench/memory.ts";
 import { cacheFolder } from "./cache_folder.ts";
 import { benchFlagsSchema, type Invocation, parseCommandLine } from "./command_line.ts";
 import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "./config.ts";
-import { DEMO_ENTRIES, runDemo } from "./demo.ts";
-import { demoSettings } from "./demo_settings.ts";
+import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "./demo.ts";
+import { type DemoSettings, demoSettings } from "./demo_settings.ts";
 import { ConfigError, InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
+import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { createProgress } from "./progress.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "./plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "./plan_fit.ts";
@@ -64,11 +66,12 @@ async function train(invocation: Invocation): Promise<number> {
   if (config.dryRun) hooks.log(formatPlan(plan));
   await refuseOverBudget(plan, () => job.remedies(gpu));
   if (config.dryRun) return 0;
+  using prepared = await job.prepare(gpu);
   await prepareRunFolder(folder, folderOptions);
   await writeRunConfig(folder, job.settings(folder));
   using metrics = openMetrics(join(folder, "metrics.jsonl"));
   const session: Session = { ...hooks, gpu, folder, metrics };
-  const results = await job.run(session);
+  const results = await prepared.run(session);
   await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
   hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, config.json`);
   return 0;
@@ -81,6 +84,11 @@ interface Job {
   readonly plan: (gpu: Gpu) => Promise<MemoryPlan>;
   /** What would make it fit the budget. */
   readonly remedies: (gpu: Gpu) => Promise<Remedy[]>;
+  /** Loads what it needs; nothing is written yet. */
+  readonly prepare: (gpu: Gpu) => Promise<PreparedJob>;
+}
+
+interface PreparedJob extends Disposable {
   readonly run: (session: Session) => Promise<PhaseResult[]>;
 }
 
@@ -91,29 +99,45 @@ function trainingJob(data: RunData): Job {
     settings: (folder) => effectiveSettings({ ...data.config, output: folder }),
     plan: (gpu) => plan(gpu, data),
     remedies: (gpu) => findRemedies(data, (changed) => plan(gpu, changed)),
-    async run(session) {
-      using prepared = await loadRun(session.gpu, data);
-      await Deno.mkdir(referenceCache, { recursive: true });
-      return await runTraining(session, prepared, { cacheFolder: referenceCache });
+    async prepare(gpu) {
+      const prepared = await loadRun(gpu, data);
+      return {
+        async run(session) {
+          await Deno.mkdir(referenceCache, { recursive: true });
+          return await runTraining(session, prepared, { cacheFolder: referenceCache });
+        },
+        [Symbol.dispose]: () => prepared[Symbol.dispose](),
+      };
     },
   };
 }
 
 function demoJob(config: RunConfig, { given }: Invocation): Job {
-  const loss = resolveLoss(config);
-  const settings = demoSettings(config, given, { lossOptions: loss?.options ?? {} });
+  const resolved = resolveLoss(config);
+  const settings = demoSettings(config, given, { lossOptions: resolved?.options ?? {} });
+  const [loss, data] = [resolved!, demoData(settings)];
   return {
     settings: () => ({ ...settings }),
-    plan: (gpu) => planRun(planningOptions(gpu), (session) => runDemo(session, settings, loss!)),
+    plan: (gpu) => planRun(planningOptions(gpu), (session) => runDemo(session, settings, { loss, data })),
     remedies: () => Promise.resolve([]),
-    async run(session) {
-      session.log(
-        "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one " +
-          `wrong digit, by ${settings.loss} alone and with SPO around it. It writes ${session.folder}.`,
-      );
-      return await runDemo(session, settings, loss!);
-    },
+    prepare: () =>
+      Promise.resolve({
+        run: (session) => demonstrate(session, settings, { loss, data }),
+        [Symbol.dispose]() {},
+      }),
   };
+}
+
+async function demonstrate(
+  session: Session,
+  settings: DemoSettings,
+  options: { loss: ResolvedPairLoss; data: DemoData },
+): Promise<PhaseResult[]> {
+  session.log(
+    "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one wrong " +
+      `digit, by ${settings.loss} alone and with SPO around it. It writes ${session.folder}.`,
+  );
+  return await runDemo(session, settings, options);
 }
 
 async function bench({ raw, source }: Invocation): Promise<number> {
@@ -122,7 +146,12 @@ async function bench({ raw, source }: Invocation): Promise<number> {
     const { path, message } = flags.error.issues[0];
     throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
   }
-  const { json, markdown, tiles } = flags.data;
+  const { json, markdown, tiles, memory } = flags.data;
+  if (memory) {
+    const growth = await planGrowth();
+    console.log(json ? JSON.stringify(growth, null, 2) : formatGrowth(growth, { markdown }));
+    return 0;
+  }
   const report = await runBench({ tiles, log: (line) => console.error(line) });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
   return 0;

@@ -18,6 +18,8 @@ export const benchFlagsSchema = z.strictObject({
   markdown: z.boolean().default(false),
   /** Compare the tilings of the product, too. */
   tiles: z.boolean().default(false),
+  /** Plan how a step's memory grows, and nothing else. */
+  memory: z.boolean().default(false),
 });
 
 /** Every command: what its flags set, and whether a file may set them too. */

@@ -44,16 +44,17 @@ export const DEMO_ENTRIES = ["metrics.jsonl", "results.json", "model", "model-sf
  *
  * @param session the run; models and metrics go to its folder
  * @param settings every number
- * @param loss the pairwise loss of `settings`, resolved
+ * @param options.loss the pairwise loss of `settings`, resolved
+ * @param options.data of `settings`; made here by default
  * @returns a result per phase, in order
  * @throws {RunStoppedError} when it was stopped
  */
 export async function runDemo(
   session: Session,
   settings: DemoSettings,
-  loss: ResolvedPairLoss,
+  options: { loss: ResolvedPairLoss; data?: DemoData },
 ): Promise<PhaseResult[]> {
-  const data = demoData(settings);
+  const { loss, data = demoData(settings) } = options;
   const config = parseModelConfig(settings.model, { file: "the demonstration" });
   using model = createLlama(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
@@ -104,7 +105,8 @@ export async function runDemo(
   return results;
 }
 
-interface DemoData {
+/** What the demonstration trains on and is measured by. */
+export interface DemoData {
   readonly tokenizer: Tokenizer;
   readonly completions: readonly EncodedCompletion[];
   readonly pairs: readonly EncodedPair[];
@@ -115,7 +117,7 @@ interface DemoData {
 }
 
 /** Everything that is generated, from the seed alone; held-out problems never appear in training. */
-function demoData(settings: DemoSettings): DemoData {
+export function demoData(settings: DemoSettings): DemoData {
   const tokenizer = createTokenizer(characterTokenizerFiles(ARITHMETIC_ALPHABET, { eos: ARITHMETIC_EOS }), {
     source: "the demonstration",
   });

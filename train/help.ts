@@ -71,6 +71,7 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof COMMANDS.bench.schema>> = {
   json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
+  memory: [RUN, "plan how the memory of a step grows, and nothing else; needs no adapter"],
 };
 
 /** What a command does, its flags' meanings, and command lines that work. */

@@ -6,13 +6,12 @@ import type { RunConfig } from "./config.ts";
 import { resolveLoss } from "./config.ts";
 import { type EncodeCounts, type EncodedPair, encodePairs, shortenPairs } from "./data/encode.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
-import { loadTokenizer, type Tokenizer } from "./data/tokenizer.ts";
+import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
-import { readModelConfig } from "./models/config.ts";
 import type { LlamaConfig } from "./models/llama_config.ts";
-import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
+import { checkModel, type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
@@ -30,7 +29,7 @@ import type { TrainOptions } from "./trainer.ts";
 /** Names in a run's folder besides config.json. */
 export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "model"];
 
-/** What a run reads besides the weights, checked; nothing needs a device for it. */
+/** What a run reads besides the weights, which are checked alone; nothing needs a device for it. */
 export interface RunData {
   readonly config: RunConfig;
   /** The model's folder. */
@@ -53,7 +52,7 @@ export interface PreparedRun extends Disposable {
 }
 
 /**
- * Reads and checks the data.
+ * Reads the data, and checks model and data.
  *
  * @param config with `model` and `data`
  * @param hooks where counts are told
@@ -68,8 +67,7 @@ export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log"
       }`,
     );
   }
-  const modelConfig = await readModelConfig(folder);
-  const tokenizer = await loadTokenizer(folder);
+  const { config: modelConfig, tokenizer } = await checkModel(folder);
   const maxLength = Math.min(config.maxLength, modelConfig.max_position_embeddings);
   const vocabSize = modelConfig.vocab_size;
   const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });

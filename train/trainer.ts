@@ -139,6 +139,8 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   const { gpu } = model;
   const maxSteps = gpu.isPlanning ? 1 : options.schedule.maxSteps;
   const plan = planSteps(objective, options);
+  // What ran before left buffers of other sizes: kept, they would add to this peak.
+  gpu.buffers.trim();
   using optimizer = createOptimizer(model.parameters, options.optimizer);
   using ring = createMetricsRing(gpu, options.logEvery);
   const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
@@ -169,6 +171,7 @@ export async function train(objective: Objective, options: TrainOptions): Promis
     return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
   } finally {
     release(one);
+    gpu.buffers.trim();
   }
 }
 

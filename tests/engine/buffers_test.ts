@@ -40,7 +40,8 @@ Deno.test("bucketBytes: quarters of a power of two, at least 256, wasting less t
 
 poolTest("a released buffer is handed out again for a near size", (pool) => {
   const first = pool.acquire(4097, "first");
-  assert.deepEqual(pool.stats, { created: 1, totalBytes: 5120, usedBytes: 5120, peakBytes: 5120 });
+  const { categories: _, ...stats } = pool.stats;
+  assert.deepEqual(stats, { created: 1, totalBytes: 5120, usedBytes: 5120, peakBytes: 5120 });
   first.release();
   assert.equal(pool.stats.usedBytes, 0);
   const second = pool.acquire(5000, "second");

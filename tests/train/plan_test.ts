@@ -6,7 +6,8 @@
 import assert from "node:assert/strict";
 import { MEMORY_CATEGORIES } from "../../engine/buffers.ts";
 import { Gpu } from "../../engine/gpu.ts";
-import type { DeviceLimits, PlanningOptions } from "../../engine/planning_gpu.ts";
+import type { PlanningOptions } from "../../engine/planning_gpu.ts";
+import { COMMON_CARD, QWEN_EXTENTS, qwenStep } from "../../train/bench/memory.ts";
 import { parseRunConfig, type RunConfig } from "../../train/config.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
 import { parseLlamaConfig } from "../../train/models/llama_config.ts";
@@ -26,17 +27,7 @@ import type { Session } from "../../train/session.ts";
 import { testGpu } from "../gpu.ts";
 import { randomCompletions, randomPairs, temporaryFolder, tinyModel, tinyTokenizer } from "../tiny_model.ts";
 
-const LIMITS: DeviceLimits = {
-  maxBufferSize: 2 ** 38,
-  maxStorageBufferBindingSize: 2 ** 31 - 4,
-  maxStorageBuffersPerShaderStage: 10,
-  maxComputeWorkgroupStorageSize: 49152,
-  maxComputeInvocationsPerWorkgroup: 1024,
-  minUniformBufferOffsetAlignment: 256,
-  minStorageBufferOffsetAlignment: 256,
-  maxTextureDimension2D: 16384,
-};
-const CARD = { name: "a card", isCpu: false, features: [], subgroupSize: 32 };
+const { limits: LIMITS, adapter: CARD } = COMMON_CARD;
 const SOFTWARE = { name: "software", isCpu: true, features: [], subgroupSize: 8 };
 
 const configOf = (raw: Record<string, unknown>): RunConfig =>
@@ -80,47 +71,30 @@ for (
   });
 }
 
-/** Qwen2.5-0.5B's sizes. */
-const qwen = (vocabulary: number) =>
-  parseLlamaConfig({
-    model_type: "llama",
-    vocab_size: vocabulary,
-    hidden_size: 896,
-    intermediate_size: 4864,
-    num_hidden_layers: 24,
-    num_attention_heads: 14,
-    num_key_value_heads: 2,
-    max_position_embeddings: 32768,
-    tie_word_embeddings: true,
-  }, "test");
-
 Deno.test("a DPO step at V = 151,936 with 1,024 tokens a response holds nothing that grows with T times V", async () => {
-  const V = 151_936;
+  const { vocabulary: V, tokens: T } = QWEN_EXTENTS;
   for (const adapter of [CARD, SOFTWARE]) {
-    const step = { loss: "dpo", promptTokens: 16, completionTokens: 1024, batchSize: 1 } as const;
-    const planOf = async (vocabulary: number, completionTokens: number) => {
-      const plan = await planTraining({ limits: LIMITS, adapter }, {
-        ...step,
-        model: qwen(vocabulary),
-        completionTokens,
-        activationCheckpointing: true,
-      });
+    const restOf = async (vocabulary: number, tokens: number) => {
+      const step = qwenStep({ ...QWEN_EXTENTS, vocabulary, tokens }, { activationCheckpointing: true });
+      const plan = await planTraining({ limits: LIMITS, adapter }, step);
       const { parameters, gradients, optimizer } = plan.categories;
-      return { ...plan, restBytes: plan.totalBytes - parameters - gradients - optimizer };
+      return plan.totalBytes - parameters - gradients - optimizer;
     };
-    const plan = await planOf(V, 1024);
-    const wider = await planOf(2 * V, 1024);
-    const logitBytes = 2 * 1024 * V * 4;
-    // A software adapter stages the head in a texture, which grows with V.
+    const logitBytes = 2 * T * V * 4;
+    const [rest, half, shorter, both] = [
+      await restOf(V, T),
+      await restOf(V / 2, T),
+      await restOf(V, T / 2),
+      await restOf(V / 2, T / 2),
+    ];
+    // A software adapter stages the head in a texture, whose size follows V alone.
     if (adapter === CARD) {
-      assert.ok(plan.restBytes < logitBytes / 2, formatPlan(plan));
-      assert.ok(wider.restBytes - plan.restBytes < 2 ** 24, formatPlan(wider));
+      assert.ok(rest < logitBytes / 2, `${rest} of ${logitBytes} bytes`);
+      assert.ok(rest - half < logitBytes / 200, `${rest - half} of ${logitBytes} bytes`);
     }
-    const longer = await planOf(V, 2048);
-    const both = await planOf(2 * V, 2048);
-    // The mixed second difference is what is proportional to T V.
-    const mixed = both.restBytes - longer.restBytes - wider.restBytes + plan.restBytes;
-    assert.ok(Math.abs(mixed) < logitBytes / 50, `${mixed} of ${logitBytes} bytes`);
+    // A part proportional to T V, logits as f32 say, would leave a quarter of it in the mixed second difference.
+    const mixed = rest - half - shorter + both;
+    assert.ok(Math.abs(mixed) < logitBytes / 100, `${mixed} of ${logitBytes} bytes`);
   }
 });
 

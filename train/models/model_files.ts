@@ -72,11 +72,8 @@ export async function loadModel(
   folder: string,
   options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
 ): Promise<LoadedModel> {
-  const config = await readModelConfig(folder);
-  const tokenizer = await loadTokenizer(folder);
-  checkVocabulary(tokenizer, config, folder);
+  const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
-  await checkLlamaCheckpoint(file, config);
   const model = createLlama(gpu, config, options);
   try {
     for (const name of model.parameters.shapes.keys()) {
@@ -91,6 +88,23 @@ export async function loadModel(
     throw error;
   }
   return { model, tokenizer };
+}
+
+/**
+ * Checks a model folder without loading its weights.
+ *
+ * @param folder config.json, model.safetensors, tokenizer.json
+ * @returns its configuration and tokenizer
+ * @throws {CheckpointError} naming file and tensor or key
+ * @throws {ConfigError} when config.json asks for what is not implemented
+ */
+export async function checkModel(folder: string): Promise<{ config: LlamaConfig; tokenizer: Tokenizer }> {
+  const config = await readModelConfig(folder);
+  const tokenizer = await loadTokenizer(folder);
+  checkVocabulary(tokenizer, config, folder);
+  using file = await openSafetensors(await findWeightsFile(folder));
+  await checkLlamaCheckpoint(file, config);
+  return { config, tokenizer };
 }
 
 /** Rows of a parameter that are loaded at a time. */

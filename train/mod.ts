@@ -53,6 +53,16 @@ export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts"
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PreferenceOptions } from "./objective.ts";
+export {
+  fits,
+  formatPlan,
+  type MemoryPlan,
+  PlanError,
+  type PlannedPhase,
+  planningOptions,
+  planTraining,
+  type TrainingSizes,
+} from "./plan.ts";
 export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";

@@ -54,7 +54,19 @@ export interface MemoryPlan {
   readonly phases: readonly PlannedPhase[];
 }
 
-/** Whether a plan stays within its budget. */
+/**
+ * Whether a plan stays within its budget.
+ *
+ * @param plan of a run
+ * @returns true where there is no budget
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const categories = { parameters: 64, gradients: 64, optimizer: 128, activations: 512, buffers: 0 };
+ * const plan = { categories, totalBytes: 768, budgetBytes: 1024, phases: [] };
+ * assert(fits(plan) && !fits({ ...plan, budgetBytes: 512 }));
+ * ```
+ */
 export function fits({ totalBytes, budgetBytes }: MemoryPlan): boolean {
   return totalBytes <= budgetBytes;
 }
@@ -63,7 +75,17 @@ export function fits({ totalBytes, budgetBytes }: MemoryPlan): boolean {
  * Plans for the device that is open.
  *
  * @param gpu its limits, adapter and budget count
- * @returns what {@link planRun} and {@link planTraining} take
+ * @returns what {@link planTraining} takes
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../engine/gpu.ts";
+ * import { ensureAdapter } from "./software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu({ memoryBudgetBytes: 2 ** 30 });
+ * assert.equal(planningOptions(gpu).memoryBudgetBytes, 2 ** 30);
+ * ```
  */
 export function planningOptions(gpu: Gpu): PlanningOptions {
   return { limits: gpu.device.limits, adapter: gpu.adapter, memoryBudgetBytes: gpu.buffers.budgetBytes };
@@ -229,6 +251,13 @@ export function formatBytes(bytes: number): string {
  *
  * @param plan of a run
  * @returns lines for a terminal
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const categories = { parameters: 64, gradients: 64, optimizer: 128, activations: 4096, buffers: 256 };
+ * const text = formatPlan({ categories, totalBytes: 4608, budgetBytes: 2 ** 30, phases: [] });
+ * assert.match(text, /^total +4,608 +4.50 KiB$/m);
+ * ```
  */
 export function formatPlan(plan: MemoryPlan): string {
   const { categories, totalBytes, budgetBytes, phases } = plan;

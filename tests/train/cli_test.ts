@@ -276,8 +276,8 @@ Deno.test("a dry run prints the plan of a run, or of the demonstration, and leav
 
 refuses(
   "a run over its memory budget, before it starts, naming what would help",
-  ({ args }) => [...args, "--memory-budget-gb", "0.004", "--batch-size", "8"],
-  /^error: Cannot train: expected at most 4\.10 MiB .*--activation-checkpointing .*; --gradient-accumulation-steps .*; --max-length /,
+  ({ args }) => [...args, "--memory-budget-gb", "0.001"],
+  /^error: Cannot train: expected at most 1\.02 MiB of GPU memory .*; --activation-checkpointing does .*; --gradient-acc.* does .*; --max-length does /,
 );
 
 Deno.test({

@@ -14,7 +14,6 @@ import { parseLlamaConfig } from "../../train/models/llama_config.ts";
 import {
   fits,
   formatBytes,
-  formatPlan,
   type MemoryPlan,
   PlanError,
   planRun,

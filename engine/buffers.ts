@@ -47,9 +47,10 @@ export class MemoryBudgetError extends RangeError {
 export class Allocation {
   #references = 1;
 
-  /** Only the pool makes allocations. */
+  /** Only a pool or an arena makes allocations. */
   constructor(
-    readonly pool: BufferPool,
+    /** Where the buffer goes when its last holder lets go of it. */
+    readonly home: BufferPool | BufferArena,
     readonly buffer: GPUBuffer,
     readonly sizeBytes: number,
     /** What it is for. */
@@ -73,10 +74,10 @@ export class Allocation {
   /** Removes a holder; the last one gives the buffer back to the pool. */
   release(): void {
     if (this.#references === 0) throw new Error(`Cannot release buffer ${this.id}: it was already released`);
-    if (--this.#references === 0) this.pool.giveBack(this);
+    if (--this.#references === 0) this.home.giveBack(this);
   }
 
-  /** Makes a pooled buffer live again; only the pool calls this. */
+  /** Makes a free buffer live again; only its home calls this. */
   revive(): this {
     this.#references = 1;
     return this;
@@ -166,7 +167,7 @@ export class BufferPool {
   readonly #free = new Map<string, Allocation[]>();
   /** What the pool holds now. */
   readonly stats: MemoryStats = emptyStats();
-  readonly #fixed: Allocation[] = [];
+  readonly #fixed = new Set<Allocation>();
   readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
 
@@ -203,21 +204,37 @@ export class BufferPool {
    * @throws {RangeError} when one binding cannot be that large on this adapter
    */
   acquire(sizeBytes: number, label: string, category: MemoryCategory = "activations"): Allocation {
-    const size = this.#roundUp(sizeBytes, label, category);
-    const free = this.#takeFree(freeKey(size, category));
+    return this.acquireFor(this, sizeBytes, { label, category });
+  }
+
+  /** {@link acquire} for an arena, which the allocation goes back to; only an arena calls this. */
+  acquireFor(
+    home: BufferPool | BufferArena,
+    sizeBytes: number,
+    { label, category }: { label: string; category: MemoryCategory },
+  ): Allocation {
+    const size = this.roundUp(sizeBytes, { label, category });
+    const free = takeLowest(this.#free.get(freeKey(size, category)));
     if (!free) this.#reserve(size, label, category);
     this.#use(size, category);
-    if (free) return free.revive();
+    if (free && home === this) return free.revive();
+    if (free) return new Allocation(home, free.buffer, size, category, this.#nextId++);
     const buffer = this.device.createBuffer({
       label: `pool ${size} B`,
       size,
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    return new Allocation(this, buffer, size, category, this.#nextId++);
+    return new Allocation(home, buffer, size, category, this.#nextId++);
+  }
+
+  /** Takes an arena's buffer back; only an arena calls this. */
+  adopt({ buffer, sizeBytes, category }: Allocation): void {
+    this.giveBack(new Allocation(this, buffer, sizeBytes, category, this.#nextId++));
   }
 
   /**
-   * Makes a buffer outside the buckets that lives as long as the pool: arena pages and staging.
+   * Makes a buffer outside the buckets that lives as long as the pool, or until {@link destroyFixed}: uniform pages and
+   * staging.
    *
    * @throws {MemoryBudgetError} when the budget would be passed
    */
@@ -225,8 +242,16 @@ export class BufferPool {
     this.#reserve(sizeBytes, label, "buffers");
     const buffer = this.device.createBuffer({ label, size: sizeBytes, usage });
     const allocation = new Allocation(this, buffer, sizeBytes, "buffers", this.#nextId++);
-    this.#fixed.push(allocation);
+    this.#fixed.add(allocation);
     return allocation;
+  }
+
+  /** Gives a fixed buffer up. Recorded work may still use it: it goes with the next submit. */
+  destroyFixed(allocation: Allocation): void {
+    if (!this.#fixed.delete(allocation)) throw new Error("Cannot destroy a buffer: expected a fixed one");
+    this.stats.totalBytes -= allocation.sizeBytes;
+    this.stats.categories[allocation.category].totalBytes -= allocation.sizeBytes;
+    this.#trimmed.push(allocation.buffer);
   }
 
   /**
@@ -273,21 +298,6 @@ export class BufferPool {
     this.options.onTrim?.();
   }
 
-  /**
-   * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same
-   * buffers, and its cached bind groups fit.
-   */
-  #takeFree(key: string): Allocation | undefined {
-    const free = this.#free.get(key);
-    if (!free || free.length === 0) return undefined;
-    let lowest = 0;
-    for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
-    const taken = free[lowest];
-    free[lowest] = free[free.length - 1];
-    free.pop();
-    return taken;
-  }
-
   #use(sizeBytes: number, category: MemoryCategory): void {
     this.stats.usedBytes += sizeBytes;
     this.stats.categories[category].usedBytes += sizeBytes;
@@ -311,7 +321,8 @@ export class BufferPool {
     for (const one of Object.values(stats.categories)) one.peakBytes = one.totalBytes;
   }
 
-  #roundUp(sizeBytes: number, label: string, category: MemoryCategory): number {
+  /** The size of the buffer that such a request gets. */
+  roundUp(sizeBytes: number, { label, category }: { label: string; category: MemoryCategory }): number {
     const { maxBufferBytes } = this.options;
     if (sizeBytes > maxBufferBytes) {
       throw new RangeError(
@@ -327,6 +338,84 @@ export class BufferPool {
 
 function freeKey(sizeBytes: number, category: MemoryCategory): string {
   return `${category} ${sizeBytes}`;
+}
+
+/**
+ * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same buffers,
+ * and its cached bind groups fit.
+ */
+function takeLowest(free: Allocation[] | undefined): Allocation | undefined {
+  if (!free || free.length === 0) return undefined;
+  let lowest = 0;
+  for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
+  const taken = free[lowest];
+  free[lowest] = free[free.length - 1];
+  free.pop();
+  return taken;
+}
+
+/**
+ * Buffers that a pool lends for as long as recorded commands name them: what is given back here is handed out here
+ * again, and to nobody else. They count as used in the pool until the arena is disposed.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * {
+ *   using arena = new BufferArena(gpu.buffers);
+ *   arena.acquire(256, "activation").release();
+ *   assert.equal(gpu.stats().memory.usedBytes, 256); // free, but only for this arena
+ * }
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
+export class BufferArena implements Disposable {
+  readonly #free = new Map<string, Allocation[]>();
+  #open = true;
+
+  /**
+   * An empty arena.
+   *
+   * @param pool where its buffers come from and go back to
+   */
+  constructor(private readonly pool: BufferPool) {}
+
+  /**
+   * Hands out a buffer.
+   *
+   * @param sizeBytes how much is needed
+   * @param label names the buffer in the error
+   * @param category what it is for
+   * @returns an allocation of at least that size, contents undefined, owned by the caller
+   * @throws {MemoryBudgetError} when the pool's budget would be passed
+   */
+  acquire(sizeBytes: number, label: string, category: MemoryCategory = "activations"): Allocation {
+    const use = { label, category };
+    const free = takeLowest(this.#free.get(freeKey(this.pool.roundUp(sizeBytes, use), category)));
+    return free?.revive() ?? this.pool.acquireFor(this, sizeBytes, use);
+  }
+
+  /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
+  giveBack(allocation: Allocation): void {
+    if (!this.#open) return this.pool.adopt(allocation);
+    const key = freeKey(allocation.sizeBytes, allocation.category);
+    const free = this.#free.get(key);
+    if (free) free.push(allocation);
+    else this.#free.set(key, [allocation]);
+  }
+
+  /** Gives all buffers back to the pool: the free ones now, the others when their last holder releases them. */
+  [Symbol.dispose](): void {
+    this.#open = false;
+    for (const free of this.#free.values()) for (const allocation of free) this.pool.adopt(allocation);
+    this.#free.clear();
+  }
 }
 
 /**

@@ -2,7 +2,14 @@
  * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
  * @module
  */
-import { type Allocation, BufferPool, type MemoryCategory, type MemoryStats, type Scope } from "./buffers.ts";
+import {
+  type Allocation,
+  type BufferArena,
+  BufferPool,
+  type MemoryCategory,
+  type MemoryStats,
+  type Scope,
+} from "./buffers.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";
@@ -73,6 +80,8 @@ export interface GpuStats extends QueueStats {
   memory: Readonly<MemoryStats>;
   /** Kernels compiled. */
   pipelines: number;
+  /** Ops that tapes recorded. */
+  tapeNodes: number;
 }
 
 /** Optional features worth having, where the adapter lists them. */
@@ -108,6 +117,10 @@ export class Gpu {
   readonly queue: CommandQueue;
   /** The tape that records, if any; set by `Tape`. */
   tape: Tape | null = null;
+  /** Where allocations come from while a graph is recorded; only `recordGraph` sets it. */
+  arena: BufferArena | null = null;
+  /** Ops that tapes recorded so far. */
+  tapeNodes = 0;
   /** Whether results are not computed, only counted what computing them takes. */
   readonly isPlanning: boolean;
   readonly #scopes: Scope[] = [];
@@ -189,7 +202,7 @@ export class Gpu {
     label: string,
     options: { owner?: "scope" | "caller"; category?: MemoryCategory } = {},
   ): Allocation {
-    const allocation = this.buffers.acquire(sizeBytes, label, options.category);
+    const allocation = (this.arena ?? this.buffers).acquire(sizeBytes, label, options.category);
     if (options.owner !== "caller") this.#scopes.at(-1)?.own(allocation);
     if (this.#poison) this.#fillWithNan(allocation);
     return allocation;
@@ -218,6 +231,7 @@ export class Gpu {
       ...this.queue.stats,
       memory: structuredClone(this.buffers.stats),
       pipelines: this.pipelines.size,
+      tapeNodes: this.tapeNodes,
     };
   }
 

@@ -13,6 +13,7 @@ export {
 } from "./gpu.ts";
 export {
   Allocation,
+  BufferArena,
   BufferPool,
   type CategoryStats,
   MEMORY_CATEGORIES,
@@ -24,7 +25,19 @@ export {
 export { type DeviceLimits, openPlanningGpu, type PlanningOptions } from "./planning_gpu.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
-export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+export {
+  type BufferRange,
+  CommandQueue,
+  type CommandRecorder,
+  type Dispatch,
+  type EncodedDispatch,
+  type Flag,
+  type QueueStats,
+  type ResolvedDispatch,
+  type Scalar,
+} from "./queue.ts";
+export { Graph, GraphCache, type GraphResult, recordGraph } from "./graph.ts";
+export { createInputs, type DeviceTensors, type HostArray, Inputs, uploadAll } from "./inputs.ts";
 export { type Shape, ShapeError, sizeOf } from "./shape.ts";
 export {
   empty,
@@ -54,10 +67,17 @@ export { createParameters, type ParameterBlock, type ParameterOptions, Parameter
 export { add } from "./ops/add.ts";
 export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
-export { attention, type SequenceBounds, sequenceBounds } from "./ops/attention.ts";
+export { attention, type AttentionOptions } from "./ops/attention.ts";
 export { checkpoint } from "./ops/checkpoint.ts";
-export { embedding } from "./ops/embedding.ts";
-export { gatherRows } from "./ops/gather_rows.ts";
+export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
+export {
+  gatherRows,
+  type HostRowIndex,
+  hostRowIndex,
+  type RowIndex,
+  rowIndex,
+  type RowIndexOptions,
+} from "./ops/gather_rows.ts";
 export { matmul } from "./ops/matmul.ts";
 export {
   type MicroBatch,
@@ -73,10 +93,22 @@ export {
 export { rmsNorm } from "./ops/rms_norm.ts";
 export { rope, ropeTable } from "./ops/rope.ts";
 export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
-export { sequenceLogps } from "./ops/sequence_logps.ts";
+export {
+  type HostBounds,
+  hostBounds,
+  type Segments,
+  type SequenceBounds,
+  sequenceBounds,
+} from "./ops/sequence_bounds.ts";
+export {
+  type HostSequenceIndex,
+  hostSequenceIndex,
+  type SequenceIndex,
+  sequenceLogps,
+} from "./ops/sequence_logps.ts";
 export { silu } from "./ops/silu.ts";
 export { swiglu } from "./ops/swiglu.ts";
-export { tokenLogps } from "./ops/token_logps.ts";
+export { hostLabels, tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,
   type Kernel,

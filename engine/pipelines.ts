@@ -3,7 +3,7 @@
  * are uniforms rather than constants.
  * @module
  */
-import { type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
+import { type ElementType, type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
 
 /** A kernel ready to dispatch. */
 export interface Pipeline {
@@ -19,6 +19,8 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Size of the uniform block. */
   readonly paramsBytes: number;
+  /** The bindings that are read through textures. */
+  readonly texels: readonly { readonly binding: number; readonly type: ElementType }[];
 }
 
 /**
@@ -114,7 +116,10 @@ export class PipelineCache {
       }
     });
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
-    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes };
+    const texels = Object.values(source.bindings).flatMap(({ access, type }, binding) =>
+      access === "texels" ? [{ binding, type }] : []
+    );
+    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes, texels };
   }
 }
 

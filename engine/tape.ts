@@ -88,6 +88,7 @@ export class Tape implements GradientSink {
   /** Adds a node; only `record` calls this. */
   add(recording: Recording): void {
     this.#nodes.push(recording);
+    this.gpu.tapeNodes++;
     this.#recorded.add(recording.output);
   }
 

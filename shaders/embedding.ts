@@ -2,8 +2,9 @@
  * Rows by index: the token embedding, and picking rows of hidden states.
  * @module
  */
-import { input, type Kernel, output } from "./kernel.ts";
+import { type ElementType, input, type Kernel, output } from "./kernel.ts";
 import { LINEAR_WORKGROUP, vectorType, type VectorWidth } from "./lib.ts";
+import { loadQuad, packQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
 /** Invocations per workgroup. */
@@ -68,27 +69,66 @@ d_table[target_index] = total;`,
   },
 };
 
-/** dX of gathered rows: each row of x was picked once or never. */
-export const gatherRowsBackward: Kernel<{ width: VectorWidth }> = {
-  name: "gather_rows_backward",
+/** What a gather's pipelines are specialised on. */
+export interface GatherConstants {
+  /** Elements a load takes; four in 16-bit storage. */
+  readonly width: VectorWidth;
+  /** Of x and y. */
+  readonly storage: Storage;
+}
+
+/** The binding type of `width` elements. */
+function elementsType({ width, storage }: GatherConstants): ElementType {
+  return width === 4 ? quadType(storage) : "f32";
+}
+
+/** y[r] = x[rows[r]]. */
+export const gatherRowsForward: Kernel<GatherConstants> = {
+  name: "gather_rows_forward",
   doc:
-    `y[r] = x[rows[r]], rows distinct: d_x[n, c] (+)= d_y[inverse[n], c], or zero where inverse[n] is 0xffffffff.
-    inverse [N], d_y [R, C], d_x [N, C]. An invocation owns an element of d_x.`,
-  build({ width }) {
-    const type = vectorType(width);
+    `y[r, c] = x[rows[r], c], as it is stored. x [N, C], rows [R], y [R, C]. An invocation owns an element of y.`,
+  build(constants) {
+    const type = elementsType(constants);
     return {
-      bindings: { inverse: input("u32"), d_y: input(type), d_x: output(type) },
-      params: { elements: "u32", columns: "u32", accumulate: "u32" },
+      bindings: { x: input(type), rows: input("u32"), y: output(type) },
+      params: { elements: "u32", columns: "u32" },
       workgroupSize: [GATHER_WORKGROUP, 1],
       body: wgsl`
 let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
 if (i >= p.elements) { return; }
+let count = p.columns / ${constants.width}u;
+y[i] = x[rows[i / count] * count + i % count];`,
+    };
+  },
+};
+
+/** dX of gathered rows: the sum over the places a row went to, in order. */
+export const gatherRowsBackward: Kernel<GatherConstants> = {
+  name: "gather_rows_backward",
+  doc:
+    `y[r] = x[rows[r]]: d_x[n, c] (+)= sum over the places r of row n of d_y[r, c], zero for a row that was not picked.
+    places[offsets[n] .. offsets[n + 1]) lists those r, ascending. offsets [N + 1], d_y [R, C], d_x [N, C]. An
+    invocation owns an element of d_x, so no two write the same.`,
+  build(constants) {
+    const { width, storage } = constants;
+    const type = elementsType(constants);
+    const load = (stored: string) => width === 4 ? loadQuad(storage, stored) : stored;
+    return {
+      bindings: { offsets: input("u32"), places: input("u32"), d_y: input(type), d_x: output(type) },
+      params: { elements: "u32", columns: "u32", accumulate: "u32" },
+      workgroupSize: [GATHER_WORKGROUP, 1],
+      declarations: storageFunctions(storage),
+      body: wgsl`
+let i = (${LINEAR_WORKGROUP}) * ${GATHER_WORKGROUP}u + local_id.x;
+if (i >= p.elements) { return; }
 let count = p.columns / ${width}u;
-let r = inverse[i / count];
-var value = ${type}();
-if (r != 0xffffffffu) { value = d_y[r * count + i % count]; }
-if (p.accumulate != 0u) { value += d_x[i]; }
-d_x[i] = value;`,
+let n = i / count;
+var total = ${vectorType(width)}();
+for (var place = offsets[n]; place < offsets[n + 1u]; place++) {
+  total += ${load("d_y[places[place] * count + i % count]")};
+}
+if (p.accumulate != 0u) { total += ${load("d_x[i]")}; }
+d_x[i] = ${width === 4 ? packQuad(storage, "total") : "total"};`,
     };
   },
 };

@@ -4,11 +4,11 @@
  */
 import { adamw } from "./adamw.ts";
 import {
-  attentionBackwardKv,
-  attentionBackwardQ,
-  type AttentionConstants,
-  attentionForward,
-} from "./attention.ts";
+  attentionRowsBackwardKv,
+  attentionRowsBackwardQ,
+  type AttentionRowsConstants,
+  attentionRowsForward,
+} from "./attention_rows.ts";
 import {
   accumulate,
   addForward,
@@ -17,10 +17,11 @@ import {
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
-import { embeddingBackward, embeddingForward, gatherRowsBackward } from "./embedding.ts";
+import { embeddingBackward, embeddingForward, gatherRowsBackward, gatherRowsForward } from "./embedding.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
+import { moveColumns } from "./pack_columns.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -39,6 +40,7 @@ import {
   type RowConstants,
 } from "./rms_norm.ts";
 import { ropeForward } from "./rope.ts";
+import type { Storage } from "./storage.ts";
 import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -59,8 +61,13 @@ const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));
 const ROWS: RowConstants[] = [1, 64].flatMap((lanes) => WIDTHS.map(({ width }) => ({ lanes, width })));
-const ATTENTION: AttentionConstants[] = [8, 64].flatMap((lanes) =>
-  [4, 8, 16, 32, 64, 128].map((headDim) => ({ headDim, lanes }))
+const ACTIVATIONS: Storage[] = ["f32", "f16"];
+const GATHER = [
+  { width: 1 as const, storage: "f32" as const },
+  ...ACTIVATIONS.map((storage) => ({ width: 4 as const, storage })),
+];
+const ATTENTION_ROWS: AttentionRowsConstants[] = ACTIVATIONS.flatMap((storage) =>
+  [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
@@ -76,15 +83,17 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(adamw, NONE),
   entry(addForward, NONE),
   entry(argmaxRows, NONE),
-  entry(attentionBackwardKv, ATTENTION),
-  entry(attentionBackwardQ, ATTENTION),
-  entry(attentionForward, ATTENTION),
+  entry(attentionRowsBackwardKv, ATTENTION_ROWS),
+  entry(attentionRowsBackwardQ, ATTENTION_ROWS),
+  entry(attentionRowsForward, ATTENTION_ROWS),
   entry(clipState, NONE),
   entry(columnSum, WIDTHS),
   entry(embeddingBackward, WIDTHS),
   entry(embeddingForward, WIDTHS),
-  entry(gatherRowsBackward, WIDTHS),
+  entry(gatherRowsBackward, GATHER),
+  entry(gatherRowsForward, GATHER),
   entry(matmulForward, MATMUL),
+  entry(moveColumns, [{ into: "packed" }, { into: "part" }]),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

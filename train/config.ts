@@ -29,6 +29,8 @@ export const runConfigSchema = z.strictObject({
   lengthNormalize: z.boolean().optional(),
   /** simpo: target margin as a share of beta. */
   gammaBetaRatio: z.number().min(0).optional(),
+  /** Compute a prompt that both sides of a pair share once: the same numbers, fewer tokens. */
+  promptSharing: z.boolean().default(true),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
   /** Highest learning rate. */
@@ -130,9 +132,9 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
-  return { ...settings, ...loss?.options, ...(loss ? { spo: readSpoOptions(spo) } : {}) };
+  return { ...settings, ...loss?.options, ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}) };
 }
 
 const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;
@@ -159,8 +161,9 @@ function refuseUnreadOptions(
       }), found ${config.loss}`,
     );
   }
-  if (config.loss === "sft" && raw.spo !== undefined) {
-    throw new ConfigError(`Cannot use ${source.describe(["spo"])}: expected a pairwise loss, found sft`);
+  const pairwise = ["spo", "promptSharing"].find((name) => raw[name] !== undefined);
+  if (config.loss === "sft" && pairwise) {
+    throw new ConfigError(`Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found sft`);
   }
 }
 

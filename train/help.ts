@@ -32,6 +32,7 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   labelSmoothing: [LOSS, "probability that a preference is labelled the wrong way round"],
   lengthNormalize: [LOSS, "average log-ratios over tokens"],
   gammaBetaRatio: [LOSS, "target margin as a share of beta"],
+  promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
   "spo.solver": [SPO, "none is the plain pairwise loss"],
   "spo.penalty": [SPO, "shape of the penalty on chosen answers that became less likely"],
   "spo.lambda": [SPO, "strength of the penalty"],

@@ -2,8 +2,10 @@
  * AdamW over a model's parameter blocks, with global-norm clipping; everything stays on the GPU.
  * @module
  */
+import { type Graph, recordGraph } from "../engine/graph.ts";
 import { adamw, CLIP_STATE, gradNorm } from "../engine/ops/adamw.ts";
 import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
+import { valueOf } from "../engine/queue.ts";
 import type { Parameters } from "../engine/parameters.ts";
 import { emptyLike, fromHost, release, type Tensor } from "../engine/tensor.ts";
 
@@ -79,30 +81,38 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     moment1: zerosLike(block.weight),
     moment2: zerosLike(block.weight),
   }));
-  let steps = 0;
-  return {
-    get steps() {
-      return steps;
-    },
-    step(learningRate, gradNormSlot) {
-      steps++;
+  // Recorded once; these are its scalars.
+  const now = { step: 0, learningRate: 0, metric: 0 };
+  let recorded: { metrics: Tensor; graph: Graph } | undefined;
+  const record = (metrics: Tensor) =>
+    recordGraph(gpu, () => {
       gradNorm(blocks.map((block) => block.gradient), state, {
         maxNorm: options.maxGradNorm,
-        metric: gradNormSlot,
+        metric: { metrics, index: () => now.metric, accumulate: false },
       });
       for (const block of blocks) {
         adamw(block, state, {
-          learningRate,
-          beta1: options.beta1,
-          beta2: options.beta2,
-          eps: options.eps,
-          weightDecay: options.weightDecay,
-          step: steps,
+          ...options,
+          learningRate: () => now.learningRate,
+          step: () => now.step,
           decayElements: block.decayElements,
         });
       }
+    });
+  return {
+    get steps() {
+      return now.step;
+    },
+    step(learningRate, { metrics, index }) {
+      if (recorded?.metrics !== metrics) {
+        recorded?.graph[Symbol.dispose]();
+        recorded = { metrics, graph: record(metrics) };
+      }
+      Object.assign(now, { step: now.step + 1, learningRate, metric: valueOf(index) });
+      recorded.graph.replay();
     },
     [Symbol.dispose]() {
+      recorded?.graph[Symbol.dispose]();
       for (const { moment1, moment2 } of blocks) {
         release(moment1);
         release(moment2);

@@ -7,10 +7,11 @@ import type { Gpu } from "../engine/gpu.ts";
 import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
 import { openPlanningGpu, type PlanningOptions } from "../engine/planning_gpu.ts";
 import { ShapeError } from "../engine/shape.ts";
+import type { BatchSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { InputError } from "./errors.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
-import { type BatchCapacity, createLlama } from "./models/llama.ts";
+import { createLlama } from "./models/llama.ts";
 import type { LlamaConfig } from "./models/llama_config.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { referenceLogps } from "./reference.ts";
@@ -39,7 +40,7 @@ export interface PlannedPhase {
   /** Optimizer steps. */
   readonly steps: number;
   /** Tokens of its largest micro-batch, and labelled tokens of the one that has most. */
-  readonly largest: BatchCapacity;
+  readonly largest: BatchSize;
 }
 
 /** What a run takes. */

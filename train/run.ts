@@ -216,6 +216,7 @@ export function makeObjective(
     loss,
     spoAt: (step) => spoPenaltyAt(config.spo, step, config.maxSteps),
     lambda: config.spo.lambda,
+    sharePrompts: config.promptSharing,
   });
 }
 

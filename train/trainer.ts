@@ -2,11 +2,10 @@
  * The training loop.
  * @module
  */
-import { Tape } from "../engine/tape.ts";
-import { fromHost, release } from "../engine/tensor.ts";
+import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
+import { bucketSize, createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
-import type { BatchCapacity } from "./models/llama.ts";
 import type { Objective } from "./objective.ts";
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
@@ -89,12 +88,12 @@ export interface TrainSummary {
   /** Whether the signal ended it early. */
   readonly wasAborted: boolean;
   /** Tokens of the largest micro-batch, and labelled tokens of the one that has most. */
-  readonly largest: BatchCapacity;
+  readonly largest: BatchSize;
 }
 
 /**
  * Trains a model on an objective. The batches, their order and so the result depend on the seed alone. On a planning
- * device one step is run, which takes what each of them would.
+ * device only those steps are run that bring micro-batches of new shapes.
  *
  * @param objective what to minimise
  * @param options settings
@@ -135,56 +134,56 @@ export interface TrainSummary {
  * ```
  */
 export async function train(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
-  const { model } = objective;
-  const { gpu } = model;
-  const maxSteps = gpu.isPlanning ? 1 : options.schedule.maxSteps;
-  const plan = planSteps(objective, options);
-  // What ran before left buffers of other sizes: kept, they would add to this peak.
+  const { gpu } = objective.model;
+  // What ran before left buffers of other sizes: kept, they would add to this peak. The same holds for what runs after.
   gpu.buffers.trim();
-  using optimizer = createOptimizer(model.parameters, options.optimizer);
-  using ring = createMetricsRing(gpu, options.logEvery);
-  const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
-  const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
-  let step = 0;
   try {
-    while (step < maxSteps && !options.signal?.aborted) {
-      const { batch, microBatches } = plan.steps[step];
-      const metricsRow = step % options.logEvery;
-      step++;
-      model.parameters.zeroGradients();
-      for (const [index, items] of microBatches.entries()) {
-        using tape = new Tape(gpu);
-        const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
-        const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
-        const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
-        tape.backward([{ tensor: loss, gradient: one }]);
-        if (!isLast) gpu.queue.submit();
-      }
-      optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
-      gpu.queue.submit();
-      if (step % options.logEvery === 0) await log.write(step);
-      else await nextTask();
-    }
-    // The last steps, or those before an abort.
-    if (step > log.step) await log.write(step);
-    const { tokens, elapsedMs } = log;
-    return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
+    return await runSteps(objective, options);
   } finally {
-    release(one);
     gpu.buffers.trim();
   }
 }
 
-interface StepPlan {
+async function runSteps(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
+  const { model } = objective;
+  const { gpu } = model;
+  const plan = planSteps(objective, options);
+  const maxSteps = plan.steps.length;
+  using optimizer = createOptimizer(model.parameters, options.optimizer);
+  using ring = createMetricsRing(gpu, options.logEvery);
+  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor });
+  const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
+  let step = 0;
+  while (step < maxSteps && !options.signal?.aborted) {
+    const metricsRow = step % options.logEvery;
+    step++;
+    model.parameters.zeroGradients();
+    batches.run(step, metricsRow);
+    optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
+    gpu.queue.submit();
+    if (step % options.logEvery === 0) await log.write(step);
+    else await nextTask();
+  }
+  // The last steps, or those before an abort.
+  if (step > log.step) await log.write(step);
+  const { tokens, elapsedMs } = log;
+  return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
+}
+
+/** What a step is made of. */
+export interface StepPlan {
   readonly batch: Uint32Array;
   readonly microBatches: readonly Uint32Array[];
   readonly epoch: number;
   readonly tokens: number;
+  readonly labels: number;
 }
 
-interface Plan {
+/** What a run is made of. */
+export interface Plan {
   readonly steps: readonly StepPlan[];
-  readonly capacity: BatchCapacity;
+  /** The largest micro-batch. */
+  readonly capacity: BatchSize;
   readonly batchesPerEpoch: number;
 }
 
@@ -200,16 +199,45 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
       { length: gradientAccumulationSteps },
       (_, index) => indices.subarray(index * size, (index + 1) * size),
     );
-    let tokens = 0;
+    let [tokens, labels] = [0, 0];
     for (const items of microBatches) {
       const needed = objective.size(items);
       capacity.tokens = Math.max(capacity.tokens, needed.tokens);
       capacity.labels = Math.max(capacity.labels, needed.labels);
       tokens += needed.tokens;
+      labels += needed.labels;
     }
-    return { batch: indices, microBatches, tokens, epoch: epoch + (position + 1) / loader.batchesPerEpoch };
+    return {
+      batch: indices,
+      microBatches,
+      tokens,
+      labels,
+      epoch: epoch + (position + 1) / loader.batchesPerEpoch,
+    };
   });
-  return { steps, capacity, batchesPerEpoch: loader.batchesPerEpoch };
+  const { batchesPerEpoch } = loader;
+  const isPlanning = objective.model.gpu.isPlanning;
+  return {
+    steps: isPlanning ? stepsOfNewShapes(steps, { objective, capacity }) : steps,
+    capacity,
+    batchesPerEpoch,
+  };
+}
+
+/** Steps with a micro-batch of a shape that none before had: what is allocated depends on shapes alone. */
+function stepsOfNewShapes(
+  steps: readonly StepPlan[],
+  { objective, capacity }: { objective: Objective; capacity: BatchSize },
+): StepPlan[] {
+  const seen = new Set<string>();
+  return steps.filter(({ microBatches }) => {
+    const before = seen.size;
+    for (const items of microBatches) {
+      const { tokens, labels } = bucketSize(objective.size(items), capacity);
+      seen.add(`${tokens} ${labels}`);
+    }
+    return seen.size > before;
+  });
 }
 
 /** Reads the ring, checks it, and hands means on. */

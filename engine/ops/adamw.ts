@@ -4,6 +4,7 @@
  */
 import { adamw as adamwKernel, ADAMW_WORKGROUP } from "../../shaders/adamw.ts";
 import { CLIP_STATE, clipState, SQUARE_SUM_WORKGROUPS, squareSumPartial } from "../../shaders/reduce.ts";
+import { derive, type Scalar } from "../queue.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { empty, scope, type Tensor } from "../tensor.ts";
 import type { MetricSlot } from "./scaled_sum.ts";
@@ -62,7 +63,7 @@ export function gradNorm(
 /** AdamW's numbers for one step. */
 export interface AdamwOptions {
   /** Of this step. */
-  readonly learningRate: number;
+  readonly learningRate: Scalar;
   /** Decay of the gradients' mean. */
   readonly beta1: number;
   /** Decay of the squared gradients' mean. */
@@ -72,7 +73,7 @@ export interface AdamwOptions {
   /** Decoupled: times the learning rate, on the decaying elements. */
   readonly weightDecay: number;
   /** t, from 1. */
-  readonly step: number;
+  readonly step: Scalar;
   /** Elements at the start of the buffer that decay. */
   readonly decayElements: number;
 }
@@ -129,13 +130,13 @@ export function adamw(tensors: AdamwTensors, state: Tensor, options: AdamwOption
     params: {
       quads,
       decay_quads: Math.floor(options.decayElements / 4),
-      decay_factor: 1 - learningRate * weightDecay,
-      step_size: learningRate / (1 - beta1 ** step),
+      decay_factor: derive([learningRate], (rate) => 1 - rate * weightDecay),
+      step_size: derive([learningRate, step], (rate, t) => rate / (1 - beta1 ** t)),
       beta1,
       beta2,
       one_minus_beta1: 1 - beta1,
       one_minus_beta2: 1 - beta2,
-      inverse_root_bias2: 1 / Math.sqrt(1 - beta2 ** step),
+      inverse_root_bias2: derive([step], (t) => 1 / Math.sqrt(1 - beta2 ** t)),
       eps,
     },
     workgroups: Math.ceil(quads / ADAMW_WORKGROUP),

@@ -2,222 +2,162 @@
  * Causal grouped-query attention over packed sequences.
  * @module
  */
-import { attentionBackwardKv, attentionBackwardQ, attentionForward } from "../../shaders/attention.ts";
+import type { AttentionKernels } from "../../shaders/attention.ts";
+import { ATTENTION_ROWS, rowsPerWorkgroup } from "../../shaders/attention_rows.ts";
 import type { Gpu } from "../gpu.ts";
 import { expectShape, ShapeError } from "../shape.ts";
 import { type GradientTarget, record } from "../tape.ts";
-import { emptyLike, scope, type Tensor, upload } from "../tensor.ts";
+import { emptyLike, scope, storageOf, type Tensor } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
+import type { SequenceBounds } from "./sequence_bounds.ts";
 
-/** Which tokens belong together, on the GPU for one submit: made once a batch, used by every layer. */
-export interface SequenceBounds {
-  /** `[N]`: first token of each token's sequence. */
-  readonly starts: Tensor;
-  /** `[N]`: one past the last token of each token's sequence. */
-  readonly ends: Tensor;
-  /** Tokens of the longest sequence. */
-  readonly longest: number;
+/** How the columns of qkv are cut into heads, and which tokens see each other. */
+export interface AttentionOptions {
+  /** D, a multiple of four. */
+  readonly headDim: number;
+  /** H, query heads. */
+  readonly heads: number;
+  /** K, key and value heads, a divisor of H. */
+  readonly kvHeads: number;
+  /** Of the packed sequences. */
+  readonly bounds: SequenceBounds;
 }
 
 /**
- * Uploads the bounds of packed sequences.
+ * out[i, h] = sum over j of softmax_j(q[i, h] . k[j, g] / sqrt(D)) v[j, g], over the tokens j that i sees: those before
+ * it in its sequence, and itself; g = floor(h K / H). No [T, T] matrix exists (arXiv 2205.14135).
  *
- * @param gpu the device
- * @param sequenceOffsets `[S + 1]`, ascending, from 0 to N
- * @param options.capacity tokens to reserve for
- * @returns `[N]` starts and ends, for the next submit only
- * @throws {RangeError} when the offsets do not ascend from 0
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { openGpu, toHost } from "../mod.ts";
- * import { ensureAdapter } from "../../train/software_driver.ts";
- *
- * await ensureAdapter();
- * using gpu = await openGpu();
- * const bounds = sequenceBounds(gpu, Uint32Array.of(0, 2, 5)); // tokens 0 and 1, then 2 to 4
- * assert.equal(bounds.longest, 3);
- * assert.deepEqual([...await toHost(bounds.starts)], [0, 0, 2, 2, 2]);
- * ```
- */
-export function sequenceBounds(
-  gpu: Gpu,
-  sequenceOffsets: Uint32Array,
-  options: { capacity?: number } = {},
-): SequenceBounds {
-  const tokens = sequenceOffsets.at(-1) ?? 0;
-  const starts = new Uint32Array(tokens);
-  const ends = new Uint32Array(tokens);
-  let longest = 0;
-  for (let s = 0; s + 1 < sequenceOffsets.length; s++) {
-    const [start, end] = [sequenceOffsets[s], sequenceOffsets[s + 1]];
-    if (end < start || (s === 0 && start !== 0)) {
-      throw new RangeError(
-        `Cannot pack sequences: expected offsets ascending from 0, found ${start} before ${end}`,
-      );
-    }
-    starts.fill(start, start, end);
-    ends.fill(end, start, end);
-    longest = Math.max(longest, end - start);
-  }
-  return { starts: upload(gpu, starts, options), ends: upload(gpu, ends, options), longest };
-}
-
-/**
- * out[i, h] = sum over j of softmax_j(q[i, h] . k[j, g] / sqrt(D)) v[j, g], over the tokens j up to i of i's sequence;
- * g = floor(h K / H). No [T, T] matrix exists (arXiv 2205.14135).
- *
- * @param q `[N, H * D]`
- * @param k `[N, K * D]`
- * @param v `[N, K * D]`
- * @param options.headDim D, a multiple of four
- * @param options.bounds of the packed sequences
- * @returns `[N, H * D]`
- * @throws {ShapeError} when the shapes do not fit D, or H is no multiple of K
+ * @param qkv `[N, (H + 2 K) D]`, f32 or f16: a token's query heads, key heads, value heads, rotated already
+ * @param options heads and sequences
+ * @returns `[N, H * D]`, stored as qkv
+ * @throws {ShapeError} when the shapes do not fit, or H is no multiple of K
  * @throws {RangeError} when a sequence is longer than this adapter's loops can be
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { fromHost, openGpu, sequenceBounds, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const q = fromHost(gpu, new Float32Array(8), { shape: [2, 4] }); // zero: every token weighs the same
- * const v = fromHost(gpu, Float32Array.of(1, 1, 1, 1, 3, 3, 3, 3), { shape: [2, 4] });
- * const out = attention(q, q, v, { headDim: 4, bounds: sequenceBounds(gpu, Uint32Array.of(0, 2)) });
- * const [first, , , , second] = await toHost(out);
+ * // Queries and keys are zero, so every token weighs the same; the values are 1 and 3.
+ * const qkv = fromHost(gpu, Float32Array.from({ length: 24 }, (_, i) => [0, 0, 1, 0, 0, 3][i >> 2]), { shape: [2, 12] });
+ * const bounds = sequenceBounds(gpu, { segmentOffsets: Uint32Array.of(0, 2) });
+ * const [first, , , , second] = await toHost(attention(qkv, { headDim: 4, heads: 1, kvHeads: 1, bounds }));
  * assert(Math.abs(first - 1) < 1e-6); // sees itself alone
  * assert(Math.abs(second - 2) < 1e-6); // the mean of both
  * ```
  */
-export function attention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: { headDim: number; bounds: SequenceBounds },
-): Tensor {
-  const shape = attentionShape(q, k, v, options);
-  const { gpu } = q;
-  const { bounds } = options;
-  const { constants, params, rowTiles } = shape;
-  const out = emptyLike(q);
-  const lse = emptyLike(q, [params.tokens, params.heads]);
-  gpu.dispatch(attentionForward, {
+export function attention(qkv: Tensor, options: AttentionOptions): Tensor {
+  const plan = planAttention(qkv, options);
+  const { gpu } = qkv;
+  const { kernels, constants, params, rowTiles } = plan;
+  const out = emptyLike(qkv, [params.tokens, params.heads * options.headDim], { type: qkv.type });
+  const lse = emptyLike(qkv, [params.tokens, params.heads]);
+  gpu.dispatch(kernels.forward, {
     constants,
-    bindings: {
-      q: q.range,
-      k: k.range,
-      v: v.range,
-      starts: bounds.starts.range,
-      lse: lse.range,
-      out: out.range,
-    },
+    bindings: { qkv: qkv.range, bounds: options.bounds.rows.range, lse: lse.range, out: out.range },
     params,
     workgroups: [rowTiles, params.heads],
   });
   return record(gpu, {
     name: "attention",
-    inputs: [q, k, v],
+    inputs: [qkv],
     output: out,
     backward: (dOut, sink) => {
-      const unwanted = (like: Tensor): GradientTarget => ({ tensor: emptyLike(like), accumulate: false });
-      scope(gpu, () => {
-        const targets = {
-          dQ: sink.into(q) ?? unwanted(q),
-          dK: sink.into(k) ?? unwanted(k),
-          dV: sink.into(v) ?? unwanted(v),
-        };
-        attentionBackward({ q, k, v, lse, out, dOut, bounds, ...targets }, shape);
-      });
+      const dQkv = sink.into(qkv);
+      if (dQkv) scope(gpu, () => attentionBackward({ qkv, lse, out, dOut, dQkv, ...options }, plan));
     },
   });
 }
 
-interface AttentionShape {
-  readonly constants: { headDim: number; lanes: number };
+/** How the op is run: which kernels, and what both directions tell them. */
+interface AttentionPlan<Constants = unknown> {
+  readonly kernels: AttentionKernels<Constants>;
+  readonly constants: Constants;
   readonly params: { tokens: number; heads: number; kv_heads: number; scale: number };
   readonly rowTiles: number;
 }
 
 /** out = softmax(s) v, s = q . k scale: dS = prob (dOut . v - delta), dQ = dS k scale, dK = dS q scale, dV = prob dOut. */
 function attentionBackward(
-  saved:
-    & Record<"q" | "k" | "v" | "lse" | "out" | "dOut", Tensor>
-    & { bounds: SequenceBounds }
-    & Record<"dQ" | "dK" | "dV", GradientTarget>,
-  { constants, params, rowTiles }: AttentionShape,
+  saved: Record<"qkv" | "lse" | "out" | "dOut", Tensor> & { bounds: SequenceBounds; dQkv: GradientTarget },
+  { kernels, constants, params, rowTiles }: AttentionPlan,
 ): void {
-  const { q, k, v, lse, out, dOut, bounds, dQ, dK, dV } = saved;
-  const { gpu } = q;
+  const { qkv, lse, out, dOut, bounds, dQkv } = saved;
+  const { gpu } = qkv;
   const delta = emptyLike(lse);
-  gpu.dispatch(attentionBackwardQ, {
+  const shared = {
+    qkv: qkv.range,
+    bounds: bounds.rows.range,
+    lse: lse.range,
+    delta: delta.range,
+    d_out: dOut.range,
+    d_qkv: dQkv.tensor.range,
+  };
+  const backwardParams = { ...params, accumulate: dQkv.accumulate ? 1 : 0 };
+  gpu.dispatch(kernels.backwardQ, {
     constants,
-    bindings: {
-      q: q.range,
-      k: k.range,
-      v: v.range,
-      starts: bounds.starts.range,
-      lse: lse.range,
-      out: out.range,
-      d_out: dOut.range,
-      delta: delta.range,
-      d_q: dQ.tensor.range,
-    },
-    params: { ...params, accumulate: dQ.accumulate ? 1 : 0 },
+    bindings: { ...shared, out: out.range },
+    params: backwardParams,
     workgroups: [rowTiles, params.heads],
   });
-  gpu.dispatch(attentionBackwardKv, {
+  gpu.dispatch(kernels.backwardKv, {
     constants,
-    bindings: {
-      q: q.range,
-      k: k.range,
-      v: v.range,
-      ends: bounds.ends.range,
-      lse: lse.range,
-      delta: delta.range,
-      d_out: dOut.range,
-      d_k: dK.tensor.range,
-      d_v: dV.tensor.range,
-    },
-    params: { ...params, accumulate_k: dK.accumulate ? 1 : 0, accumulate_v: dV.accumulate ? 1 : 0 },
+    bindings: shared,
+    params: backwardParams,
     workgroups: [rowTiles, params.kv_heads],
   });
 }
 
-function attentionShape(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  { headDim, bounds }: { headDim: number; bounds: SequenceBounds },
-): AttentionShape {
-  const tokens = q.shape[0];
-  const [heads, kvHeads] = [q.shape[1] / headDim, k.shape[1] / headDim];
-  if (headDim % 4 !== 0 || !Number.isInteger(heads) || !Number.isInteger(kvHeads) || heads % kvHeads !== 0) {
+function planAttention(qkv: Tensor, options: AttentionOptions): AttentionPlan {
+  const { headDim, heads, kvHeads, bounds } = options;
+  const positive = [headDim, heads, kvHeads].every((extent) => Number.isInteger(extent) && extent > 0);
+  if (!positive || headDim % 4 !== 0 || heads % kvHeads !== 0) {
     throw new ShapeError(
       `Cannot run attention: expected head_dim a multiple of 4, H a multiple of K, found head_dim ${headDim}, ` +
-        `q [${q.shape.join(", ")}], k [${k.shape.join(", ")}]`,
+        `H ${heads}, K ${kvHeads}`,
     );
   }
-  expectShape("attention", "k", k.shape, [tokens, kvHeads * headDim]);
-  expectShape("attention", "v", v.shape, k.shape);
-  if (k === v) {
-    throw new ShapeError(
-      "Cannot run attention: expected k and v in two tensors, found one: their gradients would meet",
-    );
-  }
-  expectShape("attention", "the sequence bounds", bounds.starts.shape, [tokens]);
-  const lanes = q.gpu.adapter.isCpu ? 8 : 64;
-  const iterations = (bounds.longest + lanes) * (heads / kvHeads);
-  if (q.gpu.adapter.isCpu && iterations > CPU_LOOP_LIMIT) {
+  expectShape("attention", "qkv", qkv.shape, [-1, (heads + 2 * kvHeads) * headDim]);
+  const [tokens] = qkv.shape;
+  expectShape("attention", "the sequence bounds", bounds.rows.shape, [tokens, 4]);
+  refuseLongLoops(qkv.gpu, options);
+  const params = { tokens, heads, kv_heads: kvHeads, scale: 1 / Math.sqrt(headDim) };
+  const constants = { headDim, storage: storageOf(qkv), rows: 1 };
+  return erase({
+    kernels: ATTENTION_ROWS,
+    constants,
+    params,
+    rowTiles: Math.ceil(tokens / rowsPerWorkgroup(constants)),
+  });
+}
+
+/** Sound because a plan's constants are those of its kernels: the pair is made here and nowhere else. */
+function erase<Constants>(plan: AttentionPlan<Constants>): AttentionPlan {
+  return plan as unknown as AttentionPlan;
+}
+
+/**
+ * Checks what a replayed graph does not: an invocation walks all keys that its query sees, or all queries of all heads
+ * that see its key.
+ *
+ * @throws {RangeError} when that is more than this adapter's loops can do
+ */
+export function refuseLongLoops(
+  gpu: Gpu,
+  { heads, kvHeads, bounds }: {
+    heads: number;
+    kvHeads: number;
+    bounds: Pick<SequenceBounds, "longest" | "readers">;
+  },
+): void {
+  const group = heads / kvHeads;
+  const iterations = (Math.max(bounds.longest, bounds.readers) + 64) * group;
+  if (gpu.adapter.isCpu && iterations > CPU_LOOP_LIMIT) {
     throw new RangeError(
       `Cannot run attention: expected at most ${CPU_LOOP_LIMIT} loop iterations on this software adapter, found ` +
-        `${iterations} (sequence ${bounds.longest} x ${heads / kvHeads} heads a group)`,
+        `${iterations} (${Math.max(bounds.longest, bounds.readers)} tokens x ${group} heads a group)`,
     );
   }
-  return {
-    constants: { headDim, lanes },
-    params: { tokens, heads, kv_heads: kvHeads, scale: 1 / Math.sqrt(headDim) },
-    rowTiles: Math.ceil(tokens / lanes),
-  };
 }

@@ -1,11 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  completionTokenCount,
-  IGNORED_LABEL,
-  packPairs,
-  packSequences,
-  tokenCount,
-} from "../../train/data/batch.ts";
+import { completionsSize, packPairs, packSequences, pairsSize } from "../../train/data/batch.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { createRandom, uniformInt } from "../../train/random.ts";
 
@@ -15,54 +9,75 @@ const completion = (promptIds: number[], completionIds: number[]): EncodedComple
   completionIds,
   source,
 });
-const X = IGNORED_LABEL;
 
-Deno.test("two pairs are packed as chosen, chosen, rejected, rejected", () => {
-  const packed = packPairs([
-    { chosen: completion([1, 5], [6, 2]), rejected: completion([1], [57, 2]), source },
-    { chosen: completion([1, 8, 9], [3]), rejected: completion([1, 8, 9], [4, 4, 2]), source },
-  ]);
+/** The second pair has one prompt for both sides. */
+const PAIRS = [
+  { chosen: completion([1, 5], [6, 2]), rejected: completion([1], [57, 2]), source },
+  { chosen: completion([1, 8, 9], [3]), rejected: completion([1, 8, 9], [4, 4, 2]), source },
+];
+
+Deno.test("pairs lie one after the other, a common prompt once; as sequences, chosen come first", () => {
+  const packed = packPairs(PAIRS);
   assert.deepEqual(packed, {
-    inputIds: Uint32Array.of(1, 5, 6, 2, /**/ 1, 8, 9, 3, /**/ 1, 57, 2, /**/ 1, 8, 9, 4, 4, 2),
-    labels: Int32Array.of(X, 6, 2, X, /**/ X, X, 3, X, /**/ 57, 2, X, /**/ X, X, 4, 4, 2, X),
-    positions: Uint32Array.of(0, 1, 2, 3, /**/ 0, 1, 2, 3, /**/ 0, 1, 2, /**/ 0, 1, 2, 3, 4, 5),
-    sequenceOffsets: Uint32Array.of(0, 4, 8, 11, 17),
+    inputIds: Uint32Array.of(1, 5, 6, 2, /**/ 1, 57, 2, /**/ 1, 8, 9, /**/ 3, /**/ 4, 4, 2),
+    positions: Uint32Array.of(0, 1, 2, 3, /**/ 0, 1, 2, /**/ 0, 1, 2, /**/ 3, /**/ 3, 4, 5),
+    segmentOffsets: Uint32Array.of(0, 4, 7, 10, 11, 14),
+    prefixSegments: Uint32Array.of(0, 1, 2, 2, 2),
+    rows: Uint32Array.of(1, 2, /**/ 9, /**/ 4, 5, /**/ 9, 11, 12),
+    labels: Uint32Array.of(6, 2, /**/ 3, /**/ 57, 2, /**/ 4, 4, 2),
     completionLengths: Uint32Array.of(2, 1, 2, 3),
   });
-  assert.equal(tokenCount(packed), 17);
-  assert.equal(completionTokenCount(packed), 8);
+  assert.deepEqual(pairsSize(PAIRS), { tokens: 14, labels: 8 });
+});
+
+Deno.test("without sharing every side has its own prompt", () => {
+  const packed = packPairs(PAIRS, { sharePrompts: false });
+  assert.deepEqual([...packed.inputIds], [1, 5, 6, 2, /**/ 1, 57, 2, /**/ 1, 8, 9, 3, /**/ 1, 8, 9, 4, 4, 2]);
+  assert.deepEqual([...packed.prefixSegments], [0, 1, 2, 3]);
+  assert.deepEqual([...packed.labels], [6, 2, /**/ 3, /**/ 57, 2, /**/ 4, 4, 2]);
+  assert.deepEqual(pairsSize(PAIRS, { sharePrompts: false }), { tokens: 17, labels: 8 });
 });
 
 Deno.test("sequences for fine-tuning keep their order", () => {
   const packed = packSequences([completion([7], [0]), completion([1, 2], [3, 4])]);
   assert.deepEqual([...packed.inputIds], [7, 0, 1, 2, 3, 4]);
-  assert.deepEqual([...packed.labels], [0, X, X, 3, 4, X]);
-  assert.deepEqual([...packed.sequenceOffsets], [0, 2, 6]);
+  assert.deepEqual([...packed.rows], [0, 3, 4]);
+  assert.deepEqual([...packed.labels], [0, 3, 4]);
+  assert.deepEqual([...packed.segmentOffsets], [0, 2, 6]);
+  assert.deepEqual([...packed.prefixSegments], [0, 1]);
 });
 
-Deno.test("in any batch, labels are the next tokens of completions and nothing else", () => {
+Deno.test("in any batch, labels are the completions' tokens, each predicted from the token before it", () => {
   const random = createRandom(9);
   const ids = (length: number) => Array.from({ length }, () => uniformInt(random, 1000));
-  for (let i = 0; i < 50; i++) {
-    const completions = Array.from(
-      { length: 1 + uniformInt(random, 6) },
-      () => completion(ids(1 + uniformInt(random, 9)), ids(1 + uniformInt(random, 9))),
-    );
-    const packed = packSequences(completions);
-    assert.equal(packed.sequenceOffsets.length, completions.length + 1);
-    assert.equal(packed.sequenceOffsets[completions.length], packed.inputIds.length);
-    for (const [s, { promptIds, completionIds }] of completions.entries()) {
-      const [start, end] = [packed.sequenceOffsets[s], packed.sequenceOffsets[s + 1]];
-      assert.deepEqual([...packed.inputIds.slice(start, end)], [...promptIds, ...completionIds]);
-      const labels = [...packed.labels.slice(start, end)];
-      assert.deepEqual(labels.filter((label) => label !== X), completionIds);
-      assert.equal(labels.at(-1), X);
-      assert.deepEqual(labels.findIndex((label) => label !== X), promptIds.length - 1);
-      for (let t = start; t < end; t++) {
-        assert.equal(packed.positions[t], t - start);
-        if (packed.labels[t] !== X) assert.equal(packed.labels[t], packed.inputIds[t + 1]);
+  for (let turn = 0; turn < 50; turn++) {
+    const pairs = Array.from({ length: 1 + uniformInt(random, 4) }, () => {
+      const prompt = ids(1 + uniformInt(random, 5));
+      const side = (promptIds: number[]) => completion(promptIds, ids(1 + uniformInt(random, 9)));
+      return { chosen: side(prompt), rejected: side(uniformInt(random, 2) ? prompt : ids(3)), source };
+    });
+    const sequences = [...pairs.map(({ chosen }) => chosen), ...pairs.map(({ rejected }) => rejected)];
+    for (const sharePrompts of [true, false]) {
+      const packed = packPairs(pairs, { sharePrompts });
+      const { tokens, labels } = pairsSize(pairs, { sharePrompts });
+      assert.equal(packed.inputIds.length, tokens);
+      assert.equal(packed.segmentOffsets.at(-1), tokens);
+      assert.equal(packed.rows.length, labels);
+      assert.deepEqual([...packed.labels], sequences.flatMap(({ completionIds }) => completionIds));
+      const lengths = sequences.map(({ completionIds }) => completionIds.length);
+      assert.deepEqual([...packed.completionLengths], lengths);
+      let r = 0;
+      for (const { promptIds, completionIds } of sequences) {
+        const whole = [...promptIds, ...completionIds];
+        completionIds.forEach((_, i) => {
+          const position = promptIds.length + i - 1;
+          assert.equal(packed.positions[packed.rows[r]], position);
+          assert.equal(packed.inputIds[packed.rows[r]], whole[position]);
+          r++;
+        });
       }
     }
+    assert.deepEqual(completionsSize(sequences), pairsSize(pairs, { sharePrompts: false }));
   }
 });
 
@@ -73,4 +88,6 @@ Deno.test("empty batches and sequences that cannot be scored are refused", () =>
     message: "Cannot pack a batch: expected prompt and completion tokens in sequence 1, found 0 and 1",
   });
   assert.throws(() => packSequences([completion([1], [])]), /sequence 0, found 1 and 0/);
+  const empty = { chosen: completion([], [1]), rejected: completion([], [2]), source };
+  assert.throws(() => packPairs([empty]), /sequence 0, found 0 and 1/);
 });

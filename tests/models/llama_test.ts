@@ -46,14 +46,13 @@ async function prefixLogits(
 
 /** Takes the last token of every sequence away again. */
 function dropLast(packed: ReturnType<typeof packSequences>): ReturnType<typeof packSequences> {
-  const ends = new Set(packed.sequenceOffsets.subarray(1).map((end) => end - 1));
+  const ends = new Set(packed.segmentOffsets.subarray(1).map((end) => end - 1));
   const keep = (_: number, row: number) => !ends.has(row);
   return {
     ...packed,
     inputIds: packed.inputIds.filter(keep),
-    labels: packed.labels.filter(keep),
     positions: packed.positions.filter(keep),
-    sequenceOffsets: packed.sequenceOffsets.map((offset, s) => offset - s),
+    segmentOffsets: packed.segmentOffsets.map((offset, s) => offset - s),
   };
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { tokenLogps } from "../../engine/ops/token_logps.ts";
+import { hostLabels, tokenLogps } from "../../engine/ops/token_logps.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { upload } from "../../engine/tensor.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
@@ -64,7 +64,7 @@ function tokenLogpsCheck({ name, R, C, V, shards, scale = 1, capacity, ...given 
   return {
     op: `token_logps ${name}`,
     inputs: { hidden: { shape: [R, C], scale, capacity }, lmHead: { shape: [V, C], shards } },
-    run: ({ hidden }, { lmHead }) => tokenLogps(hidden, lmHead, labels),
+    run: ({ hidden }, { lmHead }) => tokenLogps(hidden, lmHead, upload(hidden.gpu, labels, { capacity })),
     reference: ({ hidden, lmHead }) => ({
       output: reference.forward({ hidden, lmHead, labels }, dims).logps,
       backward: (dLogps) => {
@@ -84,16 +84,16 @@ gpuTest(
     const hidden = upload(gpu, new Float32Array(8), { shape: [2, 4] });
     const head = [3, 2].map((rows) => upload(gpu, new Float32Array(rows * 4), { shape: [rows, 4] }));
     assert.throws(
-      () => tokenLogps(hidden, head, Uint32Array.of(4, 5)),
-      new RangeError("Cannot run token_logps: expected labels below 5, found 5 at position 1"),
+      () => hostLabels([4, 5], { vocab: 5 }),
+      new RangeError("Cannot index labels: expected them below 5, found 5 at position 1"),
     );
     assert.throws(
-      () => tokenLogps(hidden, head, Uint32Array.of(4)),
+      () => tokenLogps(hidden, head, upload(gpu, Uint32Array.of(4))),
       new ShapeError("Cannot run token_logps: expected hidden of shape [1, any], found [2, 4]"),
     );
     const wider = upload(gpu, new Float32Array(5), { shape: [1, 5] });
     assert.throws(
-      () => tokenLogps(hidden, [...head, wider], Uint32Array.of(0, 0)),
+      () => tokenLogps(hidden, [...head, wider], upload(gpu, Uint32Array.of(0, 0))),
       new ShapeError("Cannot run token_logps: expected lmHead of shape [any, 4], found [1, 5]"),
     );
   },

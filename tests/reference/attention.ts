@@ -16,6 +16,8 @@ export interface AttentionInputs {
   v: Float64Array;
   /** `[S + 1]` first row of each sequence, then N. */
   sequenceOffsets: ArrayLike<number>;
+  /** `[S]` the earlier sequence whose rows come before each one's own, or itself where none do; none by default. */
+  prefixSegments?: ArrayLike<number>;
 }
 
 /** Sizes of an attention op. Query head h reads kv head floor(h / (H / K)). */
@@ -41,7 +43,8 @@ interface QueryRow {
 }
 
 /**
- * out[n,h] = sum_j p_j v_j over the earlier rows j of the same sequence and n itself, p = softmax(q k_j / sqrt(D)).
+ * out[n,h] = sum_j p_j v_j over the rows j of the prefix, the earlier rows of the same sequence and n itself,
+ * p = softmax(q k_j / sqrt(D)).
  *
  * @param inputs Queries, keys, values and offsets.
  * @param dims Sizes.
@@ -57,7 +60,7 @@ export function forward(
   const { N, H, D } = dims;
   const out = new Float64Array(N * H * D);
   const lse = new Float64Array(N * H);
-  for (const { row, query, keys } of queryRows(inputs.sequenceOffsets, dims)) {
+  for (const { row, query, keys } of queryRows(inputs, dims)) {
     const scores = scoresOf(inputs, { D, query, keys });
     const largest = Math.max(...scores);
     lse[row] = largest + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - largest), 0));
@@ -92,7 +95,7 @@ export function backward(
   const dK = new Float64Array(k.length);
   const dV = new Float64Array(v.length);
   const scale = 1 / Math.sqrt(D);
-  for (const { row, query, keys } of queryRows(inputs.sequenceOffsets, dims)) {
+  for (const { row, query, keys } of queryRows(inputs, dims)) {
     const scores = scoresOf(inputs, { D, query, keys });
     const delta = dot(dOut, query, { other: out, otherStart: query, D });
     keys.forEach((key, j) => {
@@ -108,12 +111,19 @@ export function backward(
   return { dQ, dK, dV };
 }
 
-function* queryRows(offsets: ArrayLike<number>, { H, K, D }: AttentionDims): Generator<QueryRow> {
+function* queryRows(
+  { sequenceOffsets: offsets, prefixSegments }: AttentionInputs,
+  { H, K, D }: AttentionDims,
+): Generator<QueryRow> {
   for (let s = 0; s + 1 < offsets.length; s++) {
+    const prefix = prefixSegments?.[s] ?? s;
     for (let n = offsets[s]; n < offsets[s + 1]; n++) {
       for (let h = 0; h < H; h++) {
         const kvHead = Math.floor(h / (H / K));
         const keys = [];
+        if (prefix !== s) {
+          for (let j = offsets[prefix]; j < offsets[prefix + 1]; j++) keys.push((j * K + kvHead) * D);
+        }
         for (let j = offsets[s]; j <= n; j++) keys.push((j * K + kvHead) * D);
         yield { row: n * H + h, query: (n * H + h) * D, keys };
       }

@@ -4,27 +4,35 @@ import type { AttentionDims, AttentionInputs } from "./attention.ts";
 import { assertBackward } from "./central_difference.ts";
 import { normals, seededRandom } from "./random.ts";
 
-function randomInputs({ N, H, K, D }: AttentionDims, sequenceOffsets: number[]): AttentionInputs {
+function randomInputs(
+  { N, H, K, D }: AttentionDims,
+  sequenceOffsets: number[],
+  prefixSegments?: number[],
+): AttentionInputs {
   const random = seededRandom(N * H * D);
   return {
     q: normals(random, { length: N * H * D }),
     k: normals(random, { length: N * K * D }),
     v: normals(random, { length: N * K * D }),
     sequenceOffsets,
+    prefixSegments,
   };
 }
 
-const SHAPES: [AttentionDims, number[]][] = [
+const SHAPES: [AttentionDims, number[], number[]?][] = [
   [{ N: 1, H: 1, K: 1, D: 1 }, [0, 1]],
   [{ N: 7, H: 2, K: 2, D: 4 }, [0, 7]],
   [{ N: 9, H: 4, K: 2, D: 3 }, [0, 4, 5, 9]],
   [{ N: 6, H: 3, K: 1, D: 2 }, [0, 2, 2, 6]],
+  [{ N: 8, H: 2, K: 1, D: 3 }, [0, 2, 4, 7, 8], [0, 0, 0, 3]],
 ];
 
-for (const [dims, offsets] of SHAPES) {
-  const shape = `N=${dims.N} H=${dims.H} K=${dims.K} D=${dims.D} offsets=${offsets.join(",")}`;
+for (const [dims, offsets, prefixes] of SHAPES) {
+  const shape = `N=${dims.N} H=${dims.H} K=${dims.K} D=${dims.D} offsets=${offsets.join(",")}` +
+    (prefixes ? ` prefixes=${prefixes.join(",")}` : "");
   Deno.test(`attention ${shape}: backward is the central difference`, () => {
-    assertBackward(attention, { inputs: randomInputs(dims, offsets), dims, outputs: ["out"], seed: 1 });
+    const inputs = randomInputs(dims, offsets, prefixes);
+    assertBackward(attention, { inputs, dims, outputs: ["out"], seed: 1 });
   });
 }
 
@@ -66,6 +74,22 @@ Deno.test("attention: packed sequences equal the same sequences alone, bit for b
       sequenceOffsets: [0, end - start],
     }, { ...dims, N: end - start });
     assert.deepEqual(alone.out, out.slice(start * 12, end * 12));
+  }
+});
+
+Deno.test("attention: continuations of one prompt equal the prompt with each of them, bit for bit", () => {
+  const dims = { N: 7, H: 2, K: 1, D: 3 };
+  const shared = randomInputs(dims, [0, 2, 4, 7], [0, 0, 0]);
+  const { out } = attention.forward(shared, dims);
+  for (const [start, end] of [[2, 4], [4, 7]]) {
+    const rows = (values: Float64Array, width: number) =>
+      Float64Array.of(...values.slice(0, 2 * width), ...values.slice(start * width, end * width));
+    const N = 2 + end - start;
+    const alone = attention.forward({
+      ...{ q: rows(shared.q, 6), k: rows(shared.k, 3), v: rows(shared.v, 3) },
+      sequenceOffsets: [0, N],
+    }, { ...dims, N });
+    assert.deepEqual(alone.out, rows(out, 6));
   }
 });
 

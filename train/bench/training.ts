@@ -6,15 +6,14 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { NO_PENALTY, pairLoss, spoState } from "../../engine/ops/pair_loss.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { noGrad } from "../../engine/tape.ts";
-import { release, scope, type Tensor, upload } from "../../engine/tensor.ts";
-import { packPairs } from "../data/batch.ts";
+import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { EncodedCompletion, EncodedPair } from "../data/encode.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
 import { parseModelConfig } from "../models/config.ts";
 import { createLlama, type LlamaModel, llamaSequenceLogps } from "../models/llama.ts";
 import { llamaParameterShapes } from "../models/llama_parameters.ts";
 import { initializeModel } from "../models/model_files.ts";
-import { type Objective, preferenceObjective, sftObjective } from "../objective.ts";
+import { type Objective, type PairArrays, preferenceObjective, sftObjective } from "../objective.ts";
 import { createRandom, type Random, uniformInt } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
 import { train } from "../trainer.ts";
@@ -188,7 +187,7 @@ function randomCompletion(shape: TrainingShape, random: Random): EncodedCompleti
 function onlineObjective(
   model: LlamaModel,
   { pairs, reference }: { pairs: readonly EncodedPair[]; reference: LlamaModel },
-): Objective {
+): Objective<PairArrays> {
   const { gpu } = model;
   const loss = PAIR_LOSSES.dpo.resolve({});
   const zeros = new Float32Array(pairs.length);
@@ -199,30 +198,25 @@ function onlineObjective(
     spoAt: () => NO_PENALTY,
     lambda: 0,
   });
-  const state = spoState(gpu, { lambda: 0 });
+  const spo = spoState(gpu, { lambda: 0 });
   return {
     ...cached,
-    forward({ items, batch, capacity, isFirst, isLast, metrics, metricsRow }): Tensor {
-      const chosen = Array.from(items, (item) => pairs[item]);
-      const packed = packPairs(chosen);
-      const sums = llamaSequenceLogps(model, packed, capacity);
-      const referenceSums = noGrad(
-        gpu,
-        () => scope(gpu, () => llamaSequenceLogps(reference, packed, capacity)),
-      );
+    forward({ batch, lengths }, state): Tensor {
+      const sums = llamaSequenceLogps(model, batch);
+      const referenceSums = noGrad(gpu, () => scope(gpu, () => llamaSequenceLogps(reference, batch)));
       return pairLoss(sums, {
         reference: referenceSums,
-        lengths: upload(gpu, Float32Array.from(packed.completionLengths)),
-        metrics,
-        metricsRow,
-        state,
+        lengths,
+        metrics: state.metrics,
+        metricsRow: () => state.metricsRow,
+        state: spo,
         pairLoss: loss.head,
         spo: NO_PENALTY,
-        microBatch: { pairsInBatch: batch.length, isFirst, isLast },
+        microBatch: { pairsInBatch: pairs.length, isFirst: true, isLast: true },
       });
     },
     [Symbol.dispose]() {
-      release(state);
+      release(spo);
       cached[Symbol.dispose]();
     },
   };

@@ -1,33 +1,65 @@
 /**
- * Encoded texts laid end to end for the engine: no padding, so no work on tokens that do not count.
+ * Encoded texts laid end to end for the engine: no padding, so no work on tokens that do not count, and the prompt of a
+ * pair once.
  * @module
  */
 import type { EncodedCompletion, EncodedPair } from "./encode.ts";
 
-/** The label of a position that predicts nothing that counts. */
-export const IGNORED_LABEL: number = -100;
-
-/** S sequences of N tokens together, one after the other. */
+/** S sequences in G segments of N tokens together, one after the other; R of the tokens are completion tokens. */
 export interface PackedSequences {
   /** `[N]` token ids. */
   inputIds: Uint32Array;
-  /**
-   * `[N]`, already shifted: the id that position t must predict, that is inputIds[t + 1] where t + 1 is a completion
-   * token of the same sequence, else {@linkcode IGNORED_LABEL}. The last position of a sequence is always ignored.
-   */
-  labels: Int32Array;
   /** `[N]` position within the sequence, from 0. */
   positions: Uint32Array;
-  /** `[S + 1]` where each sequence starts; the last entry is N. */
-  sequenceOffsets: Uint32Array;
-  /** `[S]` completion tokens per sequence: its count of labels that are not ignored. */
+  /** `[G + 1]` where each segment starts; the last entry is N. */
+  segmentOffsets: Uint32Array;
+  /** `[G]` the segment that each continues: the shared prompt of a completion, or itself. */
+  prefixSegments: Uint32Array;
+  /** `[R]` for each completion token, sequence by sequence, the token before it, whose hidden state predicts it. */
+  rows: Uint32Array;
+  /** `[R]` the completion tokens' ids. */
+  labels: Uint32Array;
+  /** `[S]` completion tokens per sequence. */
   completionLengths: Uint32Array;
 }
 
+/** What a batch takes. */
+export interface BatchSize {
+  /** N. */
+  readonly tokens: number;
+  /** R. */
+  readonly labels: number;
+}
+
+/** How pairs are packed. */
+export interface PackPairsOptions {
+  /** Whether a pair whose sides have the same prompt has it once; true by default. */
+  readonly sharePrompts?: boolean;
+}
+
+/** Tokens that follow each other. */
+interface Segment {
+  readonly ids: readonly number[];
+  /** Position of the first. */
+  readonly position: number;
+  /** The segment that it continues: an index. */
+  readonly prefix: number;
+}
+
+/** Where a sequence's completion lies. */
+interface Sequence {
+  readonly completionIds: readonly number[];
+  /** Token that predicts the first completion token, and the first completion token itself. */
+  readonly promptEnd: number;
+  readonly start: number;
+}
+
 /**
- * Pack pairs: all chosen sequences in order, then all rejected ones, so that pair p is sequences p and P + p.
+ * Pack pairs: pair after pair in memory, with one prompt where both sides have the same. As sequences, all chosen come
+ * in order, then all rejected, so that pair p is sequences p and P + p.
  *
  * @param pairs `[P]`
+ * @param options whether prompts are shared
  * @returns 2 P sequences
  * @throws {RangeError} no pairs, or a sequence without prompt or completion tokens
  * @example
@@ -37,17 +69,48 @@ export interface PackedSequences {
  * const chosen = { promptIds: [1, 5], completionIds: [6, 2], source };
  * const rejected = { promptIds: [1, 5], completionIds: [7], source };
  * const packed = packPairs([{ chosen, rejected, source }]);
- * assert.deepEqual([...packed.inputIds], [1, 5, 6, 2, 1, 5, 7]);
- * assert.deepEqual([...packed.labels], [-100, 6, 2, -100, -100, 7, -100]);
- * assert.deepEqual([...packed.sequenceOffsets], [0, 4, 7]);
+ * assert.deepEqual([...packed.inputIds], [1, 5, 6, 2, 7]);
+ * assert.deepEqual([...packed.positions], [0, 1, 2, 3, 2]); // both completions follow the prompt
+ * assert.deepEqual([...packed.rows], [1, 2, 1]); // token 1 predicts the first token of both
+ * assert.deepEqual([...packed.labels], [6, 2, 7]);
  * ```
  */
-export function packPairs(pairs: readonly EncodedPair[]): PackedSequences {
-  return packSequences([...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)]);
+export function packPairs(pairs: readonly EncodedPair[], options: PackPairsOptions = {}): PackedSequences {
+  const layout = new Layout();
+  const chosen: Sequence[] = [];
+  const rejected: Sequence[] = [];
+  for (const pair of pairs) {
+    const shared = sharesPrompt(pair, options);
+    if (shared) layout.prompt(pair.chosen.promptIds);
+    chosen.push(layout.add(pair.chosen, { shared }));
+    rejected.push(layout.add(pair.rejected, { shared }));
+  }
+  return layout.pack([...chosen, ...rejected]);
 }
 
 /**
- * Pack completions in order.
+ * What pairs take when packed.
+ *
+ * @param pairs `[P]`
+ * @param options as for {@link packPairs}
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const source = { file: "a.jsonl", line: 1 };
+ * const chosen = { promptIds: [1, 5], completionIds: [6, 2], source };
+ * const rejected = { promptIds: [1, 5], completionIds: [7], source };
+ * assert.deepEqual(pairsSize([{ chosen, rejected, source }]), { tokens: 5, labels: 3 });
+ * ```
+ */
+export function pairsSize(pairs: readonly EncodedPair[], options: PackPairsOptions = {}): BatchSize {
+  const both = completionsSize(pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]));
+  const saved = pairs.filter((pair) => sharesPrompt(pair, options))
+    .reduce((tokens, { chosen }) => tokens + chosen.promptIds.length, 0);
+  return { ...both, tokens: both.tokens - saved };
+}
+
+/**
+ * Pack completions in order, each with its prompt.
  *
  * @param completions `[S]`
  * @returns S sequences
@@ -60,61 +123,104 @@ export function packPairs(pairs: readonly EncodedPair[]): PackedSequences {
  *   { promptIds: [1], completionIds: [5, 2], source },
  *   { promptIds: [1, 4], completionIds: [2], source },
  * ]);
- * assert.deepEqual([...packed.labels], [5, 2, -100, -100, 2, -100]); // each position's next id
- * assert.deepEqual([...packed.sequenceOffsets], [0, 3, 6]);
+ * assert.deepEqual([...packed.labels], [5, 2, 2]);
+ * assert.deepEqual([...packed.rows], [0, 1, 4]); // the tokens before them
+ * assert.deepEqual([...packed.segmentOffsets], [0, 3, 6]);
  * ```
  */
 export function packSequences(completions: readonly EncodedCompletion[]): PackedSequences {
-  if (completions.length === 0) throw new RangeError("Cannot pack a batch: expected sequences, found none");
-  const sequenceOffsets = new Uint32Array(completions.length + 1);
-  for (const [s, { promptIds, completionIds }] of completions.entries()) {
+  const layout = new Layout();
+  return layout.pack(completions.map((completion) => layout.add(completion, { shared: false })));
+}
+
+/**
+ * What completions take when packed.
+ *
+ * @param completions `[S]`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const completion = { promptIds: [1, 4], completionIds: [2], source: { file: "a.jsonl" } };
+ * assert.deepEqual(completionsSize([completion, completion]), { tokens: 6, labels: 2 });
+ * ```
+ */
+export function completionsSize(completions: readonly EncodedCompletion[]): BatchSize {
+  let [tokens, labels] = [0, 0];
+  for (const { promptIds, completionIds } of completions) {
+    tokens += promptIds.length + completionIds.length;
+    labels += completionIds.length;
+  }
+  return { tokens, labels };
+}
+
+function sharesPrompt({ chosen, rejected }: EncodedPair, { sharePrompts = true }: PackPairsOptions): boolean {
+  return sharePrompts && chosen.promptIds.length > 0 &&
+    chosen.promptIds.length === rejected.promptIds.length &&
+    chosen.promptIds.every((id, i) => id === rejected.promptIds[i]);
+}
+
+/** Segments laid end to end. */
+class Layout {
+  readonly #segments: Segment[] = [];
+  #tokens = 0;
+  #sequences = 0;
+  #prompt = { segment: 0, end: 0 };
+
+  /** Lays a prompt that the completions after it share. */
+  prompt(ids: readonly number[]): void {
+    this.#prompt = { segment: this.#segments.length, end: this.#tokens + ids.length };
+    this.#push({ ids, position: 0, prefix: this.#segments.length });
+  }
+
+  /** Lays a completion, behind its own prompt or as a continuation of the prompt laid last. */
+  add({ promptIds, completionIds }: EncodedCompletion, { shared }: { shared: boolean }): Sequence {
+    const sequence = this.#sequences++;
     // Without a prompt token nothing predicts the first completion token, and its log-prob would silently be lost.
     if (promptIds.length === 0 || completionIds.length === 0) {
       throw new RangeError(
-        `Cannot pack a batch: expected prompt and completion tokens in sequence ${s}, ` +
+        `Cannot pack a batch: expected prompt and completion tokens in sequence ${sequence}, ` +
           `found ${promptIds.length} and ${completionIds.length}`,
       );
     }
-    sequenceOffsets[s + 1] = sequenceOffsets[s] + promptIds.length + completionIds.length;
+    if (shared) {
+      const start = this.#tokens;
+      this.#push({ ids: completionIds, position: promptIds.length, prefix: this.#prompt.segment });
+      return { completionIds, promptEnd: this.#prompt.end - 1, start };
+    }
+    const start = this.#tokens + promptIds.length;
+    this.#push({ ids: [...promptIds, ...completionIds], position: 0, prefix: this.#segments.length });
+    return { completionIds, promptEnd: start - 1, start };
   }
-  const tokenCount = sequenceOffsets[completions.length];
-  const packed: PackedSequences = {
-    inputIds: new Uint32Array(tokenCount),
-    labels: new Int32Array(tokenCount).fill(IGNORED_LABEL),
-    positions: new Uint32Array(tokenCount),
-    sequenceOffsets,
-    completionLengths: Uint32Array.from(completions, ({ completionIds }) => completionIds.length),
-  };
-  for (const [s, completion] of completions.entries()) {
-    writeSequence(packed, { completion, start: sequenceOffsets[s] });
+
+  /** The batch, its sequences in this order. */
+  pack(sequences: readonly Sequence[]): PackedSequences {
+    if (sequences.length === 0) throw new RangeError("Cannot pack a batch: expected sequences, found none");
+    const segmentOffsets = new Uint32Array(this.#segments.length + 1);
+    const inputIds = new Uint32Array(this.#tokens);
+    const positions = new Uint32Array(this.#tokens);
+    this.#segments.forEach(({ ids, position }, g) => {
+      const start = segmentOffsets[g];
+      inputIds.set(ids, start);
+      for (let t = 0; t < ids.length; t++) positions[start + t] = position + t;
+      segmentOffsets[g + 1] = start + ids.length;
+    });
+    return {
+      inputIds,
+      positions,
+      segmentOffsets,
+      prefixSegments: Uint32Array.from(this.#segments, ({ prefix }) => prefix),
+      rows: Uint32Array.from(
+        sequences.flatMap(({ completionIds, promptEnd, start }) =>
+          completionIds.map((_, i) => (i === 0 ? promptEnd : start + i - 1))
+        ),
+      ),
+      labels: Uint32Array.from(sequences.flatMap(({ completionIds }) => completionIds)),
+      completionLengths: Uint32Array.from(sequences, ({ completionIds }) => completionIds.length),
+    };
   }
-  return packed;
-}
 
-function writeSequence(packed: PackedSequences, at: { completion: EncodedCompletion; start: number }): void {
-  const { promptIds, completionIds } = at.completion;
-  const completionStart = at.start + promptIds.length;
-  packed.inputIds.set(promptIds, at.start);
-  packed.inputIds.set(completionIds, completionStart);
-  packed.labels.set(completionIds, completionStart - 1);
-  const length = promptIds.length + completionIds.length;
-  for (let t = 0; t < length; t++) packed.positions[at.start + t] = t;
-}
-
-/**
- * All tokens of a packed batch, N.
- *
- * @param packed a batch
- */
-export function tokenCount(packed: PackedSequences): number {
-  return packed.inputIds.length;
-}
-
-/**
- * The tokens of a packed batch that count in the loss.
- *
- * @param packed a batch
- */
-export function completionTokenCount(packed: PackedSequences): number {
-  return packed.completionLengths.reduce((sum, length) => sum + length, 0);
+  #push(segment: Segment): void {
+    this.#segments.push(segment);
+    this.#tokens += segment.ids.length;
+  }
 }

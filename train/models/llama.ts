@@ -4,19 +4,21 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { add } from "../../engine/ops/add.ts";
-import { attention, type SequenceBounds, sequenceBounds } from "../../engine/ops/attention.ts";
+import { attention } from "../../engine/ops/attention.ts";
 import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
 import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
+import { packColumns } from "../../engine/ops/pack_columns.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import type { SequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
-import { release, scope, type Tensor, upload } from "../../engine/tensor.ts";
-import type { PackedSequences } from "../data/batch.ts";
+import { release, scope, type Tensor } from "../../engine/tensor.ts";
+import type { BatchTensors } from "./batch_tensors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { llamaParameterShapes } from "./llama_parameters.ts";
 
@@ -32,14 +34,6 @@ export interface LlamaModel extends Disposable {
   readonly rope: Tensor;
   /** Whether a layer's inside is computed again in the backward instead of kept: less memory, more time. */
   readonly activationCheckpointing: boolean;
-}
-
-/** Rows that a run's largest batch has, so that every step asks for the same buffers. */
-export interface BatchCapacity {
-  /** Tokens of the largest batch. */
-  readonly tokens: number;
-  /** Labelled tokens of the batch that has most. */
-  readonly labels: number;
 }
 
 /**
@@ -100,15 +94,14 @@ export function createLlama(
  *
  * @param model the model
  * @param batch packed sequences of N tokens
- * @param capacity tokens to reserve for
  * @returns `[N, C]`
- * @throws {RangeError} when a sequence is longer than the model's positions
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -117,27 +110,21 @@ export function createLlama(
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
- * const hidden = llamaHidden(model, batch, batch.inputIds.length);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const hidden = llamaHidden(model, uploadBatch(model, packed));
  * assert.deepEqual(hidden.shape, [4, 8]);
  * assert((await toHost(hidden)).every((value) => value === 0));
  * ```
  */
-export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
-  const { gpu, parameters } = model;
-  const bounds = sequenceBounds(gpu, batch.sequenceOffsets, { capacity });
-  if (bounds.longest > model.rope.shape[0]) {
-    throw new RangeError(
-      `Cannot run the model: expected at most ${
-        model.rope.shape[0]
-      } tokens a sequence, found ${bounds.longest}`,
-    );
-  }
-  const positions = upload(gpu, batch.positions, { capacity });
-  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity });
+export function llamaHidden(model: LlamaModel, batch: BatchTensors): Tensor {
+  const { parameters } = model;
+  const { shape: [tokens], capacity } = batch.positions;
+  // How long its loops are was checked on the host, for every batch.
+  const bounds = { rows: { ...batch.bounds, shape: [tokens, 4], capacity }, longest: 1, readers: 1 };
+  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.tokens);
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
-    const body = (x: Tensor) => llamaLayer(model, x, { layer, positions, bounds });
-    h = model.activationCheckpointing ? checkpoint(h, body) : scope(gpu, () => body(h));
+    const body = (x: Tensor) => llamaLayer(model, x, { layer, positions: batch.positions, bounds });
+    h = model.activationCheckpointing ? checkpoint(h, body) : scope(model.gpu, () => body(h));
   }
   return h;
 }
@@ -157,7 +144,12 @@ function llamaLayer(
   const q = rope(linear(x, "self_attn.q_proj"), positions, model.rope);
   const k = rope(linear(x, "self_attn.k_proj"), positions, model.rope);
   const v = linear(x, "self_attn.v_proj");
-  const attended = attention(q, k, v, { headDim: config.head_dim, bounds });
+  const attended = attention(packColumns([q, k, v]), {
+    headDim: config.head_dim,
+    heads: config.num_attention_heads,
+    kvHeads: config.num_key_value_heads,
+    bounds,
+  });
   h = add(h, linear(attended, "self_attn.o_proj"));
 
   const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
@@ -169,18 +161,18 @@ function head({ config, parameters }: LlamaModel): readonly Tensor[] {
   return parameters.shards(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 
-/** Final norm on the rows that matter: y[r] = norm(h[rows[r]]). */
-function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; capacity: number }): Tensor {
-  const picked = gatherRows(h, options.rows, { capacity: options.capacity });
+/** Final norm on the rows that predict a label: y[r] = norm(h[rows[r]]). */
+function finalRows(model: LlamaModel, batch: BatchTensors): Tensor {
+  // Two sequences may share a token, and no more: what is summed for it is far below any limit.
+  const picked = gatherRows(llamaHidden(model, batch), { ...batch.picked, most: 1 });
   return rmsNorm(picked, model.parameters.get("model.norm.weight"), { eps: model.config.rms_norm_eps });
 }
 
 /**
- * Log-probability of every labelled token, in order.
+ * Log-probability of every labelled token, sequence by sequence.
  *
  * @param model the model
- * @param batch packed sequences with R labels that count
- * @param capacity the run's largest batch; this batch by default
+ * @param batch packed sequences with R labels
  * @returns `[R]`, in nats
  * @example
  * ```ts
@@ -188,6 +180,7 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -196,17 +189,15 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const logps = await toHost(llamaTokenLogps(model, batch));
  * assert.equal(logps.length, 2); // of ids 3 and 4
  * assert(logps.every((logp) => Math.abs(logp + Math.log(8)) < 1e-6));
  * ```
  */
-export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
-  const { rows, labels } = labelledRows(batch);
-  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
-  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
-  return tokenLogps(final, head(model), labels);
+export function llamaTokenLogps(model: LlamaModel, batch: BatchTensors): Tensor {
+  return tokenLogps(finalRows(model, batch), head(model), batch.labels);
 }
 
 /**
@@ -214,7 +205,6 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  *
  * @param model the model
  * @param batch S packed sequences, each with at least one label that counts
- * @param capacity the run's largest batch; this batch by default
  * @returns `[S]`, in nats
  * @example
  * ```ts
@@ -222,6 +212,7 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -230,34 +221,29 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const [logp] = await toHost(llamaSequenceLogps(model, batch));
  * assert(Math.abs(logp + 2 * Math.log(8)) < 1e-5); // two labels
  * ```
  */
-export function llamaSequenceLogps(
-  model: LlamaModel,
-  batch: PackedSequences,
-  capacity?: BatchCapacity,
-): Tensor {
-  const offsets = new Uint32Array(batch.completionLengths.length + 1);
-  batch.completionLengths.forEach((length, s) => offsets[s + 1] = offsets[s] + length);
-  return sequenceLogps(llamaTokenLogps(model, batch, capacity), offsets);
+export function llamaSequenceLogps(model: LlamaModel, batch: BatchTensors): Tensor {
+  return sequenceLogps(llamaTokenLogps(model, batch), batch.sequences);
 }
 
 /**
- * Logits of the token that follows each sequence: for decoding.
+ * Logits of the tokens that are to be predicted, in order: for decoding.
  *
  * @param model the model
- * @param batch S packed sequences
- * @param capacity the largest batch that will come; this batch by default
- * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
+ * @param batch packed sequences with R labels; what the labels are does not matter
+ * @returns `[R, rows of the shard]` for each row shard of the vocabulary, in order
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -266,28 +252,14 @@ export function llamaSequenceLogps(
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const [logits] = llamaNextLogits(model, batch);
- * assert.deepEqual(logits.shape, [1, 8]);
+ * assert.deepEqual(logits.shape, [2, 8]);
  * assert((await toHost(logits)).every((logit) => logit === 0));
  * ```
  */
-export function llamaNextLogits(
-  model: LlamaModel,
-  batch: PackedSequences,
-  capacity?: BatchCapacity,
-): Tensor[] {
-  const rows = batch.sequenceOffsets.subarray(1).map((end) => end - 1);
-  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
-  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
+export function llamaNextLogits(model: LlamaModel, batch: BatchTensors): Tensor[] {
+  const final = finalRows(model, batch);
   return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
-}
-
-/** Positions whose label counts, and those labels. */
-function labelledRows({ labels }: PackedSequences): { rows: Uint32Array; labels: Uint32Array } {
-  const rows: number[] = [];
-  labels.forEach((label, row) => {
-    if (label >= 0) rows.push(row);
-  });
-  return { rows: Uint32Array.from(rows), labels: Uint32Array.from(rows, (row) => labels[row]) };
 }

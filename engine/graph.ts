@@ -216,30 +216,31 @@ export function recordGraph<Result extends GraphResult>(
     throw new Error("Cannot record a graph: expected no other graph or tape to be recording");
   }
   const arena = options.arena ?? new BufferArena(gpu.buffers);
-  const disposeArena = () => {
+  const undo: (() => void)[] = [];
+  const dispose = () => {
+    undo.forEach((step) => step());
     if (!options.arena) arena[Symbol.dispose]();
   };
   const recorder = new Recorder();
   const own = new Scope();
   gpu.pushScope(own);
   [gpu.queue.recorder, gpu.arena] = [recorder, arena];
-  const kept: Allocation[] = [];
   try {
     const result = body();
     for (const { range: { allocation } } of tensorsOf(result)) {
-      if (own.disown(allocation)) kept.push(allocation);
+      if (own.disown(allocation)) undo.push(() => allocation.release());
     }
-    const { uniforms, ...parts } = placeParams(gpu, recorder.recorded);
-    for (const one of recorder.allocations) if (one.home !== arena) kept.push(one.retain());
-    const dispose = () => {
-      for (const allocation of kept) allocation.release();
-      gpu.buffers.destroyFixed(uniforms);
-      disposeArena();
-    };
-    return new Graph(gpu, result, { ...parts, uniforms, dispose });
+    // What the arena lends stays with it; what others own must stay theirs.
+    for (const allocation of recorder.allocations) {
+      if (allocation.home === arena) continue;
+      allocation.retain();
+      undo.push(() => allocation.release());
+    }
+    const parts = placeParams(gpu, recorder.recorded);
+    undo.push(() => gpu.buffers.destroyFixed(parts.uniforms));
+    return new Graph(gpu, result, { ...parts, dispose });
   } catch (error) {
-    for (const allocation of kept) allocation.release();
-    disposeArena();
+    dispose();
     throw error;
   } finally {
     [gpu.queue.recorder, gpu.arena] = [null, null];

@@ -38,6 +38,7 @@ export {
 } from "./queue.ts";
 export { Graph, GraphCache, type GraphResult, recordGraph } from "./graph.ts";
 export { createInputs, type DeviceTensors, type HostArray, Inputs, uploadAll } from "./inputs.ts";
+export type { DispatchObserver, ObservedDispatch } from "./queue.ts";
 export { type Shape, ShapeError, sizeOf } from "./shape.ts";
 export {
   empty,

@@ -11,6 +11,10 @@ export interface Pipeline {
   readonly id: number;
   /** Kernel and constants, as error messages show them. */
   readonly name: string;
+  /** The kernel's name alone. */
+  readonly kernelName: string;
+  /** What it was specialised on. */
+  readonly constants: unknown;
   /** What it binds and takes. */
   readonly source: KernelSource;
   /** The compiled kernel. */
@@ -94,12 +98,13 @@ export class PipelineCache {
     if (cached) return cached;
     const source = kernel.build(constants);
     checkLimits(key, source, this.device.limits);
-    const pipeline = this.#compile(key, kernelWgsl(kernel, constants), source);
+    const compiled = this.#compile(key, kernelWgsl(kernel, constants), source);
+    const pipeline = { ...compiled, kernelName: kernel.name, constants };
     this.#pipelines.set(key, pipeline);
     return pipeline;
   }
 
-  #compile(label: string, code: string, source: KernelSource): Pipeline {
+  #compile(label: string, code: string, source: KernelSource): Omit<Pipeline, "kernelName" | "constants"> {
     const { device } = this;
     device.pushErrorScope("validation");
     const layout = device.createBindGroupLayout({ label, entries: layoutEntries(source) });

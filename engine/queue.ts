@@ -3,7 +3,7 @@
  * arenas that are written once, just before the submit.
  * @module
  */
-import type { Kernel } from "../shaders/kernel.ts";
+import type { Kernel, KernelSource } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
 import { TexelStage, type TexelTexture } from "./texels.ts";
@@ -88,6 +88,28 @@ export interface CommandRecorder {
   copy(source: BufferRange, target: BufferRange): void;
   /** Zeroing a range. */
   clear(range: BufferRange): void;
+}
+
+/** A dispatch as an observer sees it. */
+export interface ObservedDispatch extends Omit<Dispatch<unknown>, "params" | "workgroups"> {
+  /** A number for each member of its uniform block. */
+  readonly params: Readonly<Record<string, number>>;
+  /** The kernel's name. */
+  readonly name: string;
+  /** What it binds, and which of it is written. */
+  readonly source: KernelSource;
+}
+
+/** Watches what is encoded, replays of graphs included: how `deno task profile` times kernels. */
+export interface DispatchObserver {
+  /**
+   * Called before each dispatch.
+   *
+   * @returns where the GPU writes the time before and after it; the dispatch then has a compute pass of its own
+   */
+  onDispatch(dispatch: ObservedDispatch): GPUComputePassTimestampWrites | undefined;
+  /** Called when a submit's last command is recorded: what is added here sees the times of its dispatches. */
+  onSubmit(encoder: GPUCommandEncoder): void;
 }
 
 /** Counters that tests and the profiler read. */
@@ -175,6 +197,8 @@ export class CommandQueue {
   epoch = 0;
   /** Takes the commands while a graph is recorded; only `recordGraph` sets it. */
   recorder: CommandRecorder | null = null;
+  /** Watches every dispatch and submit while it is set. */
+  observer: DispatchObserver | null = null;
   readonly #uniforms: Arena;
   readonly #uploads: Arena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
@@ -233,12 +257,16 @@ export class CommandQueue {
   }
 
   /** Encodes a dispatch that is ready: of {@link dispatch}, or of a graph. */
-  encode({ pipeline, ranges, group, offsets, workgroups: [x, y] }: EncodedDispatch): void {
-    pipeline.texels.forEach((place) => this.#texels.copy(this.#endPass(), ranges[place.binding], place));
-    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel" });
+  encode(dispatch: EncodedDispatch): void {
+    const { pipeline, ranges, group, offsets, workgroups: [x, y] } = dispatch;
+    for (const place of pipeline.texels) this.#texels.copy(this.#endPass(), ranges[place.binding], place);
+    const timestampWrites = this.observer?.onDispatch(observed(dispatch));
+    if (timestampWrites) this.#endPass();
+    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel", timestampWrites });
     this.#pass.setPipeline(pipeline.pipeline);
     this.#pass.setBindGroup(0, group, offsets);
     this.#pass.dispatchWorkgroups(x, y);
+    if (timestampWrites) this.#endPass();
     this.stats.dispatches++;
   }
 
@@ -328,6 +356,7 @@ export class CommandQueue {
     this.#refuseInGraph("submit");
     if (!this.#encoder) return;
     const encoder = this.#endPass();
+    this.observer?.onSubmit(encoder);
     this.#uniforms.write(this.device.queue);
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
@@ -406,6 +435,16 @@ export class CommandQueue {
       return range;
     });
   }
+}
+
+function observed({ pipeline, ranges, params }: ResolvedDispatch): ObservedDispatch {
+  const { kernelName, constants, source } = pipeline;
+  const names = Object.keys(source.bindings);
+  return {
+    ...{ name: kernelName, constants, source },
+    bindings: Object.fromEntries(names.map((name, index) => [name, ranges[index]])),
+    params: Object.fromEntries(Object.entries(params).map(([name, scalar]) => [name, valueOf(scalar)])),
+  };
 }
 
 /**

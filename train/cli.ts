@@ -4,17 +4,21 @@
  * @module
  */
 import { join } from "node:path";
-import { type Gpu, openGpu } from "../engine/gpu.ts";
+import { type Gpu, GpuUnavailableError, openGpu } from "../engine/gpu.ts";
 import { formatBench, runBench } from "./bench.ts";
 import { formatGrowth, planGrowth } from "./bench/memory.ts";
+import { formatProbe, probeAdapter } from "./bench/probe.ts";
+import { TRAINING_SHAPES } from "./bench/shapes.ts";
 import { cacheFolder } from "./cache_folder.ts";
-import { benchFlagsSchema, type Invocation, parseCommandLine } from "./command_line.ts";
+import { benchFlagsSchema, type Invocation, parseCommandLine, parseFlags } from "./command_line.ts";
 import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "./config.ts";
 import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "./demo.ts";
 import { type DemoSettings, demoSettings } from "./demo_settings.ts";
-import { ConfigError, InputError } from "./errors.ts";
+import { InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import { formatProfile } from "./profile.ts";
+import { parseProfile, profileRun, profileShape } from "./profile/target.ts";
 import { createProgress } from "./progress.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "./plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "./plan_fit.ts";
@@ -43,6 +47,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (invocation.command === "bench") return await bench(invocation);
+  if (invocation.command === "profile") return await profile(invocation);
   return await train(invocation);
 }
 
@@ -140,25 +145,47 @@ async function demonstrate(
   return await runDemo(session, settings, options);
 }
 
-async function bench({ raw, source }: Invocation): Promise<number> {
-  const flags = benchFlagsSchema.safeParse(raw);
-  if (!flags.success) {
-    const { path, message } = flags.error.issues[0];
-    throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
-  }
-  const { json, markdown, tiles, memory } = flags.data;
-  if (memory) {
-    const growth = await planGrowth();
-    console.log(json ? JSON.stringify(growth, null, 2) : formatGrowth(growth, { markdown }));
+async function bench(invocation: Invocation): Promise<number> {
+  const flags = parseFlags(benchFlagsSchema, invocation);
+  const { json, markdown, tiles, shape, maxSize, samples, growth, memory, probe } = flags;
+  const log = (line: string) => console.error(line);
+  if (probe) {
+    await ensureAdapter({ log });
+    const adapter = await navigator.gpu.requestAdapter();
+    if (!adapter) throw new GpuUnavailableError("Cannot probe: expected a WebGPU adapter, found none");
+    const report = await probeAdapter(adapter);
+    console.log(json ? JSON.stringify(report, null, 2) : formatProbe(report, { markdown }));
     return 0;
   }
-  const report = await runBench({ tiles, log: (line) => console.error(line) });
+  if (memory) {
+    const plans = await planGrowth();
+    console.log(json ? JSON.stringify(plans, null, 2) : formatGrowth(plans, { markdown }));
+    return 0;
+  }
+  using gpu = await openDevice({}, { log });
+  const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
+  const report = await runBench(gpu, { ...what, samples, log });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
   return 0;
 }
 
+async function profile(invocation: Invocation): Promise<number> {
+  const flags = parseProfile(invocation);
+  const log = (line: string) => console.error(line);
+  using gpu = await openDevice(flags.config, { log });
+  const isRun = flags.config.model !== undefined || flags.config.data !== undefined;
+  const report = isRun
+    ? await profileRun(gpu, flags, { log, progress: terminalProgress })
+    : await profileShape(gpu, flags, log);
+  console.log(flags.json ? JSON.stringify(report, null, 2) : formatProfile(report, flags));
+  return 0;
+}
+
 /** Opens the adapter, saying when it is a software one. */
-async function openDevice(config: RunConfig, hooks: RunHooks): Promise<Gpu> {
+async function openDevice(
+  config: Pick<RunConfig, "memoryBudgetGb">,
+  hooks: Pick<RunHooks, "log">,
+): Promise<Gpu> {
   const source = await ensureAdapter({ log: hooks.log });
   const gpu = await openGpu({
     memoryBudgetBytes: ({ isCpu }) => {

@@ -3,7 +3,7 @@
  * @module
  */
 import { GraphCache } from "../engine/graph.ts";
-import { createInputs, shapeKey } from "../engine/inputs.ts";
+import { createInputs, type Inputs, shapeKey } from "../engine/inputs.ts";
 import { Tape } from "../engine/tape.ts";
 import { fromHost, release, type Tensor } from "../engine/tensor.ts";
 import type { BatchSize } from "./data/batch.ts";
@@ -57,7 +57,7 @@ export function createMicroBatches(
   const { gpu } = objective.model;
   const { steps, capacity } = options.plan;
   const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
-  const inputs = createInputs(gpu, objective.pack(steps[0].microBatches[0], capacity));
+  let inputs: Inputs | undefined;
   const graphs = new GraphCache(gpu, { maxGraphs: MAX_GRAPHS });
   const state: MicroBatchState = {
     ...{ step: 0, isFirst: true, isLast: true, batchItems: 0, batchLabels: 0, metricsRow: 0 },
@@ -70,6 +70,7 @@ export function createMicroBatches(
     run(step, metricsRow) {
       const { microBatches, batch, labels } = steps[step - 1];
       Object.assign(state, { step, metricsRow, batchItems: batch.length, batchLabels: labels });
+      inputs ??= createInputs(gpu, objective.pack(microBatches[0], capacity));
       for (const [index, items] of microBatches.entries()) {
         state.isFirst = index === 0;
         state.isLast = index === microBatches.length - 1;
@@ -84,7 +85,7 @@ export function createMicroBatches(
     },
     [Symbol.dispose]() {
       graphs[Symbol.dispose]();
-      inputs[Symbol.dispose]();
+      inputs?.[Symbol.dispose]();
       release(one);
     },
   };

@@ -58,7 +58,7 @@ export {
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
-export type { PreferenceOptions } from "./objective.ts";
+export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {
   fits,
   formatPlan,

@@ -199,8 +199,11 @@ function params(
   pairs: number,
   { pairLoss, spo, microBatch, metricsRow }: PairLossInputs,
 ): Record<string, Scalar> {
-  const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar =>
-    typeof spo === "function" ? () => number(spo()) : number(spo);
+  const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar => {
+    if (typeof spo !== "function") return number(spo);
+    const { penalty } = spo();
+    return () => number(samePenalty(spo(), penalty));
+  };
   return {
     pairs,
     inverse_pairs: derive([microBatch.pairsInBatch], (count) => 1 / count),
@@ -217,6 +220,14 @@ function params(
     is_first: flagScalar(microBatch.isFirst),
     is_last: flagScalar(microBatch.isLast),
   };
+}
+
+/** The kernel of a recorded graph is that of one penalty. */
+function samePenalty(spo: SpoPenaltyOptions, penalty: PenaltyName): SpoPenaltyOptions {
+  if (spo.penalty !== penalty) {
+    throw new Error(`Cannot replay pair_loss: expected the ${penalty} penalty, found ${spo.penalty}`);
+  }
+  return spo;
 }
 
 function penaltyNow({ spo }: PairLossInputs): SpoPenaltyOptions {

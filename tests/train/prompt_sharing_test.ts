@@ -4,6 +4,7 @@ import { Tape } from "../../engine/tape.ts";
 import { fromHost, release, toHost } from "../../engine/tensor.ts";
 import { packPairs } from "../../train/data/batch.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
+import { uploadBatch } from "../../train/models/batch_tensors.ts";
 import { type LlamaModel, llamaTokenLogps } from "../../train/models/llama.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
@@ -44,7 +45,7 @@ async function run(gpu: Gpu, model: LlamaModel, pairs: readonly EncodedPair[], s
   const gradient = fromHost(gpu, weights, { shape: [weights.length] });
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  const logps = tape.keep(llamaTokenLogps(model, packed));
+  const logps = tape.keep(llamaTokenLogps(model, uploadBatch(model, packed)));
   tape.backward([{ tensor: logps, gradient }]);
   const result = {
     tokens: packed.inputIds.length,

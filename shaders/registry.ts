@@ -18,6 +18,12 @@ import {
   swigluForward,
 } from "./elementwise.ts";
 import { embeddingBackward, embeddingForward, gatherRowsBackward, gatherRowsForward } from "./embedding.ts";
+import {
+  attentionTilesBackwardKv,
+  attentionTilesBackwardQ,
+  type AttentionTilesConstants,
+  attentionTilesForward,
+} from "./attention_tiles.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
@@ -69,6 +75,10 @@ const GATHER = [
 const ATTENTION_ROWS: AttentionRowsConstants[] = ACTIVATIONS.flatMap((storage) =>
   [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
+const ATTENTION_TILES: AttentionTilesConstants[] = ACTIVATIONS.flatMap((storage) => [
+  ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
+  { headDim: 256, storage, lanesX: 16 as const },
+]);
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
   HEAD.map((constants) => ({ kind, ...constants }))
@@ -86,6 +96,9 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionRowsBackwardKv, ATTENTION_ROWS),
   entry(attentionRowsBackwardQ, ATTENTION_ROWS),
   entry(attentionRowsForward, ATTENTION_ROWS),
+  entry(attentionTilesBackwardKv, ATTENTION_TILES),
+  entry(attentionTilesBackwardQ, ATTENTION_TILES),
+  entry(attentionTilesForward, ATTENTION_TILES),
   entry(clipState, NONE),
   entry(columnSum, WIDTHS),
   entry(embeddingBackward, WIDTHS),

@@ -215,13 +215,13 @@ export async function planTraining(options: PlanningOptions, sizes: TrainingSize
   });
 }
 
-/** Ids do not matter, only how many there are. */
-function pairOf({ promptTokens, completionTokens }: TrainingSizes): EncodedPair {
+/** Ids do not matter, but one id alone would meet limits that no text meets. */
+function pairOf({ model, promptTokens, completionTokens }: TrainingSizes): EncodedPair {
   const source = { file: "planned" };
-  const promptIds = new Array<number>(promptTokens).fill(0);
+  const ids = (length: number) => Array.from({ length }, (_, index) => index % model.vocab_size);
   const side: EncodedCompletion = {
-    promptIds,
-    completionIds: new Array<number>(completionTokens).fill(0),
+    promptIds: ids(promptTokens),
+    completionIds: ids(completionTokens),
     source,
   };
   return { chosen: side, rejected: side, source };

@@ -53,6 +53,8 @@ export class Allocation {
     readonly home: BufferPool | BufferArena,
     readonly buffer: GPUBuffer,
     readonly sizeBytes: number,
+    /** What it is for. */
+    readonly category: MemoryCategory,
     /** Unique in its pool; keys cached bind groups. */
     readonly id: number,
   ) {}
@@ -82,16 +84,58 @@ export class Allocation {
   }
 }
 
+/**
+ * What memory is for: buffers are uploads, staging, uniforms, textures, metrics and tables.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createParameters, openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * using _parameters = createParameters(gpu, new Map([["weight", [64, 64]]]), { trainable: true });
+ * const { categories } = gpu.stats().memory;
+ * const bytes = MEMORY_CATEGORIES.map((category) => categories[category].usedBytes);
+ * assert.deepEqual(bytes, [64 * 64 * 4, 64 * 64 * 4, 0, 0, 0]);
+ * ```
+ */
+export const MEMORY_CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "buffers"] as const;
+
+/** One of {@link MEMORY_CATEGORIES}. */
+export type MemoryCategory = typeof MEMORY_CATEGORIES[number];
+
+const LASTING: ReadonlySet<MemoryCategory> = new Set(["parameters", "gradients", "optimizer"]);
+
+/** What one category holds. */
+export interface CategoryStats {
+  /** Bytes of its buffers that exist, in use or free: a buffer never changes its category. */
+  totalBytes: number;
+  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
+  usedBytes: number;
+  /** Its part of the pool's `peakBytes`: the bytes that existed then. */
+  peakBytes: number;
+}
+
 /** What the pool holds, in bytes and in buffers. */
 export interface MemoryStats {
   /** Buffers created since the start; constant once a run has warmed up. */
   created: number;
   /** Bytes of all buffers that exist, in use or free. */
   totalBytes: number;
-  /** Bytes in use. */
+  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
   usedBytes: number;
   /** Largest `totalBytes` so far. */
   peakBytes: number;
+  /** The same by what it is for; each kind of bytes adds up to the pool's. */
+  categories: Record<MemoryCategory, CategoryStats>;
+}
+
+function emptyStats(): MemoryStats {
+  const none = { totalBytes: 0, usedBytes: 0, peakBytes: 0 };
+  const categories = Object.fromEntries(MEMORY_CATEGORIES.map((name) => [name, { ...none }]));
+  return { created: 0, ...none, categories: categories as MemoryStats["categories"] };
 }
 
 /** Rounds up to a quarter of a power of two, at least 256 bytes, so that near sizes share buffers. */
@@ -120,9 +164,9 @@ export function bucketBytes(sizeBytes: number): number {
  * ```
  */
 export class BufferPool {
-  readonly #free = new Map<number, Allocation[]>();
+  readonly #free = new Map<string, Allocation[]>();
   /** What the pool holds now. */
-  readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
+  readonly stats: MemoryStats = emptyStats();
   readonly #fixed = new Set<Allocation>();
   readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
@@ -144,40 +188,48 @@ export class BufferPool {
     },
   ) {}
 
+  /** Upper bound of all buffers' bytes. */
+  get budgetBytes(): number {
+    return this.options.budgetBytes;
+  }
+
   /**
    * Hands out a buffer.
    *
    * @param sizeBytes how much is needed
    * @param label names the buffer in the error
+   * @param category what it is for
    * @returns an allocation of at least that size, contents undefined, owned by the caller
    * @throws {MemoryBudgetError} when the budget would be passed
    * @throws {RangeError} when one binding cannot be that large on this adapter
    */
-  acquire(sizeBytes: number, label: string): Allocation {
-    return this.acquireFor(this, sizeBytes, label);
+  acquire(sizeBytes: number, label: string, category: MemoryCategory = "activations"): Allocation {
+    return this.acquireFor(this, sizeBytes, { label, category });
   }
 
   /** {@link acquire} for an arena, which the allocation goes back to; only an arena calls this. */
-  acquireFor(home: BufferPool | BufferArena, sizeBytes: number, label: string): Allocation {
-    const size = this.roundUp(sizeBytes, label);
-    const free = takeLowest(this.#free.get(size));
-    if (free) {
-      this.stats.usedBytes += size;
-      return home === this ? free.revive() : new Allocation(home, free.buffer, size, this.#nextId++);
-    }
-    this.#reserve(size, label);
-    this.stats.usedBytes += size;
+  acquireFor(
+    home: BufferPool | BufferArena,
+    sizeBytes: number,
+    { label, category }: { label: string; category: MemoryCategory },
+  ): Allocation {
+    const size = this.roundUp(sizeBytes, { label, category });
+    const free = takeLowest(this.#free.get(freeKey(size, category)));
+    if (!free) this.#reserve(size, label, category);
+    this.#use(size, category);
+    if (free && home === this) return free.revive();
+    if (free) return new Allocation(home, free.buffer, size, category, this.#nextId++);
     const buffer = this.device.createBuffer({
       label: `pool ${size} B`,
       size,
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    return new Allocation(home, buffer, size, this.#nextId++);
+    return new Allocation(home, buffer, size, category, this.#nextId++);
   }
 
   /** Takes an arena's buffer back; only an arena calls this. */
-  adopt({ buffer, sizeBytes }: Allocation): void {
-    this.giveBack(new Allocation(this, buffer, sizeBytes, this.#nextId++));
+  adopt({ buffer, sizeBytes, category }: Allocation): void {
+    this.giveBack(new Allocation(this, buffer, sizeBytes, category, this.#nextId++));
   }
 
   /**
@@ -187,9 +239,9 @@ export class BufferPool {
    * @throws {MemoryBudgetError} when the budget would be passed
    */
   createFixed(sizeBytes: number, usage: GPUBufferUsageFlags, label: string): Allocation {
-    this.#reserve(sizeBytes, label);
+    this.#reserve(sizeBytes, label, "buffers");
     const buffer = this.device.createBuffer({ label, size: sizeBytes, usage });
-    const allocation = new Allocation(this, buffer, sizeBytes, this.#nextId++);
+    const allocation = new Allocation(this, buffer, sizeBytes, "buffers", this.#nextId++);
     this.#fixed.add(allocation);
     return allocation;
   }
@@ -198,6 +250,7 @@ export class BufferPool {
   destroyFixed(allocation: Allocation): void {
     if (!this.#fixed.delete(allocation)) throw new Error("Cannot destroy a buffer: expected a fixed one");
     this.stats.totalBytes -= allocation.sizeBytes;
+    this.stats.categories[allocation.category].totalBytes -= allocation.sizeBytes;
     this.#trimmed.push(allocation.buffer);
   }
 
@@ -207,7 +260,7 @@ export class BufferPool {
    * @throws {MemoryBudgetError} when the budget would be passed
    */
   reserveTexture(sizeBytes: number, label: string): void {
-    this.#reserve(sizeBytes, label);
+    this.#reserve(sizeBytes, label, "buffers");
   }
 
   /** Destroys every buffer that is free or fixed; those in use go with the device. */
@@ -225,10 +278,11 @@ export class BufferPool {
 
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
-    this.stats.usedBytes -= allocation.sizeBytes;
-    const free = this.#free.get(allocation.sizeBytes);
+    this.#use(-allocation.sizeBytes, allocation.category);
+    const key = freeKey(allocation.sizeBytes, allocation.category);
+    const free = this.#free.get(key);
     if (free) free.push(allocation);
-    else this.#free.set(allocation.sizeBytes, [allocation]);
+    else this.#free.set(key, [allocation]);
   }
 
   /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */
@@ -237,13 +291,19 @@ export class BufferPool {
       for (const allocation of free) {
         this.#trimmed.push(allocation.buffer);
         this.stats.totalBytes -= allocation.sizeBytes;
+        this.stats.categories[allocation.category].totalBytes -= allocation.sizeBytes;
       }
     }
     this.#free.clear();
     this.options.onTrim?.();
   }
 
-  #reserve(sizeBytes: number, label: string): void {
+  #use(sizeBytes: number, category: MemoryCategory): void {
+    this.stats.usedBytes += sizeBytes;
+    this.stats.categories[category].usedBytes += sizeBytes;
+  }
+
+  #reserve(sizeBytes: number, label: string, category: MemoryCategory): void {
     const { stats } = this;
     const { budgetBytes } = this.options;
     if (stats.totalBytes + sizeBytes > budgetBytes) this.trim();
@@ -255,11 +315,14 @@ export class BufferPool {
     }
     stats.created++;
     stats.totalBytes += sizeBytes;
-    stats.peakBytes = Math.max(stats.peakBytes, stats.totalBytes);
+    stats.categories[category].totalBytes += sizeBytes;
+    if (stats.totalBytes <= stats.peakBytes) return;
+    stats.peakBytes = stats.totalBytes;
+    for (const one of Object.values(stats.categories)) one.peakBytes = one.totalBytes;
   }
 
   /** The size of the buffer that such a request gets. */
-  roundUp(sizeBytes: number, label: string): number {
+  roundUp(sizeBytes: number, { label, category }: { label: string; category: MemoryCategory }): number {
     const { maxBufferBytes } = this.options;
     if (sizeBytes > maxBufferBytes) {
       throw new RangeError(
@@ -267,8 +330,14 @@ export class BufferPool {
           `found ${sizeBytes}`,
       );
     }
-    return Math.min(bucketBytes(sizeBytes), maxBufferBytes);
+    // What lives as long as the run gains nothing from sizes that others share.
+    const size = LASTING.has(category) ? Math.ceil(sizeBytes / 256) * 256 : bucketBytes(sizeBytes);
+    return Math.min(size, maxBufferBytes);
   }
+}
+
+function freeKey(sizeBytes: number, category: MemoryCategory): string {
+  return `${category} ${sizeBytes}`;
 }
 
 /**
@@ -307,7 +376,7 @@ function takeLowest(free: Allocation[] | undefined): Allocation | undefined {
  * ```
  */
 export class BufferArena implements Disposable {
-  readonly #free = new Map<number, Allocation[]>();
+  readonly #free = new Map<string, Allocation[]>();
   #open = true;
 
   /**
@@ -322,20 +391,23 @@ export class BufferArena implements Disposable {
    *
    * @param sizeBytes how much is needed
    * @param label names the buffer in the error
+   * @param category what it is for
    * @returns an allocation of at least that size, contents undefined, owned by the caller
    * @throws {MemoryBudgetError} when the pool's budget would be passed
    */
-  acquire(sizeBytes: number, label: string): Allocation {
-    const free = takeLowest(this.#free.get(this.pool.roundUp(sizeBytes, label)));
-    return free?.revive() ?? this.pool.acquireFor(this, sizeBytes, label);
+  acquire(sizeBytes: number, label: string, category: MemoryCategory = "activations"): Allocation {
+    const use = { label, category };
+    const free = takeLowest(this.#free.get(freeKey(this.pool.roundUp(sizeBytes, use), category)));
+    return free?.revive() ?? this.pool.acquireFor(this, sizeBytes, use);
   }
 
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
     if (!this.#open) return this.pool.adopt(allocation);
-    const free = this.#free.get(allocation.sizeBytes);
+    const key = freeKey(allocation.sizeBytes, allocation.category);
+    const free = this.#free.get(key);
     if (free) free.push(allocation);
-    else this.#free.set(allocation.sizeBytes, [allocation]);
+    else this.#free.set(key, [allocation]);
   }
 
   /** Gives all buffers back to the pool: the free ones now, the others when their last holder releases them. */

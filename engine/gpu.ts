@@ -2,7 +2,14 @@
  * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
  * @module
  */
-import { type Allocation, type BufferArena, BufferPool, type MemoryStats, type Scope } from "./buffers.ts";
+import {
+  type Allocation,
+  type BufferArena,
+  BufferPool,
+  type MemoryCategory,
+  type MemoryStats,
+  type Scope,
+} from "./buffers.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";
@@ -49,6 +56,8 @@ export interface GpuOptions {
   memoryBudgetBytes?: number | ((adapter: AdapterDescription) => number);
   /** Which of several adapters to prefer. */
   powerPreference?: GPUPowerPreference;
+  /** Whether the device stands in for another and computes nothing: set by `openPlanningGpu` alone. */
+  isPlanning?: boolean;
   /** Fill each buffer with NaN when it is handed out, so that an element nobody wrote shows. For tests. */
   poison?: boolean;
 }
@@ -112,6 +121,8 @@ export class Gpu {
   arena: BufferArena | null = null;
   /** Ops that tapes recorded so far. */
   tapeNodes = 0;
+  /** Whether results are not computed, only counted what computing them takes. */
+  readonly isPlanning: boolean;
   readonly #scopes: Scope[] = [];
   readonly #poison: boolean;
   #fault: Error | null = null;
@@ -134,6 +145,7 @@ export class Gpu {
       buffers: this.buffers,
       check: () => this.check(),
     });
+    this.isPlanning = options.isPlanning ?? false;
     this.#poison = options.poison ?? false;
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
@@ -175,10 +187,23 @@ export class Gpu {
     ) * 256;
   }
 
-  /** Allocates bytes into the current scope, or to the caller when there is none or the caller asks. */
-  allocate(sizeBytes: number, label: string, owner: "scope" | "caller" = "scope"): Allocation {
-    const allocation = (this.arena ?? this.buffers).acquire(sizeBytes, label);
-    if (owner === "scope") this.#scopes.at(-1)?.own(allocation);
+  /**
+   * Allocates bytes.
+   *
+   * @param sizeBytes at least so many
+   * @param label names the buffer in errors
+   * @param options.owner the current scope (default), or the caller, who is it anyway where no scope is open
+   * @param options.category what it is for; activations by default
+   * @returns the allocation, contents undefined
+   * @throws {MemoryBudgetError} when the budget would be passed
+   */
+  allocate(
+    sizeBytes: number,
+    label: string,
+    options: { owner?: "scope" | "caller"; category?: MemoryCategory } = {},
+  ): Allocation {
+    const allocation = (this.arena ?? this.buffers).acquire(sizeBytes, label, options.category);
+    if (options.owner !== "caller") this.#scopes.at(-1)?.own(allocation);
     if (this.#poison) this.#fillWithNan(allocation);
     return allocation;
   }
@@ -204,7 +229,7 @@ export class Gpu {
   stats(): GpuStats {
     return {
       ...this.queue.stats,
-      memory: { ...this.buffers.stats },
+      memory: structuredClone(this.buffers.stats),
       pipelines: this.pipelines.size,
       tapeNodes: this.tapeNodes,
     };

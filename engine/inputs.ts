@@ -183,5 +183,10 @@ export function createInputs(gpu: Gpu, largest: object): Inputs {
       words += Math.max(1, Math.ceil(length / SLOT_WORDS)) * SLOT_WORDS;
     });
   lay(largest, "");
-  return new Inputs(gpu, gpu.allocate(words * 4, "inputs", "caller"), slots, words);
+  return new Inputs(
+    gpu,
+    gpu.allocate(words * 4, "inputs", { owner: "caller", category: "buffers" }),
+    slots,
+    words,
+  );
 }

@@ -15,10 +15,14 @@ export {
   Allocation,
   BufferArena,
   BufferPool,
+  type CategoryStats,
+  MEMORY_CATEGORIES,
   MemoryBudgetError,
+  type MemoryCategory,
   type MemoryStats,
   Scope,
 } from "./buffers.ts";
+export { type DeviceLimits, openPlanningGpu, type PlanningOptions } from "./planning_gpu.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
 export {
@@ -81,6 +85,7 @@ export {
 } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type AttentionOptions } from "./ops/attention.ts";
+export { checkpoint } from "./ops/checkpoint.ts";
 export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
 export {
   gatherRows,

@@ -337,14 +337,14 @@ function allocateBlock(
   { kind, elements, decayElements }: BlockLayout<Storage>,
   options: { trainable: boolean; hasCopy: boolean },
 ): ParameterBlock {
-  const allocate = (label: string, type: Storage) => {
-    const tensor = empty(gpu, [elements], { label, type, owner: "caller" });
+  const allocate = (category: "parameters" | "gradients", type: Storage) => {
+    const tensor = empty(gpu, [elements], { label: `${type} ${category}`, category, type, owner: "caller" });
     gpu.queue.clear(tensor.range);
     return tensor;
   };
   return {
     weight: allocate("parameters", kind),
-    ...(options.hasCopy ? { copy: allocate("f16 parameters", "f16") } : {}),
+    ...(options.hasCopy ? { copy: allocate("parameters", "f16") } : {}),
     ...(options.trainable ? { gradient: allocate("gradients", "f32") } : {}),
     decayElements,
   };

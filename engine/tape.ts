@@ -83,9 +83,11 @@ export class Tape implements GradientSink {
   /**
    * Starts recording.
    *
+   * @param gpu the device
+   * @param outer takes the gradients of tensors that this tape did not record: the tape whose backward this is part of
    * @throws {Error} when another tape of this device is recording
    */
-  constructor(private readonly gpu: Gpu) {
+  constructor(private readonly gpu: Gpu, private readonly outer?: GradientSink) {
     if (gpu.tape) throw new Error("Cannot start a tape: expected no other recording on this device");
     gpu.tape = this;
     gpu.pushScope(this.#scope);
@@ -136,6 +138,7 @@ export class Tape implements GradientSink {
   into(input: Tensor): GradientTarget | null {
     if (!input.requiresGrad) return null;
     if (input.grad) return { tensor: input.grad, accumulate: true };
+    if (this.outer && !this.#recorded.has(input)) return this.outer.into(input);
     const existing = this.#gradients.get(input);
     if (!existing) {
       const tensor = this.#allocate(input);
@@ -154,6 +157,7 @@ export class Tape implements GradientSink {
   /** See {@link GradientSink.pass}. */
   pass(input: Tensor, gradient: Tensor): void {
     if (!input.requiresGrad) return;
+    if (this.outer && !input.grad && !this.#recorded.has(input)) return this.outer.pass(input, gradient);
     if (!input.grad && !this.#gradients.has(input)) {
       expectType("backward", "a gradient that is handed on", gradient, input.type);
       gradient.range.allocation.retain();

@@ -3,7 +3,7 @@
  * @module
  */
 import { Scope } from "./buffers.ts";
-import type { Allocation } from "./buffers.ts";
+import type { Allocation, MemoryCategory } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import { DTYPE_SIZE_BYTES, narrow, widen } from "./dtype.ts";
 import type { BufferRange } from "./queue.ts";
@@ -92,6 +92,8 @@ export interface TensorOptions {
   label?: string;
   /** Who releases it: the current scope (default) or the caller. */
   owner?: "scope" | "caller";
+  /** What its memory is for; activations by default. */
+  category?: MemoryCategory;
 }
 
 /**
@@ -126,7 +128,7 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
   const capacity = Math.max(options.capacity ?? rows, rows);
   const type = options.type ?? "f32";
   const sizeBytes = Math.max(16, sizeOf([capacity, ...shape.slice(1)]) * elementBytes(type));
-  const allocation = gpu.allocate(sizeBytes, options.label ?? `tensor [${shape.join(", ")}]`, options.owner);
+  const allocation = gpu.allocate(sizeBytes, options.label ?? `tensor [${shape.join(", ")}]`, options);
   return {
     gpu,
     shape,
@@ -168,7 +170,8 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
  *
  * @param gpu the device
  * @param values row-major, as many as the shape says
- * @param options its shape, whether `backward` is to reach it, and how it is stored (f32 by default)
+ * @param options its shape, whether `backward` is to reach it, how it is stored (f32 by default), and what its memory is
+ *   for (buffers by default)
  * @returns `options.shape`; without an open scope the caller releases it
  * @throws {ShapeError} when their number differs
  * @example
@@ -186,7 +189,7 @@ export function emptyLike(source: Tensor, shape: Shape = source.shape, options: 
 export function fromHost(
   gpu: Gpu,
   values: Float32Array<ArrayBuffer>,
-  options: { shape: Shape; requiresGrad?: boolean; type?: Storage },
+  options: { shape: Shape; requiresGrad?: boolean; type?: Storage; category?: MemoryCategory },
 ): Tensor {
   if (values.length !== sizeOf(options.shape)) {
     throw new ShapeError(
@@ -194,7 +197,8 @@ export function fromHost(
         `found ${values.length}`,
     );
   }
-  const tensor = empty(gpu, options.shape, { requiresGrad: options.requiresGrad, type: options.type });
+  const { shape, requiresGrad, type, category = "buffers" } = options;
+  const tensor = empty(gpu, shape, { requiresGrad, type, category });
   // Through the arena and a copy: in the order of the other work, also where the buffer was in use before.
   writeHost(tensor, values);
   return tensor;

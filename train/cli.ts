@@ -6,19 +6,23 @@
 import { join } from "node:path";
 import { type Gpu, GpuUnavailableError, openGpu } from "../engine/gpu.ts";
 import { formatBench, runBench } from "./bench.ts";
+import { formatGrowth, planGrowth } from "./bench/memory.ts";
 import { formatProbe, probeAdapter } from "./bench/probe.ts";
 import { TRAINING_SHAPES } from "./bench/shapes.ts";
 import { cacheFolder } from "./cache_folder.ts";
 import { benchFlagsSchema, type Invocation, parseCommandLine, parseFlags } from "./command_line.ts";
 import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "./config.ts";
-import { DEMO_ENTRIES, runDemo } from "./demo.ts";
-import { demoSettings } from "./demo_settings.ts";
+import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "./demo.ts";
+import { type DemoSettings, demoSettings } from "./demo_settings.ts";
 import { InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
+import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { formatProfile } from "./profile.ts";
 import { parseProfile, profileRun, profileShape } from "./profile/target.ts";
 import { createProgress } from "./progress.ts";
-import { prepareRun, RUN_ENTRIES, runTraining } from "./run.ts";
+import { formatPlan, type MemoryPlan, planningOptions, planRun } from "./plan.ts";
+import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "./plan_fit.ts";
+import { loadRun, readRunData, RUN_ENTRIES, type RunData, runTraining } from "./run.ts";
 import {
   checkRunFolder,
   nextRunName,
@@ -63,51 +67,88 @@ async function train(invocation: Invocation): Promise<number> {
     signal: stop.signal,
   };
   using gpu = await openDevice(config, hooks);
-  if (isDemo) await demo(gpu, { config, invocation, hooks, folder, folderOptions });
-  else {
-    using prepared = await prepareRun(gpu, config, hooks);
-    await prepareRunFolder(folder, folderOptions);
-    await writeRunConfig(folder, effectiveSettings({ ...config, output: folder }));
-    using metrics = openMetrics(join(folder, "metrics.jsonl"));
-    const session: Session = { ...hooks, gpu, folder, metrics };
-    const referenceCache = join(cacheFolder(), "reference-logps");
-    await Deno.mkdir(referenceCache, { recursive: true });
-    await finish(session, await runTraining(session, prepared, { cacheFolder: referenceCache }));
-  }
+  const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks));
+  const plan = await job.plan(gpu);
+  if (config.dryRun) hooks.log(formatPlan(plan));
+  await refuseOverBudget(plan, () => job.remedies(gpu));
+  if (config.dryRun) return 0;
+  using prepared = await job.prepare(gpu);
+  await prepareRunFolder(folder, folderOptions);
+  await writeRunConfig(folder, job.settings(folder));
+  using metrics = openMetrics(join(folder, "metrics.jsonl"));
+  const session: Session = { ...hooks, gpu, folder, metrics };
+  const results = await prepared.run(session);
+  await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
+  hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, config.json`);
   return 0;
 }
 
-async function demo(
-  gpu: Gpu,
-  { config, invocation, hooks, folder, folderOptions }: {
-    config: RunConfig;
-    invocation: Invocation;
-    hooks: RunHooks;
-    folder: string;
-    folderOptions: { overwrite: boolean; entries: string[] };
-  },
-): Promise<void> {
-  const loss = resolveLoss(config);
-  const settings = demoSettings(config, invocation.given, { lossOptions: loss?.options ?? {} });
-  await prepareRunFolder(folder, folderOptions);
-  await writeRunConfig(folder, { ...settings });
-  using metrics = openMetrics(join(folder, "metrics.jsonl"));
-  const session: Session = { ...hooks, gpu, folder, metrics };
-  hooks.log(
-    "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one wrong " +
-      `digit, by ${settings.loss} alone and with SPO around it. It writes ${folder}.`,
-  );
-  await finish(session, await runDemo(session, settings, loss!));
+/** A run, of whatever kind. */
+interface Job {
+  /** The content of its config.json. */
+  readonly settings: (folder: string) => Record<string, unknown>;
+  readonly plan: (gpu: Gpu) => Promise<MemoryPlan>;
+  /** What would make it fit the budget. */
+  readonly remedies: (gpu: Gpu) => Promise<Remedy[]>;
+  /** Loads what it needs; nothing is written yet. */
+  readonly prepare: (gpu: Gpu) => Promise<PreparedJob>;
 }
 
-async function finish(session: Session, results: readonly PhaseResult[]): Promise<void> {
-  await writeJson(join(session.folder, "results.json"), { adapter: session.gpu.adapter.name, results });
-  session.log(`\nWrote ${session.folder}: model/, metrics.jsonl, results.json, config.json`);
+interface PreparedJob extends Disposable {
+  readonly run: (session: Session) => Promise<PhaseResult[]>;
+}
+
+function trainingJob(data: RunData): Job {
+  const referenceCache = join(cacheFolder(), "reference-logps");
+  const plan = (gpu: Gpu, of: RunData) => planTrainingRun(planningOptions(gpu), of, referenceCache);
+  return {
+    settings: (folder) => effectiveSettings({ ...data.config, output: folder }),
+    plan: (gpu) => plan(gpu, data),
+    remedies: (gpu) => findRemedies(data, (changed) => plan(gpu, changed)),
+    async prepare(gpu) {
+      const prepared = await loadRun(gpu, data);
+      return {
+        async run(session) {
+          await Deno.mkdir(referenceCache, { recursive: true });
+          return await runTraining(session, prepared, { cacheFolder: referenceCache });
+        },
+        [Symbol.dispose]: () => prepared[Symbol.dispose](),
+      };
+    },
+  };
+}
+
+function demoJob(config: RunConfig, { given }: Invocation): Job {
+  const resolved = resolveLoss(config);
+  const settings = demoSettings(config, given, { lossOptions: resolved?.options ?? {} });
+  const [loss, data] = [resolved!, demoData(settings)];
+  return {
+    settings: () => ({ ...settings }),
+    plan: (gpu) => planRun(planningOptions(gpu), (session) => runDemo(session, settings, { loss, data })),
+    remedies: () => Promise.resolve([]),
+    prepare: () =>
+      Promise.resolve({
+        run: (session) => demonstrate(session, settings, { loss, data }),
+        [Symbol.dispose]() {},
+      }),
+  };
+}
+
+async function demonstrate(
+  session: Session,
+  settings: DemoSettings,
+  options: { loss: ResolvedPairLoss; data: DemoData },
+): Promise<PhaseResult[]> {
+  session.log(
+    "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one wrong " +
+      `digit, by ${settings.loss} alone and with SPO around it. It writes ${session.folder}.`,
+  );
+  return await runDemo(session, settings, options);
 }
 
 async function bench(invocation: Invocation): Promise<number> {
   const flags = parseFlags(benchFlagsSchema, invocation);
-  const { json, markdown, tiles, tune, shape, maxSize, samples, growth, probe } = flags;
+  const { json, markdown, tiles, tune, shape, maxSize, samples, growth, memory, probe } = flags;
   const log = (line: string) => console.error(line);
   if (probe) {
     await ensureAdapter({ log });
@@ -115,6 +156,11 @@ async function bench(invocation: Invocation): Promise<number> {
     if (!adapter) throw new GpuUnavailableError("Cannot probe: expected a WebGPU adapter, found none");
     const report = await probeAdapter(adapter);
     console.log(json ? JSON.stringify(report, null, 2) : formatProbe(report, { markdown }));
+    return 0;
+  }
+  if (memory) {
+    const plans = await planGrowth();
+    console.log(json ? JSON.stringify(plans, null, 2) : formatGrowth(plans, { markdown }));
     return 0;
   }
   using gpu = await openDevice({ tune }, { log });

@@ -21,6 +21,8 @@ export const benchFlagsSchema = z.strictObject({
   tiles: z.boolean().default(false),
   /** As for training. */
   tune: runConfigSchema.shape.tune,
+  /** Plan how a step's memory grows, and nothing else. */
+  memory: z.boolean().default(false),
   /** Sizes of the model and batch of the training steps. */
   shape: z.enum(SHAPE_NAMES).default("bench"),
   /** Largest extent of the products; by default what suits the adapter. */
@@ -53,6 +55,7 @@ const UNPROFILED = {
   logEvery: true,
   output: true,
   overwrite: true,
+  dryRun: true,
 } as const;
 
 /** Every command: what its flags set, and whether a file may set them too. */

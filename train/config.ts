@@ -51,6 +51,8 @@ export const runConfigSchema = z.strictObject({
   gradientAccumulationSteps: z.int().positive().default(1),
   /** Activations, their gradients and the weights that kernels read; f16 scales its loss. Sums and updates are f32. */
   dtype: z.enum(["f32", "f16"]).default("f32"),
+  /** Layers are computed again in the backward instead of kept: same result, less memory, more time. */
+  activationCheckpointing: z.boolean().default(false),
   /** Steps of the run. */
   maxSteps: z.int().positive().default(100),
   /** Tokens of prompt and completion; at most the model's positions. */
@@ -71,6 +73,8 @@ export const runConfigSchema = z.strictObject({
   memoryBudgetGb: z.number().positive().optional(),
   /** Measure tilings of the matrix product once per adapter (kept on disk), or take the built-in ones. */
   tune: z.enum(["auto", "off"]).default("auto"),
+  /** Plan the run's memory, say so, and stop. */
+  dryRun: z.boolean().default(false),
 });
 
 /** Effective settings. */
@@ -132,7 +136,7 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, ...settings } = config;
+  const { spo, promptSharing, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
   return { ...settings, ...loss?.options, ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}) };
 }

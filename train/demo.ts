@@ -3,7 +3,6 @@
  * loss alone damages it, and SPO around that loss does not. Every number it prints comes from the run itself.
  * @module
  */
-import { join } from "node:path";
 import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 import { encodeCompletions, type EncodedCompletion, type EncodedPair, encodePairs } from "./data/encode.ts";
 import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
@@ -13,11 +12,18 @@ import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createLlama, type LlamaModel } from "./models/llama.ts";
-import { initializeModel, saveModel } from "./models/model_files.ts";
+import { initializeModel } from "./models/model_files.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { createRandom, deriveSeed, uniformInt } from "./random.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
-import { formatResults, type PhaseResult, type Session, trainPhase, withProgress } from "./session.ts";
+import {
+  formatResults,
+  type PhaseResult,
+  saveToRun,
+  type Session,
+  trainPhase,
+  withProgress,
+} from "./session.ts";
 import {
   ARITHMETIC_ALPHABET,
   ARITHMETIC_EOS,
@@ -37,16 +43,17 @@ export const DEMO_ENTRIES = ["metrics.jsonl", "results.json", "model", "model-sf
  *
  * @param session the run; models and metrics go to its folder
  * @param settings every number
- * @param loss the pairwise loss of `settings`, resolved
+ * @param options.loss the pairwise loss of `settings`, resolved
+ * @param options.data of `settings`; made here by default
  * @returns a result per phase, in order
  * @throws {RunStoppedError} when it was stopped
  */
 export async function runDemo(
   session: Session,
   settings: DemoSettings,
-  loss: ResolvedPairLoss,
+  options: { loss: ResolvedPairLoss; data?: DemoData },
 ): Promise<PhaseResult[]> {
-  const data = demoData(settings);
+  const { loss, data = demoData(settings) } = options;
   const config = parseModelConfig(settings.model, { file: "the demonstration" });
   using model = createLlama(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
@@ -55,7 +62,7 @@ export async function runDemo(
     results.push(result);
     session.log(`\n${formatResults([result])}\n`);
   };
-  const save = (name: string) => saveModel(join(session.folder, name), model, { tokenizer: data.tokenizer });
+  const save = (name: string) => saveToRun(session, model, { name, tokenizer: data.tokenizer });
 
   await trainPhase(session, {
     name: "sft",
@@ -97,7 +104,8 @@ export async function runDemo(
   return results;
 }
 
-interface DemoData {
+/** What the demonstration trains on and is measured by. */
+export interface DemoData {
   readonly tokenizer: Tokenizer;
   readonly completions: readonly EncodedCompletion[];
   readonly pairs: readonly EncodedPair[];
@@ -108,7 +116,7 @@ interface DemoData {
 }
 
 /** Everything that is generated, from the seed alone; held-out problems never appear in training. */
-function demoData(settings: DemoSettings): DemoData {
+export function demoData(settings: DemoSettings): DemoData {
   const tokenizer = createTokenizer(characterTokenizerFiles(ARITHMETIC_ALPHABET, { eos: ARITHMETIC_EOS }), {
     source: "the demonstration",
   });

@@ -100,6 +100,7 @@ const USED = new Set([
   "overwrite",
   "memoryBudgetGb",
   "tune",
+  "dryRun",
 ]);
 
 /**

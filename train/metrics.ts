@@ -57,7 +57,11 @@ export function createMetricsRing(
   rows: number,
   options: { isScaled?: boolean } = {},
 ): MetricsRing {
-  const tensor = empty(gpu, [rows, METRICS_STRIDE], { owner: "caller", label: "metrics" });
+  const tensor = empty(gpu, [rows, METRICS_STRIDE], {
+    owner: "caller",
+    label: "metrics",
+    category: "buffers",
+  });
   gpu.queue.clear(tensor.range);
   return {
     tensor,

@@ -66,6 +66,16 @@ export {
   type Optimizer,
   type OptimizerOptions,
 } from "./optimizer.ts";
+export {
+  fits,
+  formatPlan,
+  type MemoryPlan,
+  PlanError,
+  type PlannedPhase,
+  planningOptions,
+  planTraining,
+  type TrainingSizes,
+} from "./plan.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";

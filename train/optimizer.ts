@@ -99,10 +99,11 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
   }
   const zeros = (size: number) => new Float32Array(size);
-  const state = fromHost(gpu, zeros(CLIP_STATE.size), { shape: [CLIP_STATE.size] });
+  const state = fromHost(gpu, zeros(CLIP_STATE.size), { shape: [CLIP_STATE.size], category: "optimizer" });
   const { lossScale } = options;
   const scaleState = fromHost(gpu, zeros(LOSS_SCALE.size).fill(lossScale?.initial ?? 1, 0, 1), {
     shape: [LOSS_SCALE.size],
+    category: "optimizer",
   });
   const blocks = parameters.blocks.map((block) => ({
     ...block,
@@ -160,7 +161,11 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
 }
 
 function zerosLike(tensor: Tensor): Tensor {
-  const zeros = emptyLike(tensor, tensor.shape, { owner: "caller", label: "optimizer moments" });
+  const zeros = emptyLike(tensor, tensor.shape, {
+    owner: "caller",
+    label: "optimizer moments",
+    category: "optimizer",
+  });
   tensor.gpu.queue.clear(zeros.range);
   return zeros;
 }

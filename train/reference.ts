@@ -70,7 +70,9 @@ export async function referenceLogps(
   options: ReferenceOptions = {},
 ): Promise<ReferenceLogps> {
   const { cacheFolder } = options;
-  const path = cacheFolder && join(cacheFolder, `${await cacheKey(model, pairs)}.f32`);
+  const key = cacheFolder && await cacheKey(model, pairs);
+  // What a planning device gives is no result.
+  const path = cacheFolder && !model.gpu.isPlanning ? join(cacheFolder, `${key}.f32`) : undefined;
   const cached = path && await readCached(path, pairs.length);
   if (cached) return split(cached);
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
@@ -120,7 +122,7 @@ export async function completionLogps(
     labels: Math.max(...batches.map((batch) => size(batch, (s) => s.completionIds.length))),
   };
   let done = 0;
-  for (const batch of batches) {
+  for (const batch of model.gpu.isPlanning ? oneOfEachLength(batches) : batches) {
     const tensor = scope(
       model.gpu,
       () =>
@@ -153,12 +155,18 @@ function batchesOf(sequences: readonly EncodedCompletion[], maxTokens: number): 
   return batches;
 }
 
+/** What takes the memory that all take: the rest of their shapes is the same for all. */
+function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedCompletion[][] {
+  return [...new Map(batches.map((batch) => [batch.length, batch])).values()];
+}
+
 async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
   const hash = createHash("sha256");
   // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
   hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
   for (const block of model.parameters.blocks) {
-    hash.update(new Uint8Array((await toHost(block.weight)).buffer));
+    const weights = await toHost(block.weight);
+    if (!model.gpu.isPlanning) hash.update(new Uint8Array(weights.buffer));
   }
   for (const { chosen, rejected } of pairs) {
     hash.update(

@@ -2,23 +2,23 @@
  * A run on a checkpoint and a data file: load, reference, train, evaluate, save.
  * @module
  */
-import { join } from "node:path";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss } from "./config.ts";
-import { type EncodeCounts, type EncodedPair, encodePairs } from "./data/encode.ts";
+import { type EncodeCounts, type EncodedPair, encodePairs, shortenPairs } from "./data/encode.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
-import { readModelConfig } from "./models/config.ts";
-import { type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
+import type { LlamaConfig } from "./models/llama_config.ts";
+import { checkModel, type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
   formatResults,
   type PhaseResult,
   type RunHooks,
+  saveToRun,
   type Session,
   trainPhase,
   withProgress,
@@ -29,13 +29,85 @@ import type { TrainOptions } from "./trainer.ts";
 /** Names in a run's folder besides config.json. */
 export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "model"];
 
-/** Everything a run needs, read and checked; nothing is written yet. */
+/** What a run reads besides the weights, which are checked alone; nothing needs a device for it. */
+export interface RunData {
+  readonly config: RunConfig;
+  /** The model's folder. */
+  readonly folder: string;
+  readonly modelConfig: LlamaConfig;
+  readonly tokenizer: Tokenizer;
+  /** Tokens of prompt and completion: the setting, or the model's positions where they are fewer. */
+  readonly maxLength: number;
+  readonly pairs: readonly EncodedPair[];
+  /** Held-out pairs, or the first of the training pairs when no held-out file was given. */
+  readonly evalPairs: readonly EncodedPair[];
+}
+
+/** Everything a run needs, on the device; nothing is written yet. */
 export interface PreparedRun extends Disposable {
   readonly config: RunConfig;
   readonly loaded: LoadedModel;
   readonly pairs: readonly EncodedPair[];
-  /** Held-out pairs, or the first of the training pairs when no held-out file was given. */
   readonly evalPairs: readonly EncodedPair[];
+}
+
+/**
+ * Reads the data, and checks model and data.
+ *
+ * @param config with `model` and `data`
+ * @param hooks where counts are told
+ * @throws {InputError} naming file and line or key
+ */
+export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log">): Promise<RunData> {
+  const [folder, data] = [config.model, config.data];
+  if (!folder || !data) {
+    throw new ConfigError(
+      `Cannot train: expected --model and --data together (or neither, for the demonstration), found only ${
+        folder ? "--model" : "--data"
+      }`,
+    );
+  }
+  const { config: modelConfig, tokenizer } = await checkModel(folder);
+  const maxLength = Math.min(config.maxLength, modelConfig.max_position_embeddings);
+  const vocabSize = modelConfig.vocab_size;
+  const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
+  const pairs = await encode(data);
+  const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);
+  return { config, folder, modelConfig, tokenizer, maxLength, pairs, evalPairs };
+}
+
+/**
+ * The data under other settings, without reading it again.
+ *
+ * @param data of {@link readRunData}
+ * @param change settings that only change memory and time; a smaller max length must leave room after every prompt
+ */
+export function changeRunData(
+  data: RunData,
+  change: Partial<Pick<RunConfig, "activationCheckpointing" | "gradientAccumulationSteps" | "maxLength">>,
+): RunData {
+  const changed = { ...data, config: { ...data.config, ...change } };
+  const { maxLength } = change;
+  if (maxLength === undefined) return changed;
+  const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) => shortenPairs(pairs, maxLength));
+  return { ...changed, maxLength, pairs, evalPairs };
+}
+
+/**
+ * Loads the model of a run; on a planning device, takes the memory for it alone.
+ *
+ * @param gpu the device
+ * @param data of {@link readRunData}
+ * @throws {CheckpointError} naming file and tensor
+ */
+export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
+  const { config, folder, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
+  const { activationCheckpointing, dtype } = config;
+  const options = { trainable: true, positions: maxLength, activationCheckpointing, dtype };
+  const loaded = gpu.isPlanning
+    ? { model: loadNothing(gpu, modelConfig, options), tokenizer }
+    : await loadModel(gpu, folder, options);
+  return { config, loaded, pairs, evalPairs, [Symbol.dispose]: () => loaded.model[Symbol.dispose]() };
 }
 
 /**
@@ -46,44 +118,12 @@ export interface PreparedRun extends Disposable {
  * @param hooks where counts are told
  * @throws {InputError} naming file and line or key
  */
-export async function prepareRun(gpu: Gpu, config: RunConfig, hooks: RunHooks): Promise<PreparedRun> {
-  const [model, data] = [config.model, config.data];
-  if (!model || !data) {
-    throw new ConfigError(
-      `Cannot train: expected --model and --data together (or neither, for the demonstration), found only ${
-        model ? "--model" : "--data"
-      }`,
-    );
-  }
-  const { max_position_embeddings } = await readModelConfig(model);
-  const maxLength = Math.min(config.maxLength, max_position_embeddings);
-  const loaded = await loadModel(gpu, model, {
-    trainable: true,
-    positions: maxLength,
-    dtype: config.dtype,
-  });
-  try {
-    const encode = (path: string) =>
-      encodeFile(path, {
-        tokenizer: loaded.tokenizer,
-        config,
-        maxLength,
-        vocabSize: loaded.model.config.vocab_size,
-        hooks,
-      });
-    const pairs = await encode(data);
-    const evalPairs = config.evalData ? await encode(config.evalData) : pairs;
-    return {
-      config,
-      loaded,
-      pairs,
-      evalPairs: evalPairs.slice(0, config.evalRecords),
-      [Symbol.dispose]: () => loaded.model[Symbol.dispose](),
-    };
-  } catch (error) {
-    loaded.model[Symbol.dispose]();
-    throw error;
-  }
+export async function prepareRun(
+  gpu: Gpu,
+  config: RunConfig,
+  hooks: Pick<RunHooks, "log">,
+): Promise<PreparedRun> {
+  return await loadRun(gpu, await readRunData(config, hooks));
 }
 
 async function encodeFile(
@@ -93,7 +133,7 @@ async function encodeFile(
     config: RunConfig;
     maxLength: number;
     vocabSize: number;
-    hooks: RunHooks;
+    hooks: Pick<RunHooks, "log">;
   },
 ): Promise<EncodedPair[]> {
   const { tokenizer, config, maxLength, vocabSize, hooks } = options;
@@ -148,7 +188,7 @@ export async function runTraining(
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });
-  await saveModel(join(session.folder, "model"), model, { tokenizer });
+  await saveToRun(session, model, { name: "model", tokenizer });
   const after = await withProgress(
     session,
     "evaluation after",

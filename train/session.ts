@@ -2,9 +2,13 @@
  * What the phases of a run share: the device, the run's folder, and how progress is shown.
  * @module
  */
+import { join } from "node:path";
 import type { Gpu } from "../engine/gpu.ts";
+import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import type { MetricsRecord } from "./metrics.ts";
+import type { LlamaModel } from "./models/llama.ts";
+import { saveModel, saveNothing } from "./models/model_files.ts";
 import type { Objective } from "./objective.ts";
 import type { Progress } from "./progress.ts";
 import type { MetricsFile } from "./run_folder.ts";
@@ -28,6 +32,8 @@ export interface Session extends RunHooks {
   readonly folder: string;
   /** Its metrics.jsonl. */
   readonly metrics: MetricsFile;
+  /** Told when a phase of training has ended. */
+  readonly onTrained?: (phase: { name: string; steps: number; summary: TrainSummary }) => void;
 }
 
 /** Thrown when the user stopped a run; what was logged is intact. */
@@ -59,11 +65,28 @@ export async function trainPhase(
   };
   try {
     const summary = await train(objective, { ...options.train, onLog, signal: session.signal });
+    session.onTrained?.({ name, steps: total, summary });
     if (summary.wasAborted) throw stopped(session, `${name}, step ${summary.steps} of ${total}`);
     return summary;
   } finally {
     progress.finish();
   }
+}
+
+/**
+ * Saves a model in the run's folder; on a planning device, takes the memory for it alone.
+ *
+ * @param session the run
+ * @param model what to save
+ * @param options the folder's name, and what is carried along
+ */
+export async function saveToRun(
+  session: Session,
+  model: LlamaModel,
+  { name, tokenizer }: { name: string; tokenizer: Tokenizer },
+): Promise<void> {
+  if (session.gpu.isPlanning) await saveNothing(model);
+  else await saveModel(join(session.folder, name), model, { tokenizer });
 }
 
 /** Shows a bar over something that counts, such as reference log-probs. */

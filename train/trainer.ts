@@ -4,7 +4,7 @@
  */
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
-import { createMicroBatches } from "./micro_batches.ts";
+import { bucketSize, createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
 import type { Objective } from "./objective.ts";
 import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
@@ -87,10 +87,13 @@ export interface TrainSummary {
   readonly elapsedMs: number;
   /** Whether the signal ended it early. */
   readonly wasAborted: boolean;
+  /** Tokens of the largest micro-batch, and labelled tokens of the one that has most. */
+  readonly largest: BatchSize;
 }
 
 /**
- * Trains a model on an objective. The batches, their order and so the result depend on the seed alone.
+ * Trains a model on an objective. The batches, their order and so the result depend on the seed alone. On a planning
+ * device only those steps are run that bring micro-batches of new shapes.
  *
  * @param objective what to minimise
  * @param options settings
@@ -131,10 +134,21 @@ export interface TrainSummary {
  * ```
  */
 export async function train(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
+  const { gpu } = objective.model;
+  // What ran before left buffers of other sizes: kept, they would add to this peak. The same holds for what runs after.
+  gpu.buffers.trim();
+  try {
+    return await runSteps(objective, options);
+  } finally {
+    gpu.buffers.trim();
+  }
+}
+
+async function runSteps(objective: Objective, options: TrainOptions): Promise<TrainSummary> {
   const { model } = objective;
   const { gpu } = model;
-  const { maxSteps } = options.schedule;
   const plan = planSteps(objective, options);
+  const maxSteps = plan.steps.length;
   const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
   using optimizer = createOptimizer(model.parameters, { ...options.optimizer, lossScale });
   using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
@@ -157,7 +171,8 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   }
   // The last steps, or those before an abort.
   if (step > log.step) await log.write(step);
-  return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
+  const { tokens, elapsedMs } = log;
+  return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
 }
 
 /** What a step is made of. */
@@ -205,7 +220,29 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
       epoch: epoch + (position + 1) / loader.batchesPerEpoch,
     };
   });
-  return { steps, capacity, batchesPerEpoch: loader.batchesPerEpoch };
+  const { batchesPerEpoch } = loader;
+  const isPlanning = objective.model.gpu.isPlanning;
+  return {
+    steps: isPlanning ? stepsOfNewShapes(steps, { objective, capacity }) : steps,
+    capacity,
+    batchesPerEpoch,
+  };
+}
+
+/** Steps with a micro-batch of a shape that none before had: what is allocated depends on shapes alone. */
+function stepsOfNewShapes(
+  steps: readonly StepPlan[],
+  { objective, capacity }: { objective: Objective; capacity: BatchSize },
+): StepPlan[] {
+  const seen = new Set<string>();
+  return steps.filter(({ microBatches }) => {
+    const before = seen.size;
+    for (const items of microBatches) {
+      const { tokens, labels } = bucketSize(objective.size(items), capacity);
+      seen.add(`${tokens} ${labels}`);
+    }
+    return seen.size > before;
+  });
 }
 
 /** Reads the ring, checks it, and hands means on. */
@@ -284,8 +321,8 @@ function checkRecord(
       }${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
     );
   }
-  const { initialLoss } = objective;
-  if (step === 1 && initialLoss !== undefined) {
+  const { initialLoss, model } = objective;
+  if (step === 1 && initialLoss !== undefined && !model.gpu.isPlanning) {
     if (Math.abs(record.loss - initialLoss) > INITIAL_LOSS_TOLERANCE * (1 + initialLoss)) {
       throw new TrainingError(
         `Cannot trust the reference: expected a first loss of ${initialLoss} (policy = reference), found ${record.loss}`,

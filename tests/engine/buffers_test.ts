@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { bucketBytes, BufferPool, MemoryBudgetError, Scope } from "../../engine/buffers.ts";
+import {
+  bucketBytes,
+  BufferPool,
+  MEMORY_CATEGORIES,
+  MemoryBudgetError,
+  type MemoryCategory,
+  Scope,
+} from "../../engine/buffers.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { empty, release, scope, type Tensor } from "../../engine/tensor.ts";
 import { ShapeError } from "../../engine/shape.ts";
@@ -33,14 +40,18 @@ Deno.test("bucketBytes: quarters of a power of two, at least 256, wasting less t
 
 poolTest("a released buffer is handed out again for a near size", (pool) => {
   const first = pool.acquire(4097, "first");
-  assert.deepEqual(pool.stats, { created: 1, totalBytes: 5120, usedBytes: 5120, peakBytes: 5120 });
+  const stats = () => {
+    const { categories: _, ...all } = pool.stats;
+    return all;
+  };
+  assert.deepEqual(stats(), { created: 1, totalBytes: 5120, usedBytes: 5120, peakBytes: 5120 });
   first.release();
   assert.equal(pool.stats.usedBytes, 0);
   const second = pool.acquire(5000, "second");
   assert.equal(second, first);
   const third = pool.acquire(5000, "third");
   assert.notEqual(third.buffer, second.buffer);
-  assert.deepEqual(pool.stats, { created: 2, totalBytes: 10240, usedBytes: 10240, peakBytes: 10240 });
+  assert.deepEqual(stats(), { created: 2, totalBytes: 10240, usedBytes: 10240, peakBytes: 10240 });
   second.release();
   third.release();
 });
@@ -69,13 +80,11 @@ poolTest(
     pool.acquire(16 * KIB, "free").release();
     const more = pool.acquire(20 * KIB, "more");
     assert.equal(seen.trims, 1);
-    assert.deepEqual(pool.stats, {
-      created: 3,
-      totalBytes: 52 * KIB,
-      usedBytes: 52 * KIB,
-      peakBytes: 52 * KIB,
-    });
-    const before = { ...pool.stats };
+    const { categories, ...all } = pool.stats;
+    const bytes = { totalBytes: 52 * KIB, usedBytes: 52 * KIB, peakBytes: 52 * KIB };
+    assert.deepEqual(all, { created: 3, ...bytes });
+    assert.deepEqual(categories.activations, bytes);
+    const before = structuredClone(pool.stats);
     assert.throws(
       () => pool.acquire(16 * KIB, "activations"),
       new MemoryBudgetError(
@@ -89,6 +98,32 @@ poolTest(
     assert.deepEqual(pool.stats, before);
     kept.release();
     more.release();
+  },
+);
+
+poolTest(
+  "bytes are kept by category: buffers never change theirs, and the parts of the peak add up",
+  (pool) => {
+    const weight = pool.acquire(8 * KIB, "weight", "parameters");
+    pool.acquire(4 * KIB, "activation").release();
+    const moments = pool.acquire(4 * KIB, "moments", "optimizer");
+    assert.equal(pool.stats.created, 3, "a free buffer of another category stays there");
+    const other = pool.acquire(4 * KIB, "other", "activations");
+    pool.createFixed(2 * KIB, GPUBufferUsage.COPY_DST, "staging");
+    pool.reserveTexture(KIB, "texels");
+    const part = (category: MemoryCategory) => {
+      const { totalBytes, usedBytes, peakBytes } = pool.stats.categories[category];
+      return [totalBytes / KIB, usedBytes / KIB, peakBytes / KIB];
+    };
+    assert.deepEqual(MEMORY_CATEGORIES.map(part), [[8, 8, 8], [0, 0, 0], [4, 4, 4], [4, 4, 4], [3, 0, 3]]);
+    assert.equal(pool.stats.peakBytes, 19 * KIB);
+    weight.release();
+    moments.release();
+    pool.trim();
+    assert.deepEqual(part("parameters"), [0, 0, 8], "of the peak, which was before");
+    pool.acquire(48 * KIB, "largest", "gradients").release();
+    assert.deepEqual(MEMORY_CATEGORIES.map((name) => part(name)[2]), [0, 48, 0, 4, 3]);
+    other.release();
   },
 );
 

@@ -252,6 +252,34 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
   }
 });
 
+Deno.test("a dry run prints the plan of a run, or of the demonstration, and leaves nothing behind", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const run = await keel([...args, "--dry-run", "--max-steps", "7", "--activation-checkpointing"]);
+    assert.equal(run.code, 0, run.error);
+    for (
+      const name of ["parameters", "gradients", "optimizer", "activations", "buffers", "total", "budget"]
+    ) {
+      assert.match(run.out, new RegExp(`^${name} +[\\d,]+ +[\\d.]+ (B|[KMGT]iB)$`, "m"), name);
+    }
+    assert.match(run.out, /^Adapter: /m);
+    // Four pairs of seven tokens a side, of which three are labelled.
+    assert.match(run.out, /^dpo +7 +\d+ +\d+$/m);
+    const demo = await keel(["train", "--dry-run", "--output", output]);
+    assert.equal(demo.code, 0, demo.error);
+    assert.match(demo.out, /^dpo\+spo +150 /m);
+    assert.ok(!existsSync(output));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+refuses(
+  "a run over its memory budget, before it starts, naming what would help",
+  ({ args }) => [...args, "--memory-budget-gb", "0.001"],
+  /^error: Cannot train: expected at most 1\.02 MiB of GPU memory .*; --activation-checkpointing does .*; --gradient-acc.* does .*; --max-length does /,
+);
+
 Deno.test({
   name: "Ctrl-C stops after the current step with what was logged intact",
   ignore: Deno.build.os === "windows",

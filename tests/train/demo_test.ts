@@ -38,7 +38,7 @@ gpuTest("the demonstration trains three phases from one seed and saves models th
     const progress = () => ({ update() {}, log() {}, finish() {} });
     const lines: string[] = [];
     const session: Session = { gpu, folder, metrics, progress, log: (line) => lines.push(line) };
-    const results = await runDemo(session, settings, loss);
+    const results = await runDemo(session, settings, { loss });
     assert.deepEqual(results.map(({ phase }) => phase), ["sft", "dpo", "dpo+spo"]);
     const [reference, ...others] = results;
     assert.equal(reference.evaluation.chosenDelta, 0, "a model does not differ from itself");

@@ -92,7 +92,7 @@ function trainSimply(loss: Loss, parameters: llama.LlamaParameters, isMatrix: (n
         weightDecay: isMatrix(name) ? SETTINGS.weightDecay : 0,
       });
       parameter.set(updated.parameter);
-      moments.set(name, updated);
+      moments.set(name, { m: Float64Array.from(updated.m), v: Float64Array.from(updated.v) });
     });
     return value;
   });

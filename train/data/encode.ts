@@ -282,6 +282,33 @@ function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength
   );
 }
 
+/**
+ * Pairs as {@link encodePairs} would have made them with a smaller max length.
+ *
+ * @param pairs already encoded
+ * @param maxLength most tokens of prompt and completion together; more than any prompt has
+ * @returns the pairs whose sides still differ
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const source = { file: "example" };
+ * const chosen = { promptIds: [1, 2], completionIds: [3, 4, 5], source };
+ * const rejected = { promptIds: [1, 2], completionIds: [3, 5], source };
+ * const [pair] = shortenPairs([{ chosen, rejected, source }], 4);
+ * assert.deepEqual(pair.chosen.completionIds, [3, 4]);
+ * assert.equal(shortenPairs([pair], 3).length, 0); // both sides are 3
+ * ```
+ */
+export function shortenPairs(pairs: readonly EncodedPair[], maxLength: number): EncodedPair[] {
+  const shorten = (side: EncodedCompletion): EncodedCompletion => ({
+    ...side,
+    completionIds: side.completionIds.slice(0, maxLength - side.promptIds.length),
+  });
+  return pairs
+    .map(({ chosen, rejected, source }) => ({ chosen: shorten(chosen), rejected: shorten(rejected), source }))
+    .filter(({ chosen, rejected }) => !sameIds(chosen, rejected));
+}
+
 function zeroCounts(): EncodeCounts {
   return { repairedBoundary: 0, truncated: 0, droppedOverlong: 0, droppedEmpty: 0, droppedIdentical: 0 };
 }

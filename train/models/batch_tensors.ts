@@ -82,7 +82,8 @@ export function hostBatch(
       `Cannot run the model: expected at most ${longest} tokens a sequence, found ${bounds.longest}`,
     );
   }
-  refuseLongLoops(gpu, { heads: config.num_attention_heads, kvHeads: config.num_key_value_heads, bounds });
+  const { head_dim: headDim, num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
+  refuseLongLoops(gpu, { headDim, heads, kvHeads, bounds });
   const positions = new Uint32Array(tokens);
   positions.set(packed.positions);
   const capacity = { tokens, rows: labels };

@@ -4,6 +4,7 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { attention } from "../../engine/ops/attention.ts";
+import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
 import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
@@ -15,7 +16,7 @@ import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import type { Storage } from "../../shaders/storage.ts";
-import { release, type Tensor } from "../../engine/tensor.ts";
+import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { BatchTensors } from "./batch_tensors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { llamaParameterGroups, llamaParameterShapes } from "./llama_parameters.ts";
@@ -32,6 +33,8 @@ export interface LlamaModel extends Disposable {
   readonly dtype: "f32" | "f16";
   /** `[positions, D]`: see `ropeTable`. */
   readonly rope: Tensor;
+  /** Whether a layer's inside is computed again in the backward instead of kept: less memory, more time. */
+  readonly activationCheckpointing: boolean;
 }
 
 /** How to make a model. */
@@ -44,6 +47,8 @@ export interface LlamaOptions {
   readonly dtype?: "f32" | "f16";
   /** How matrices are stored: as `dtype` by default. bf16 is for frozen models. */
   readonly storage?: Storage;
+  /** Whether backward computes layers again instead of keeping their insides; not by default. */
+  readonly activationCheckpointing?: boolean;
 }
 
 /**
@@ -96,6 +101,7 @@ export function createLlama(
     parameters,
     dtype,
     rope: table,
+    activationCheckpointing: options.activationCheckpointing ?? false,
     [Symbol.dispose]() {
       parameters[Symbol.dispose]();
       release(table);
@@ -137,7 +143,8 @@ export function llamaHidden(model: LlamaModel, batch: BatchTensors): Tensor {
   const bounds = { rows: { ...batch.bounds, shape: [tokens, 4], capacity }, longest: 1, readers: 1 };
   let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.tokens, { type });
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
-    h = llamaLayer(model, h, { layer, positions: batch.positions, bounds });
+    const body = (x: Tensor) => llamaLayer(model, x, { layer, positions: batch.positions, bounds });
+    h = model.activationCheckpointing ? checkpoint(h, body) : scope(model.gpu, () => body(h));
   }
   return h;
 }

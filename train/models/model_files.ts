@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { type DType, findOverflow } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { sizeOf } from "../../engine/shape.ts";
+import { toHost } from "../../engine/tensor.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../errors.ts";
@@ -69,20 +70,15 @@ export async function loadModel(
   folder: string,
   options: LlamaOptions,
 ): Promise<LoadedModel> {
-  const config = await readModelConfig(folder);
-  const tokenizer = await loadTokenizer(folder);
-  checkVocabulary(tokenizer, config, folder);
+  const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
-  await checkLlamaCheckpoint(file, config);
   const model = createLlama(gpu, config, options);
   try {
-    for (const [name, shape] of model.parameters.shapes) {
-      const rowBytes = sizeOf(shape.slice(1)) * 4;
-      const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-      for (let row = 0; row < shape[0]; row += step) {
-        const values = await file.read(name, { rows: [row, Math.min(shape[0], row + step)], finite: true });
+    for (const name of model.parameters.shapes.keys()) {
+      for (const rows of chunksOf(model, name)) {
+        const values = await file.read(name, { rows, finite: true });
         refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
-        model.parameters.write(name, values as Float32Array<ArrayBuffer>, row);
+        model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
       }
       gpu.queue.submit();
     }
@@ -105,6 +101,65 @@ function refuseOverflow(
       values[index]
     } in ${name}`,
   );
+}
+
+/**
+ * Checks a model folder without loading its weights.
+ *
+ * @param folder config.json, model.safetensors, tokenizer.json
+ * @returns its configuration and tokenizer
+ * @throws {CheckpointError} naming file and tensor or key
+ * @throws {ConfigError} when config.json asks for what is not implemented
+ */
+export async function checkModel(folder: string): Promise<{ config: LlamaConfig; tokenizer: Tokenizer }> {
+  const config = await readModelConfig(folder);
+  const tokenizer = await loadTokenizer(folder);
+  checkVocabulary(tokenizer, config, folder);
+  using file = await openSafetensors(await findWeightsFile(folder));
+  await checkLlamaCheckpoint(file, config);
+  return { config, tokenizer };
+}
+
+/** Rows of a parameter that are loaded at a time. */
+function chunksOf({ parameters }: LlamaModel, name: string): [number, number][] {
+  const shape = parameters.shapes.get(name)!;
+  const step = Math.max(1, Math.floor(CHUNK_BYTES / (sizeOf(shape.slice(1)) * 4)));
+  return Array.from({ length: Math.ceil(shape[0] / step) }, (_, index) => {
+    return [index * step, Math.min(shape[0], (index + 1) * step)];
+  });
+}
+
+/**
+ * A model that takes the memory which loading it takes, and holds zeros.
+ *
+ * @param gpu a planning device
+ * @param config the model's
+ * @param options as for {@link loadModel}
+ * @returns the model; dispose it when done
+ */
+export function loadNothing(
+  gpu: Gpu,
+  config: LlamaConfig,
+  options: LlamaOptions,
+): LlamaModel {
+  const model = createLlama(gpu, config, options);
+  // Of equal shapes the first takes what the others take.
+  const names = new Map([...model.parameters.shapes].reverse().map(([name, shape]) => [shape.join(), name]));
+  for (const name of names.values()) {
+    const rowSize = sizeOf(model.parameters.shapes.get(name)!.slice(1));
+    for (const [first, end] of chunksOf(model, name)) {
+      model.parameters.write(name, new Float32Array((end - first) * rowSize), first);
+    }
+    gpu.queue.submit();
+  }
+  return model;
+}
+
+/** Reads all parameters, as saving does, and writes no file: for planning devices. */
+export async function saveNothing({ parameters }: LlamaModel): Promise<void> {
+  for (const name of parameters.shapes.keys()) {
+    for (const shard of parameters.shards(name)) await toHost(shard);
+  }
 }
 
 /** An id past the embedding would read another tensor's bytes. */

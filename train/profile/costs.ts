@@ -60,11 +60,14 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   add_forward: perElement(1),
   argmax_rows: perRowElement(0),
   // q k^T and p v.
-  attention_forward: attention(2),
+  attention_rows_forward: attention(2),
+  attention_tiles_forward: attention(2),
   // q k^T again, dOut v^T, dS k.
-  attention_backward_q: attention(3),
+  attention_rows_backward_q: attention(3),
+  attention_tiles_backward_q: attention(3),
   // q k^T again, dOut v^T, dS^T q, p^T dOut.
-  attention_backward_kv: attention(4),
+  attention_rows_backward_kv: attention(4),
+  attention_tiles_backward_kv: attention(4),
   clip_state: { flops: ({ params }) => params.count, part: "optimizer" },
   column_sum: perRowElement(1),
   // Of the table, the rows that are picked.
@@ -75,8 +78,10 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
       bytes("d_y") + bytes("places") +
       (params.accumulate ? 2 : 1) * 4 * constants.width * params.elements,
   },
+  gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
   gather_rows_backward: { flops: () => 0 },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
+  move_columns: { flops: () => 0 },
   pair_loss: {
     flops: () => 0,
     bytes: ({ bytes }) => bytes("logps") + bytes("reference") + bytes("lengths") + bytes("d_logps"),

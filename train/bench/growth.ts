@@ -6,7 +6,7 @@ import type { Gpu } from "../../engine/gpu.ts";
 import type { TrainingShape } from "./shapes.ts";
 import { benchTraining } from "./training.ts";
 
-/** One extent, measured at 1, 2 and 3 times its start while all others stay. */
+/** One extent, measured at 1, 2 and 4 times its start while all others stay. */
 export interface GrowthResult {
   readonly axis: string;
   /** Values of the extent. */
@@ -26,7 +26,7 @@ export interface GrowthOptions {
 }
 
 const START: Record<"cpu" | "gpu", TrainingShape> = {
-  cpu: { layers: 2, hidden: 64, heads: 2, mlp: 176, vocabulary: 1024, batch: 2, tokens: 64 },
+  cpu: { layers: 2, hidden: 64, heads: 2, mlp: 176, vocabulary: 4096, batch: 4, tokens: 64 },
   gpu: { layers: 4, hidden: 512, heads: 8, mlp: 1408, vocabulary: 32_768, batch: 8, tokens: 512 },
 };
 
@@ -44,7 +44,7 @@ const AXES: Readonly<Record<string, (shape: TrainingShape, times: number) => Tra
   }),
 };
 
-const TIMES = [1, 2, 3];
+const TIMES = [1, 2, 4];
 
 /**
  * Measures DPO steps with cached reference log-probs.
@@ -89,16 +89,16 @@ function extentOf(axis: string, shape: TrainingShape): number {
 }
 
 /**
- * How a quantity grows past its constant part: of values at 1, 2 and 3, the second increment over the first. 1 is
- * linear, however large the constant part; of a square it is 5/3.
+ * How a quantity grows past its constant part: of values at 1, 2 and 4, the slope of the second stretch over that of the
+ * first. 1 is linear, however large the constant part; of a square it is 2.
  *
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * assert.equal(incrementRatio([7, 9, 11]), 1); // 5 + 2 n
- * assert.equal(incrementRatio([1, 4, 9]), 5 / 3); // n^2
+ * assert.equal(slopeRatio([7, 9, 13]), 1); // 5 + 2 n
+ * assert.equal(slopeRatio([1, 4, 16]), 2); // n^2
  * ```
  */
-export function incrementRatio([one, two, three]: readonly number[]): number {
-  return (three - two) / (two - one);
+export function slopeRatio([one, two, four]: readonly number[]): number {
+  return (four - two) / 2 / (two - one);
 }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { benchMatmul, PRODUCT_KINDS, TILE_VARIANTS } from "../../train/bench/matmul.ts";
 import { describeTile, formatBench, formatNumber } from "../../train/bench/format.ts";
 import { formatProbe, probeAdapter } from "../../train/bench/probe.ts";
@@ -36,6 +37,17 @@ Deno.test("summarize refuses no samples and samples that are no numbers", () => 
 
 Deno.test("the benchmark's model has the stated number of parameters", () => {
   assert.equal(countParameters(TRAINING_SHAPES.bench), 941_184);
+});
+
+Deno.test("PyTorch's side of the benchmark has the same shapes", () => {
+  const script = readFileSync(new URL("../peers/torch_bench.py", import.meta.url), "utf8");
+  const shapes = [...script.matchAll(/^ {4}"([\w-]+)": \(([\d, ]+)\),$/gm)]
+    .map(([, name, numbers]) => [name, numbers.split(", ").map(Number)]);
+  const ours = Object.entries(TRAINING_SHAPES).map(([name, shape]) => {
+    const { layers, hidden, heads, mlp, vocabulary, batch, tokens } = shape;
+    return [name, [layers, hidden, heads, mlp, vocabulary, batch, tokens]];
+  });
+  assert.deepEqual(shapes, ours);
 });
 
 Deno.test("numbers are printed with three significant digits, without an exponent", () => {

@@ -24,7 +24,7 @@ if [ "${QUICK:-}" = 1 ]; then
   shapes=(tiny); samples=1; sizes=(--max-size 256); steps=2; torch=(--markdown --samples 1 --steps 1 --matmul 256)
   checks=(tests/ops/add_test.ts)
 else
-  shapes=(distilgpt2 gpt2-medium gpt2-124m); samples=5; sizes=(); steps=10; torch=(--markdown --samples 5 --steps 10)
+  shapes=(distilgpt2 gpt2-medium gpt2-124m); samples=5; sizes=(--tiles); steps=10; torch=(--markdown --samples 5 --steps 10)
   checks=(tests/ops tests/golden)
 fi
 
@@ -61,7 +61,7 @@ stage() {
 
 stage "What the adapter grants" 30 "${keel[@]}" bench --probe --markdown
 raw=1 lines=15 stage "Op checks" 150 deno test --no-check -q "${allow[@]}" "${checks[@]}"
-stage "Products and the small step" 90 "${keel[@]}" bench --markdown --tiles --samples "$samples" "${sizes[@]}"
+stage "Products and the small step" 90 "${keel[@]}" bench --markdown --samples "$samples" "${sizes[@]}"
 for shape in "${shapes[@]}"; do
   stage "Steps: $shape" 60 "${keel[@]}" bench --markdown --shape "$shape" --samples "$samples" --max-size 1
 done

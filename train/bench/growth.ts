@@ -13,7 +13,7 @@ export interface GrowthResult {
   readonly extents: readonly number[];
   /** Least wall time of a step at each. */
   readonly stepMs: readonly number[];
-  /** GPU memory that the step came to hold at each: nothing is given back between steps, so it is the peak. */
+  /** GPU memory that the device came to hold at each: nothing is given back between steps, so it is the peak. */
   readonly memoryBytes: readonly number[];
 }
 
@@ -62,17 +62,17 @@ export async function benchGrowth(
   const start = options.shape ?? START[gpu.adapter.isCpu ? "cpu" : "gpu"];
   const measure = async (shape: TrainingShape) => {
     gpu.buffers.trim();
-    const before = gpu.stats().memory.totalBytes;
-    const result = await benchTraining(gpu, "dpo, cached reference", { ...options, shape });
-    return { ms: result.stepMs.min, bytes: result.memoryBytes - before };
+    const { stepMs, memoryBytes } = await benchTraining(gpu, "dpo, cached reference", { ...options, shape });
+    return { ms: stepMs.min, bytes: memoryBytes };
   };
-  log("growth: the start");
-  const first = await measure(start);
+  log("growth: warming up");
+  await measure(start);
   const results: GrowthResult[] = [];
   for (const [axis, grow] of Object.entries(AXES)) {
     log(`growth: ${axis}`);
-    const points = [first];
-    for (const times of TIMES.slice(1)) points.push(await measure(grow(start, times)));
+    const points: { ms: number; bytes: number }[] = [];
+    // The start anew for each axis: what is compared was measured one after the other.
+    for (const times of TIMES) points.push(await measure(grow(start, times)));
     results.push({
       axis,
       extents: TIMES.map((times) => extentOf(axis, grow(start, times))),

@@ -30,10 +30,10 @@ export interface Tile {
   readonly depth: number;
 }
 
-/** Measured best on lavapipe (docs/performance.md): uniform A, 16 x 8 results a lane. */
+/** For software adapters without such subgroups: the lanes share their rows of A. */
 export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
-/** For software adapters with subgroups of eight: 16 x 4 results a lane, through textures. */
+/** For software adapters with subgroups of eight, through textures: measured in docs/performance.md. */
 export const TEXEL_TILE: Tile = { memory: "texels", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
 /** How a product with this tile binds an operand of elements of this type. */

@@ -57,7 +57,11 @@ function observed(
   const ranges = Object.entries(bytes).map(([binding, sizeBytes], id) =>
     [binding, { allocation: { id }, offsetBytes: 0, sizeBytes }] as const
   );
-  const bindings = Object.fromEntries(ranges) as unknown as ObservedDispatch["bindings"];
+  // Without bias and residual A is bound in their place.
+  const [[, a]] = ranges;
+  const bindings = Object.fromEntries(
+    [...ranges, ["bias", a], ["residual", a]],
+  ) as unknown as ObservedDispatch["bindings"];
   return { name, source: matmulForward.build(constants), constants, params, bindings };
 }
 

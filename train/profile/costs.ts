@@ -57,6 +57,8 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
     bytes: ({ bytes }) => bytes("gradient") + 2 * (bytes("weight") + bytes("moment1") + bytes("moment2")),
     part: "optimizer",
   },
+  activation_backward: perElement(8),
+  activation_forward: perElement(4),
   add_forward: perElement(1),
   argmax_rows: perRowElement(0),
   // q k^T and p v.
@@ -70,6 +72,7 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   attention_tiles_backward_kv: attention(4),
   clip_state: { flops: ({ params }) => params.count, part: "optimizer" },
   column_sum: perRowElement(1),
+  column_sum_partial: perRowElement(1),
   // Of the table, the rows that are picked.
   embedding_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("ids") + 2 * bytes("y") },
   embedding_backward: {
@@ -81,7 +84,7 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
   gather_rows_backward: { flops: () => 0 },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
-  move_columns: { flops: () => 0 },
+  matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   pair_loss: {
     flops: () => 0,
     bytes: ({ bytes }) => bytes("logps") + bytes("reference") + bytes("lengths") + bytes("d_logps"),
@@ -91,10 +94,10 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   rms_norm_backward: perRowElement(8),
   rms_norm_weight_partial: perRowElement(3),
   rope: {
-    flops: ({ params, constants }) => 6 * constants.width * params.pairs,
-    // Of the table, every token's row, which all heads share.
-    bytes: ({ bytes, params }) =>
-      bytes("x") + bytes("y") * (params.accumulate ? 2 : 1) + bytes("positions") + bytes("x") / params.heads,
+    flops: ({ params }) => 6 * params.rows * params.heads * params.half,
+    // The rotated heads alone, in place, and of the table every token's row, which all heads share.
+    bytes: ({ bytes, params: { rows, heads, half } }) =>
+      bytes("positions") + 4 * rows * (2 * 2 * heads * half + 2 * half),
   },
   scale_by_scalar: { flops: ({ params }) => 2 * params.rows, part: "preference" },
   scaled_sum: {
@@ -104,11 +107,11 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   },
   segment_sum: { flops: ({ bytes }) => bytes("values") / 4, part: "preference" },
   segment_sum_backward: { flops: () => 0, part: "preference" },
-  silu_forward: perElement(4),
-  silu_backward: perElement(8),
   square_sum_partial: { flops: ({ params }) => 8 * params.quads, part: "optimizer" },
   swiglu_forward: perElement(5),
   swiglu_backward: perElement(11),
+  swiglu_linear_forward: { flops: ({ params: { m, f, k } }) => m * f * (4 * k + 5) },
+  swiglu_linear_backward: perRowElement(11),
   token_logps_partial: { flops: product },
   token_logps_combine: { flops: ({ params: { rows, chunks } }) => 4 * rows * chunks },
   token_logps_backward: { flops: product },

@@ -49,6 +49,8 @@ export const runConfigSchema = z.strictObject({
   batchSize: z.int().positive().default(8),
   /** Micro-batches a step is split into: same result, less memory. */
   gradientAccumulationSteps: z.int().positive().default(1),
+  /** Activations, their gradients and the weights that kernels read; f16 scales its loss. Sums and updates are f32. */
+  dtype: z.enum(["f32", "f16"]).default("f32"),
   /** Steps of the run. */
   maxSteps: z.int().positive().default(100),
   /** Tokens of prompt and completion; at most the model's positions. */

@@ -55,6 +55,7 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   adamBeta2: [OPTIMIZER, "decay of the squared gradients' mean"],
   adamEpsilon: [OPTIMIZER, "added to the denominator"],
   maxGradNorm: [OPTIMIZER, "global gradient norm is clipped to this; 0 turns clipping off"],
+  dtype: [RUN, "type of activations, gradients and the weights that kernels read; sums and updates are f32"],
   maxSteps: [RUN, "steps of the run"],
   seed: [RUN, "of the data order and of fresh weights"],
   logEvery: [RUN, "steps between two lines of metrics.jsonl"],

@@ -150,8 +150,8 @@ function batchesOf(sequences: readonly EncodedCompletion[], maxTokens: number): 
 
 async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
   const hash = createHash("sha256");
-  // The adapter is part of it: two adapters round differently, and a run is deterministic only on one.
-  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config]));
+  // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
+  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
   for (const block of model.parameters.blocks) {
     hash.update(new Uint8Array((await toHost(block.weight)).buffer));
   }

@@ -57,7 +57,11 @@ export async function prepareRun(gpu: Gpu, config: RunConfig, hooks: RunHooks): 
   }
   const { max_position_embeddings } = await readModelConfig(model);
   const maxLength = Math.min(config.maxLength, max_position_embeddings);
-  const loaded = await loadModel(gpu, model, { trainable: true, positions: maxLength });
+  const loaded = await loadModel(gpu, model, {
+    trainable: true,
+    positions: maxLength,
+    dtype: config.dtype,
+  });
   try {
     const encode = (path: string) =>
       encodeFile(path, {

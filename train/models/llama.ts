@@ -303,5 +303,5 @@ export function llamaNextLogits(
   const rows = batch.segmentOffsets.subarray(1).map((end) => end - 1);
   const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
   const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
-  return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
+  return head(model).map((shard) => matmul(final, shard, { kind: "NT", type: "f32" }));
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-import type { DType } from "../../engine/dtype.ts";
+import { type DType, findOverflow } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
@@ -81,6 +81,7 @@ export async function loadModel(
       const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
       for (let row = 0; row < shape[0]; row += step) {
         const values = await file.read(name, { rows: [row, Math.min(shape[0], row + step)], finite: true });
+        refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
         model.parameters.write(name, values as Float32Array<ArrayBuffer>, row);
       }
       gpu.queue.submit();
@@ -90,6 +91,20 @@ export async function loadModel(
     throw error;
   }
   return { model, tokenizer };
+}
+
+/** A weight that becomes infinite would make every loss NaN. */
+function refuseOverflow(
+  values: Float32Array,
+  { name, folder, storage }: { name: string; folder: string; storage: DType },
+): void {
+  const index = findOverflow(values, storage);
+  if (index < 0) return;
+  throw new CheckpointError(
+    `Cannot load ${folder} as ${storage}: expected weights that it can hold, found ${
+      values[index]
+    } in ${name}`,
+  );
 }
 
 /** An id past the embedding would read another tensor's bytes. */

@@ -36,7 +36,7 @@ import {
 } from "./attention_tiles.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
-import { type MatmulConstants, matmulForward } from "./matmul.ts";
+import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -57,7 +57,7 @@ import {
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
 import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
-import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
+import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
   tokenLogpsCombine,
@@ -123,7 +123,7 @@ const HALF = [
   { a: "f16", b: "f16", c: "f32" },
 ] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  TILES.flatMap((tile) => [
+  [...TILES, LARGE_TILE, SMALL_TILE].flatMap((tile) => [
     ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
   ])
@@ -138,6 +138,12 @@ const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
   BOTH.flatMap((saved) => [
     ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
     ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
+  ])
+);
+const MATMUL_ROWS: MatmulRowsConstants[] = [1, 4].flatMap((rows) =>
+  [{ lanes: 8, texels: true }, { lanes: 64, texels: false }].flatMap((layout) => [
+    ...BOTH.map((vector) => ({ rows, vector, storage: F32, ...layout })),
+    ...HALF.slice(0, 2).map((storage) => ({ rows, vector: true, storage, ...layout })),
   ])
 );
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
@@ -169,6 +175,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
   entry(matmulForward, MATMUL),
+  entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

@@ -30,10 +30,10 @@ export interface Tile {
   readonly depth: number;
 }
 
-/** Measured best on lavapipe (docs/performance.md): uniform A, 16 x 8 results a lane. */
+/** For software adapters without such subgroups: the lanes share their rows of A. */
 export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
-/** For software adapters with subgroups of eight: 16 x 4 results a lane, through textures. */
+/** For software adapters with subgroups of eight, through textures: measured in docs/performance.md. */
 export const TEXEL_TILE: Tile = { memory: "texels", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
 /** How a product with this tile binds an operand of elements of this type. */
@@ -43,6 +43,12 @@ export function operandBinding(tile: Tile, type: "f32" | "vec4f" | "vec2u"): Sto
 
 /** The classic 64 x 64 x 16 tile, 8 x 8 a thread. */
 export const GPU_TILE: Tile = { memory: "workgroup", rows: 8, cols: 8, lanesX: 8, lanesY: 8, depth: 16 };
+
+/** The same for large products: four times the results from twice the loads. */
+export const LARGE_TILE: Tile = { ...GPU_TILE, lanesX: 16, lanesY: 16 };
+
+/** For results with few rows or columns: 32 x 32. */
+export const SMALL_TILE: Tile = { ...GPU_TILE, rows: 4, cols: 4 };
 
 /** Rows of the result a workgroup owns. */
 export function tileRows(tile: Tile): number {
@@ -76,6 +82,8 @@ export interface Product {
    * for columns from `n0` on, its second half for the same columns plus this.
    */
   readonly pair?: string;
+  /** The steps of k to sum, as u32 expressions; all by default. The first is a multiple of four and of the depth. */
+  readonly range?: { readonly first: string; readonly end: string };
   /** First row and column of the tile (u32 expressions), and the problem's size. */
   readonly m: string;
   readonly n: string;
@@ -218,11 +226,16 @@ function loadB(product: Product): string {
   });
 }
 
+function stepsOf({ range, k }: Product): { first: string; end: string } {
+  return range ?? { first: "0u", end: k };
+}
+
 function registerLoop(product: Product): string {
   const { tile } = product;
+  const { first, end } = stepsOf(product);
   const { loads, value } = tile.memory === "texels" ? sharedA(product) : uniformA(product);
   return wgsl`
-for (var k = 0u; k < ${product.k}; k += 4u) {
+for (var k = ${first}; k < ${end}; k += 4u) {
 ${loadB(product)}
 ${loads}
 ${multiplyAdd(tile, value)}
@@ -322,6 +335,7 @@ for (var item = lane; item < ${items}u; item += ${lanes}u) {${move}
 
 function workgroupLoop(product: Product): string {
   const { tile } = product;
+  const { first, end } = stepsOf(product);
   const [quadsA, quadsB] = [tileRows(tile) / 4, tileCols(tile) / 4];
   const rowsA = unroll(
     tile.rows / 4,
@@ -341,7 +355,7 @@ function workgroupLoop(product: Product): string {
   );
   return wgsl`
 let lane = local_id.y * ${tile.lanesX}u + local_id.x;
-for (var k0 = 0u; k0 < ${product.k}; k0 += ${tile.depth}u) {
+for (var k0 = ${first}; k0 < ${end}; k0 += ${tile.depth}u) {
 ${fillWorkgroup("a", product)}
 ${fillWorkgroup("b", product)}
 workgroupBarrier();

@@ -15,7 +15,9 @@ import {
   type TrainingResult,
   type TrainingShape,
 } from "./bench/training.ts";
+import { tileFits } from "../engine/ops/dispatch.ts";
 import { ensureAdapter } from "./software_driver.ts";
+import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
 
 export { formatBench } from "./bench/format.ts";
 
@@ -23,6 +25,8 @@ export { formatBench } from "./bench/format.ts";
 export interface BenchOptions {
   /** An open device; by default one is opened and closed. */
   readonly gpu?: Gpu;
+  /** Tune a device opened here, as training does; off by default. */
+  readonly tune?: "auto" | "off";
   /** Compare tilings of the product, too. */
   readonly tiles?: boolean;
   /** Extent of the products that compare them. */
@@ -69,6 +73,7 @@ export async function runBench(options: BenchOptions = {}): Promise<BenchReport>
   if (options.gpu) return await measure(options.gpu, options);
   await ensureAdapter({ log: options.log });
   using gpu = await openGpu();
+  if (options.tune === "auto") await tuneFromCache(gpu, { folder: tuneFolder(), log: options.log });
   return await measure(gpu, options);
 }
 
@@ -85,8 +90,9 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
   }
   const tiles: MatmulResult[] = [];
   for (const kind of options.tiles ? PRODUCT_KINDS : []) {
-    log(`matmul ${kind}, ${TILE_VARIANTS.length} tilings`);
-    const cases = TILE_VARIANTS.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
+    const variants = TILE_VARIANTS.filter((tile) => tileFits(gpu, tile));
+    log(`matmul ${kind}, ${variants.length} tilings`);
+    const cases = variants.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
     tiles.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
   }
   const training: TrainingResult[] = [];

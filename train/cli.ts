@@ -25,6 +25,7 @@ import {
 } from "./run_folder.ts";
 import { type PhaseResult, type RunHooks, RunStoppedError, type Session } from "./session.ts";
 import { ensureAdapter, SYSTEM_DRIVER_ADVICE } from "./software_driver.ts";
+import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
 
 /** Where runs without --output go. */
 const RUNS_FOLDER = "runs";
@@ -105,8 +106,8 @@ async function bench({ raw, source }: Invocation): Promise<number> {
     const { path, message } = flags.error.issues[0];
     throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
   }
-  const { json, markdown, tiles } = flags.data;
-  const report = await runBench({ tiles, log: (line) => console.error(line) });
+  const { json, markdown, tiles, tune } = flags.data;
+  const report = await runBench({ tiles, tune, log: (line) => console.error(line) });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
   return 0;
 }
@@ -122,6 +123,7 @@ async function openDevice(config: RunConfig, hooks: RunHooks): Promise<Gpu> {
   });
   const advice = source.kind === "software" ? ` (software; ${SYSTEM_DRIVER_ADVICE})` : "";
   hooks.log(`Adapter: ${gpu.adapter.name}${advice}`);
+  if (config.tune === "auto") await tuneFromCache(gpu, { folder: tuneFolder(), log: hooks.log });
   return gpu;
 }
 

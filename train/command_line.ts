@@ -18,6 +18,8 @@ export const benchFlagsSchema = z.strictObject({
   markdown: z.boolean().default(false),
   /** Compare the tilings of the product, too. */
   tiles: z.boolean().default(false),
+  /** As for training. */
+  tune: runConfigSchema.shape.tune,
 });
 
 /** Every command: what its flags set, and whether a file may set them too. */

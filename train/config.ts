@@ -69,6 +69,8 @@ export const runConfigSchema = z.strictObject({
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
   memoryBudgetGb: z.number().positive().optional(),
+  /** Measure tilings of the matrix product once per adapter (kept on disk), or take the built-in ones. */
+  tune: z.enum(["auto", "off"]).default("auto"),
 });
 
 /** Effective settings. */

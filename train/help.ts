@@ -19,6 +19,9 @@ const SPO = "Stable Preference Optimization, around any pairwise loss";
 const OPTIMIZER = "Optimizer";
 const RUN = "Run";
 
+const TUNE_MEANING =
+  "measure tilings of the matrix product once per GPU and keep the choice, or take the built-in ones";
+
 /** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
 const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   model: [DATA, "folder of the model to start from, in Hugging Face layout"],
@@ -60,6 +63,7 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   seed: [RUN, "of the data order and of fresh weights"],
   logEvery: [RUN, "steps between two lines of metrics.jsonl"],
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
+  tune: [RUN, TUNE_MEANING],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
   overwrite: [RUN, "replace an earlier run in that folder"],
 };
@@ -68,6 +72,7 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof COMMANDS.bench.schema>> = {
   json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
+  tune: [RUN, TUNE_MEANING],
 };
 
 /** What a command does, its flags' meanings, and command lines that work. */

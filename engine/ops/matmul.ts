@@ -2,13 +2,21 @@
  * Matrix products and their gradients.
  * @module
  */
-import { matmulForward } from "../../shaders/matmul.ts";
+import { vectorWidth } from "../../shaders/lib.ts";
+import { COLUMNS_PER_ROWS_WORKGROUP, matmulForward, matmulRows } from "../../shaders/matmul.ts";
+import { columnSum } from "../../shaders/rms_norm.ts";
 import { type ProductKind, type Tile, tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape, type Shape, ShapeError } from "../shape.ts";
-import { emptyLike, storageOf, type Tensor, type TensorType } from "../tensor.ts";
+import { empty, emptyLike, scope, storageOf, type Tensor, type TensorType } from "../tensor.ts";
 import { type GradientSink, type GradientTarget, record } from "../tape.ts";
 import { sumColumns } from "./column_sum.ts";
-import { productTile } from "./dispatch.ts";
+import {
+  type ProductPlan,
+  productPlan,
+  type ProductSize,
+  ROWS_KERNEL_LIMIT,
+  splitSteps,
+} from "./dispatch.ts";
 
 /** What a product adds as it is stored, at no cost of its own. */
 export interface ProductEpilogue {
@@ -105,7 +113,7 @@ function operandGradients(
  * @param a left operand
  * @param b right operand
  * @param target `[M, N]`, f32 or f16, and whether to add to it
- * @param options what is added besides, and the tiling where it is not the adapter's own
+ * @param options what is added besides, and how to compute it where that is not the adapter's own choice
  * @throws {ShapeError} as {@link matmul}
  */
 export function multiply(
@@ -113,49 +121,109 @@ export function multiply(
   a: Tensor,
   b: Tensor,
   target: GradientTarget,
-  options: ProductEpilogue & { readonly tile?: Tile } = {},
+  options: ProductEpilogue & { readonly plan?: ProductPlan } = {},
 ): void {
-  const { bias, residual, scale = 1 } = options;
   const c = target.tensor;
-  const { m, n, k } = productSize(kind, a, b);
+  const size = productSize(kind, a, b);
+  const { m, n, k } = size;
   expectShape(`matmul ${kind}`, "the result", c.shape, [m, n]);
-  checkAdded(kind, { bias, residual, shape: c.shape, type: c.type });
-  const { gpu } = a;
-  const storage = { a: storageOf(a), b: storageOf(b), c: storageOf(c) };
-  const constants = {
-    kind,
-    tile: options.tile ?? productTile(gpu),
-    vector: isVector(kind, { m, n, k }),
-    storage,
-  };
-  if (!constants.vector && [a, b, c].some(({ type }) => type !== "f32")) {
+  checkAdded(kind, { ...options, shape: c.shape, type: c.type });
+  const vector = isVector(kind, size);
+  if (!vector && [a, b, c].some(({ type }) => type !== "f32")) {
     throw new ShapeError(
       `Cannot run matmul ${kind}: expected rows that divide by four, as 16-bit elements need, found ` +
         `[${a.shape.join(", ")}] and [${b.shape.join(", ")}]`,
     );
   }
+  const product = { kind, a, b, target, size, vector, epilogue: options };
+  if (!options.plan && kind === "NT" && m <= ROWS_KERNEL_LIMIT) return multiplyRows(product);
+  const plan = options.plan ?? productPlan(a.gpu, kind, size);
+  const steps = splitSteps(plan, size);
+  const isWhole = steps >= k || options.bias || options.residual || c.type !== "f32";
+  if (isWhole) multiplyTiles(product, { tile: plan.tile, steps: k });
+  else multiplyParts(product, { tile: plan.tile, steps });
+}
+
+/** A product whose operands were checked. */
+interface CheckedProduct {
+  readonly kind: ProductKind;
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly target: GradientTarget;
+  readonly size: ProductSize;
+  readonly vector: boolean;
+  readonly epilogue: ProductEpilogue;
+}
+
+function multiplyTiles(product: CheckedProduct, { tile, steps }: { tile: Tile; steps: number }): void {
+  const { kind, a, size: { m, n, k }, vector } = product;
+  const splits = Math.ceil(k / steps);
+  a.gpu.dispatch(matmulForward, {
+    constants: { kind, tile, vector, storage: storagesOf(product) },
+    bindings: bindingsOf(product),
+    params: { ...paramsOf(product), splits, split_k: steps },
+    workgroups: [Math.ceil(n / tileCols(tile)) * splits, Math.ceil(m / tileRows(tile))],
+  });
+}
+
+/** Parts of k side by side, then their sum in order: the same bits every time, unlike atomic additions. */
+function multiplyParts(product: CheckedProduct, { tile, steps }: { tile: Tile; steps: number }): void {
+  const { a, target, size: { m, n, k } } = product;
+  const { gpu } = a;
+  const splits = Math.ceil(k / steps);
+  scope(gpu, () => {
+    const partial = empty(gpu, [splits, m, n]);
+    multiplyTiles({ ...product, target: { tensor: partial, accumulate: false } }, { tile, steps });
+    const width = vectorWidth(m * n);
+    gpu.dispatch(columnSum, {
+      constants: { width },
+      bindings: { partial: partial.range, sums: target.tensor.range },
+      params: { rows: splits, columns: m * n, accumulate: target.accumulate ? 1 : 0 },
+      workgroups: Math.ceil(m * n / width / 32),
+    });
+  });
+}
+
+function multiplyRows(product: CheckedProduct): void {
+  const { a: { gpu }, size: { m, n }, vector } = product;
+  gpu.dispatch(matmulRows, {
+    constants: {
+      rows: m === 1 ? 1 : ROWS_KERNEL_LIMIT,
+      lanes: gpu.adapter.isCpu ? 8 : 64,
+      vector,
+      storage: storagesOf(product),
+      texels: gpu.adapter.isCpu,
+    },
+    bindings: bindingsOf(product),
+    params: paramsOf(product),
+    workgroups: Math.ceil(n / COLUMNS_PER_ROWS_WORKGROUP),
+  });
+}
+
+function storagesOf({ a, b, target }: CheckedProduct) {
+  return { a: storageOf(a), b: storageOf(b), c: storageOf(target.tensor) };
+}
+
+function bindingsOf({ a, b, target, epilogue: { bias, residual } }: CheckedProduct) {
   // What is absent is never read, but something must be bound.
   const absent = { ...a.range, sizeBytes: 16 };
-  gpu.dispatch(matmulForward, {
-    constants,
-    bindings: {
-      a: a.range,
-      b: b.range,
-      bias: bias?.range ?? absent,
-      residual: residual?.range ?? absent,
-      c: c.range,
-    },
-    params: {
-      m,
-      n,
-      k,
-      scale,
-      has_bias: bias ? 1 : 0,
-      has_residual: residual ? 1 : 0,
-      accumulate: target.accumulate ? 1 : 0,
-    },
-    workgroups: [Math.ceil(n / tileCols(constants.tile)), Math.ceil(m / tileRows(constants.tile))],
-  });
+  return {
+    a: a.range,
+    b: b.range,
+    bias: bias?.range ?? absent,
+    residual: residual?.range ?? absent,
+    c: target.tensor.range,
+  };
+}
+
+function paramsOf({ size, target, epilogue: { bias, residual, scale = 1 } }: CheckedProduct) {
+  return {
+    ...size,
+    scale,
+    has_bias: bias ? 1 : 0,
+    has_residual: residual ? 1 : 0,
+    accumulate: target.accumulate ? 1 : 0,
+  };
 }
 
 function checkAdded(
@@ -171,12 +239,6 @@ function checkAdded(
   };
   if (bias) check("the bias", bias, { shape: [shape[1]], type: "f32" });
   if (residual) check("the residual", residual, { shape, type });
-}
-
-interface ProductSize {
-  readonly m: number;
-  readonly n: number;
-  readonly k: number;
 }
 
 function productSize(kind: ProductKind, a: Tensor, b: Tensor): ProductSize {

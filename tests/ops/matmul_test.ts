@@ -56,8 +56,8 @@ async function checkProducts(
     const fresh = empty(gpu, [M, N], { owner: "caller" });
     owned.push(fresh);
     const sum = place(before, [M, N]);
-    multiply(kind, a, b, { tensor: fresh, accumulate: false }, { tile });
-    multiply(kind, a, b, { tensor: sum, accumulate: true }, { tile });
+    multiply(kind, a, b, { tensor: fresh, accumulate: false }, { plan: { tile, splitTo: 0 } });
+    multiply(kind, a, b, { tensor: sum, accumulate: true }, { plan: { tile, splitTo: 0 } });
     const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT" };
     const { c } = reference.forward(inputs, dims);
     results.push(fresh, sum);
@@ -130,19 +130,100 @@ for (const kind of KINDS) {
   }
 }
 
-/** Storages of A, B and C: a half-precision layer's forward, one with a frozen weight, a parameter's gradient, mixed. */
-const STORAGES = [["f16", "f16", "f16"], ["f16", "bf16", "f16"], ["f16", "f16", "f32"], [
-  "f32",
-  "bf16",
-  "f32",
-]] as const;
+for (const [name, tile] of [["workgroup memory", GPU_TILE], ["registers", CPU_TILE]] as const) {
+  gpuTest(
+    `multiply through ${name} with k split into parts equals one sum, overwriting and adding`,
+    async (gpu) => {
+      for (const kind of KINDS) {
+        for (const [M, N, K] of [[36, 68, 1028], [17, 5, 385], [64, 64, 256]]) {
+          const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT" };
+          const random = seededRandom(K);
+          const draw = (length: number) => Float32Array.from(normals(random, { length }));
+          const inputs = { a: draw(M * K), b: draw(K * N) };
+          const a = fromHost(gpu, inputs.a, { shape: kind === "TN" ? [K, M] : [M, K] });
+          const b = fromHost(gpu, inputs.b, { shape: kind === "NT" ? [N, K] : [K, N] });
+          const before = draw(M * N);
+          const [fresh, sum, again] = [before, before, before].map((host) =>
+            fromHost(gpu, host, { shape: [M, N] })
+          );
+          const options = { plan: { tile, splitTo: 16 }, scale: 0.5 };
+          const dispatches = gpu.stats().dispatches;
+          multiply(kind, a, b, { tensor: fresh, accumulate: false }, options);
+          assert.equal(gpu.stats().dispatches - dispatches, 2, "the parts, and their sum");
+          multiply(kind, a, b, { tensor: sum, accumulate: true }, options);
+          multiply(kind, a, b, { tensor: again, accumulate: true }, options);
+          const [wide, tall] = [inputs.a, inputs.b].map((values) => Float64Array.from(values));
+          const expected = reference.forward({ a: wide, b: tall }, dims).c.map((value) => 0.5 * value);
+          const [found, added, repeated] = await readAll(gpu, [fresh, sum, again]);
+          const what = `${kind} ${M}x${N}x${K}`;
+          assertClose(found, expected, { what, atol: 1e-4 });
+          assertClose(added, expected.map((value, i) => value + before[i]), {
+            what: `${what}, added`,
+            atol: 1e-4,
+          });
+          assert.deepEqual(repeated, added, "the same bits again");
+          [a, b, fresh, sum, again].forEach(release);
+        }
+      }
+    },
+  );
+}
+
+for (const M of [1, 3, 4]) {
+  gpuTest(
+    `multiply NT of ${M} rows, as in decoding, with a bias and a residual, overwriting and adding`,
+    async (gpu) => {
+      for (const [N, K] of [[1, 1], [17, 63], [64, 64], [65, 257], [36, 132]]) {
+        const random = seededRandom(N + K);
+        const draw = (length: number) => Float32Array.from(normals(random, { length }));
+        const host = { a: draw(M * K), b: draw(N * K), bias: draw(N), residual: draw(M * N) };
+        const a = fromHost(gpu, host.a, { shape: [M, K] });
+        const b = fromHost(gpu, host.b, { shape: [N, K] });
+        const bias = fromHost(gpu, host.bias, { shape: [N] });
+        const residual = fromHost(gpu, host.residual, { shape: [M, N] });
+        const before = draw(M * N);
+        const [plain, fresh, sum] = [before, before, before].map((values) =>
+          fromHost(gpu, values, { shape: [M, N] })
+        );
+        multiply("NT", a, b, { tensor: plain, accumulate: false });
+        multiply("NT", a, b, { tensor: fresh, accumulate: false }, { bias, residual, scale: 0.5 });
+        multiply("NT", a, b, { tensor: sum, accumulate: true }, { bias, residual, scale: 0.5 });
+        const dims = { M, N, K, transposeB: true, scale: 0.5 };
+        const inputs = {
+          a: Float64Array.from(host.a),
+          b: Float64Array.from(host.b),
+          bias: Float64Array.from(host.bias),
+          residual: Float64Array.from(host.residual),
+        };
+        const expected = reference.epilogueForward(inputs, dims).c;
+        const found = await readAll(gpu, [plain, fresh, sum]);
+        const what = `${M}x${N}x${K}`;
+        assertClose(found[0], reference.forward(inputs, dims).c, { what, atol: 5e-5 });
+        assertClose(found[1], expected, { what: `${what} + bias + residual`, atol: 5e-5 });
+        assertClose(found[2], expected.map((value, i) => value + before[i]), {
+          what: `${what}, added`,
+          atol: 5e-5,
+        });
+        [a, b, bias, residual, plain, fresh, sum].forEach(release);
+      }
+    },
+    { layouts: LAYOUTS },
+  );
+}
+
+/** Storages of A, B and C where each kind meets them: backward with a frozen weight, forward, a parameter's gradient. */
+const STORAGES = {
+  NN: [["f16", "bf16", "f16"]],
+  NT: [["f16", "f16", "f16"], ["f32", "bf16", "f32"]],
+  TN: [["f16", "f16", "f32"]],
+} as const;
 
 for (const kind of KINDS) {
   gpuTest(
     `multiply ${kind} of 16-bit operands, with a bias and a residual, overwriting and adding`,
     async (gpu) => {
       const [M, N, K] = [20, 68, 36];
-      for (const [aType, bType, cType] of STORAGES) {
+      for (const [aType, bType, cType] of STORAGES[kind]) {
         const random = seededRandom(M + N);
         const owned: Tensor[] = [];
         const place = async (shape: number[], type: Storage) => {

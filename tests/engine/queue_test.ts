@@ -104,7 +104,9 @@ gpuTest("a dispatch without one of its parameters or bindings is refused, naming
   };
   assert.throws(
     () => gpu.dispatch(addForward, { ...dispatch, params: {} }),
-    new TypeError("Cannot dispatch add_forward {}: expected parameter elements, found none"),
+    new TypeError(
+      'Cannot dispatch add_forward {"storage":"f32","memory":"buffer"}: expected parameter elements, found none',
+    ),
   );
   assert.throws(
     () =>
@@ -113,7 +115,9 @@ gpuTest("a dispatch without one of its parameters or bindings is refused, naming
         params: { elements: 4 },
         bindings: { a: x.range, y: x.range },
       }),
-    new TypeError("Cannot dispatch add_forward {}: expected binding b, found none"),
+    new TypeError(
+      'Cannot dispatch add_forward {"storage":"f32","memory":"buffer"}: expected binding b, found none',
+    ),
   );
   release(x);
 });

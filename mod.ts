@@ -47,7 +47,7 @@
  * import {
  *   characterTokenizerFiles, createLlama, createMetricsRing, createOptimizer, createRandom, createTokenizer,
  *   encodeCompletions, ensureAdapter, fromHost, initializeModel, llamaTokenLogps, openGpu, packSequences,
- *   parseModelConfig, scaledSum, Tape,
+ *   parseModelConfig, scaledSum, Tape, uploadBatch,
  * } from "./mod.ts";
  *
  * await ensureAdapter();

@@ -119,3 +119,4 @@ export {
   type StorageBinding,
 } from "../shaders/kernel.ts";
 export type { ProductKind } from "../shaders/tile.ts";
+export type { Storage } from "../shaders/storage.ts";

@@ -79,14 +79,14 @@ class Recorder implements CommandRecorder {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { fromHost, openGpu, release, silu, toHost, writeHost } from "./mod.ts";
+ * import { activation, fromHost, openGpu, release, toHost, writeHost } from "./mod.ts";
  * import { ensureAdapter } from "../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const x = fromHost(gpu, Float32Array.of(0), { shape: [1] });
  * {
- *   using graph = recordGraph(gpu, () => silu(x));
+ *   using graph = recordGraph(gpu, () => activation(x, { kind: "silu" }));
  *   release(x); // the graph still holds it
  *   writeHost(x, Float32Array.of(100));
  *   graph.replay();

@@ -64,9 +64,25 @@ export {
   Tape,
 } from "./tape.ts";
 export { type DType, widen } from "./dtype.ts";
-export { createParameters, type ParameterBlock, type ParameterOptions, Parameters } from "./parameters.ts";
+export {
+  createParameters,
+  type ParameterBlock,
+  type ParameterOptions,
+  Parameters,
+  type ParameterSnapshot,
+} from "./parameters.ts";
+export { activation, type ActivationOptions } from "./ops/activation.ts";
 export { add } from "./ops/add.ts";
-export { adamw, type AdamwOptions, type AdamwTensors, CLIP_STATE, gradNorm } from "./ops/adamw.ts";
+export {
+  adamw,
+  type AdamwOptions,
+  type AdamwTensors,
+  CLIP_STATE,
+  gradNorm,
+  type GradNormSlot,
+  LOSS_SCALE,
+  type LossScale,
+} from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type AttentionOptions } from "./ops/attention.ts";
 export { checkpoint } from "./ops/checkpoint.ts";
@@ -79,7 +95,7 @@ export {
   rowIndex,
   type RowIndexOptions,
 } from "./ops/gather_rows.ts";
-export { matmul } from "./ops/matmul.ts";
+export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,
   NO_PENALTY,
@@ -107,8 +123,8 @@ export {
   type SequenceIndex,
   sequenceLogps,
 } from "./ops/sequence_logps.ts";
-export { silu } from "./ops/silu.ts";
 export { swiglu } from "./ops/swiglu.ts";
+export { swigluLinear } from "./ops/swiglu_linear.ts";
 export { hostLabels, tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,
@@ -119,4 +135,5 @@ export {
   type StorageBinding,
 } from "../shaders/kernel.ts";
 export type { ProductKind } from "../shaders/tile.ts";
+export type { ActivationKind } from "../shaders/elementwise.ts";
 export type { Storage } from "../shaders/storage.ts";

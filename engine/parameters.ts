@@ -3,14 +3,19 @@
  * binding becomes row shards.
  * @module
  */
+import type { Storage } from "../shaders/storage.ts";
+import { findOverflow } from "./dtype.ts";
 import type { Gpu } from "./gpu.ts";
+import { type BlockLayout, layOut } from "./parameter_layout.ts";
 import { type Shape, ShapeError, sizeOf } from "./shape.ts";
-import { empty, release, slice, type Tensor, toHost, writeHost } from "./tensor.ts";
+import { empty, release, slice, storageOf, type Tensor, toHost, writeHost } from "./tensor.ts";
 
 /** One flat buffer of parameters, with its gradients when they are trained. */
 export interface ParameterBlock {
-  /** `[elements]`. */
+  /** `[elements]`, exact: f32 where it is trained, else as it is stored. */
   readonly weight: Tensor;
+  /** `[elements]` f16: what kernels read of the matrices of a model that is trained in f16. */
+  readonly copy?: Tensor;
   /** `[elements]`; zero in the padding between tensors. */
   readonly gradient?: Tensor;
   /** Elements at the start that weight decay applies to. */
@@ -23,16 +28,26 @@ export interface ParameterOptions {
   readonly trainable: boolean;
   /** Whether weight decay applies; by default to matrices, not to vectors such as norm weights. */
   readonly decays?: (name: string, shape: Shape) => boolean;
+  /**
+   * Parameters that kernels read as one, such as the query, key and value projections: ordered names of equal row
+   * length. Take them with {@link Parameters.joined}.
+   */
+  readonly groups?: readonly (readonly string[])[];
+  /**
+   * How matrices are stored, f32 by default; vectors always are f32. Trained f16 has f32 masters beside it; bf16 is for
+   * frozen parameters.
+   */
+  readonly storage?: Storage;
 }
 
-interface Placement {
-  readonly name: string;
-  readonly shape: Shape;
-  readonly offset: number;
+/** Rows of a parameter: what kernels read, and where its exact values are (the same but in f16 training). */
+interface StoredPart {
+  readonly tensor: Tensor;
+  readonly exact: Tensor;
 }
 
-/** Slices start on this many elements: the largest binding alignment there is. */
-const ALIGNMENT = 64;
+/** Bindings start at multiples of this: the largest alignment there is. */
+const ALIGNMENT_BYTES = 256;
 
 /**
  * Named parameters on the GPU. Make with {@link createParameters}; dispose when done.
@@ -52,18 +67,17 @@ const ALIGNMENT = 64;
  * ```
  */
 export class Parameters {
-  readonly #shards = new Map<string, readonly Tensor[]>();
-
   /** Only {@link createParameters} makes one. */
   constructor(
     readonly gpu: Gpu,
     /** Names and full shapes, in the order given. */
     readonly shapes: ReadonlyMap<string, Shape>,
     readonly blocks: readonly ParameterBlock[],
-    shards: ReadonlyMap<string, readonly Tensor[]>,
-  ) {
-    for (const [name, tensors] of shards) this.#shards.set(name, tensors);
-  }
+    private readonly stored: {
+      parts: ReadonlyMap<string, readonly StoredPart[]>;
+      groups: ReadonlyMap<string, Tensor>;
+    },
+  ) {}
 
   /** Number of parameters, without padding. */
   get count(): number {
@@ -77,11 +91,28 @@ export class Parameters {
    * @throws {ReferenceError} when there is no such parameter
    */
   shards(name: string): readonly Tensor[] {
-    const shards = this.#shards.get(name);
-    if (!shards) {
+    return this.#parts(name).map(({ tensor }) => tensor);
+  }
+
+  #parts(name: string): readonly StoredPart[] {
+    const parts = this.stored.parts.get(name);
+    if (!parts) {
       throw new ReferenceError(`Cannot find parameter ${name}: the model has ${this.shapes.size} others`);
     }
-    return shards;
+    return parts;
+  }
+
+  /**
+   * A group of parameters as one tensor, with one gradient: the rows of the first, then those of the second, and so on.
+   *
+   * @param names a whole group, in its order
+   * @returns `[sum of rows, ...]`
+   * @throws {ReferenceError} when they were not laid out as a group
+   */
+  joined(names: readonly string[]): Tensor {
+    const tensor = this.stored.groups.get(names.join());
+    if (!tensor) throw new ReferenceError(`Cannot join ${names.join(", ")}: they were not made as a group`);
+    return tensor;
   }
 
   /**
@@ -106,46 +137,52 @@ export class Parameters {
   }
 
   /**
-   * Overwrites rows of a parameter.
+   * Overwrites rows of a parameter; they are rounded to nearest where its storage is narrower.
    *
    * @param name the parameter
    * @param values whole rows, from `firstRow`
    * @throws {ShapeError} when they are not whole rows inside the parameter
+   * @throws {RangeError} when a finite value is too large for the storage
    */
   write(name: string, values: Float32Array<ArrayBuffer>, firstRow = 0): void {
-    const rowSize = sizeOf(this.shards(name)[0].shape.slice(1));
-    const total = this.shards(name).reduce((rows, shard) => rows + (shard.shape[0] ?? 1), 0);
+    const parts = this.#parts(name);
+    const rowSize = sizeOf(parts[0].tensor.shape.slice(1));
+    const total = parts.reduce((rows, { tensor }) => rows + (tensor.shape[0] ?? 1), 0);
     if (values.length % rowSize !== 0 || firstRow + values.length / rowSize > total) {
       throw new ShapeError(
         `Cannot write ${name}: expected whole rows of ${rowSize} within ${total}, found ${values.length} values at ` +
           `row ${firstRow}`,
       );
     }
+    refuseOverflow(name, values, storageOf(parts[0].tensor));
     let first = 0;
-    for (const shard of this.shards(name)) {
-      const rows = shard.shape[0] ?? 1;
+    for (const { tensor, exact } of parts) {
+      const rows = tensor.shape[0] ?? 1;
       const from = Math.max(first, firstRow);
       const to = Math.min(first + rows, firstRow + values.length / rowSize);
       if (from < to) {
         const part = values.subarray((from - firstRow) * rowSize, (to - firstRow) * rowSize);
-        writeHost(
-          slice(shard, { shape: [to - from, ...shard.shape.slice(1)], offset: (from - first) * rowSize }),
-          part,
-        );
+        const place = { shape: [to - from, ...tensor.shape.slice(1)], offset: (from - first) * rowSize };
+        for (const target of new Set([tensor, exact])) writeHost(slice(target, place), part);
       }
       first += rows;
     }
   }
 
-  /** Reads a whole parameter back, row-major. */
+  /** Reads a whole parameter back, row-major, widened to f32 and exact. */
   async read(name: string): Promise<Float32Array<ArrayBuffer>> {
     const values = new Float32Array(sizeOf(this.shapes.get(name) ?? []));
     let offset = 0;
-    for (const shard of this.shards(name)) {
-      values.set(await toHost(shard), offset);
-      offset += sizeOf(shard.shape);
+    for await (const part of this.readShards(name)) {
+      values.set(part, offset);
+      offset += part.length;
     }
     return values;
+  }
+
+  /** Reads a parameter back, one row shard after the other: the largest do not fit the host at once. */
+  async *readShards(name: string): AsyncGenerator<Float32Array<ArrayBuffer>> {
+    for (const { exact } of this.#parts(name)) yield await toHost(exact);
   }
 
   /** Reads a parameter's gradient back, row-major. */
@@ -160,24 +197,47 @@ export class Parameters {
     return values;
   }
 
-  /** Copies all values from parameters of the same layout. */
-  copyFrom(source: Parameters): void {
-    if (source.blocks.length !== this.blocks.length) {
-      throw new ShapeError(
-        "Cannot copy parameters: expected the same layout, found another number of blocks",
-      );
-    }
-    this.blocks.forEach((block, index) =>
-      this.gpu.queue.copy(source.blocks[index].weight.range, block.weight.range)
+  /** Keeps a copy of all values on the GPU, for {@link Parameters.restore}; dispose it when done. */
+  snapshot(): ParameterSnapshot {
+    const tensors = this.#values().map((tensor) => {
+      const kept = empty(this.gpu, tensor.shape, { type: tensor.type, label: "snapshot", owner: "caller" });
+      this.gpu.queue.copy(tensor.range, kept.range);
+      return kept;
+    });
+    return { tensors, [Symbol.dispose]: () => tensors.forEach(release) };
+  }
+
+  /** Sets all values to those of a snapshot of these parameters. */
+  restore(snapshot: ParameterSnapshot): void {
+    this.#values().forEach((tensor, index) =>
+      this.gpu.queue.copy(snapshot.tensors[index].range, tensor.range)
     );
+  }
+
+  #values(): Tensor[] {
+    return this.blocks.flatMap(({ weight, copy }) => copy ? [weight, copy] : [weight]);
   }
 
   /** Gives all buffers back. */
   [Symbol.dispose](): void {
-    for (const { weight, gradient } of this.blocks) {
-      release(weight);
-      if (gradient) release(gradient);
+    for (const { weight, copy, gradient } of this.blocks) {
+      for (const tensor of [weight, copy, gradient]) if (tensor) release(tensor);
     }
+  }
+}
+
+/** All values of parameters at one moment. */
+export interface ParameterSnapshot extends Disposable {
+  /** Of each block. */
+  readonly tensors: readonly Tensor[];
+}
+
+function refuseOverflow(name: string, values: Float32Array, storage: Storage): void {
+  const index = findOverflow(values, storage);
+  if (index >= 0) {
+    throw new RangeError(
+      `Cannot write ${name}: expected values that ${storage} can hold, found ${values[index]} at ${index}`,
+    );
   }
 }
 
@@ -186,10 +246,12 @@ export class Parameters {
  *
  * @param gpu the device
  * @param shapes names to shapes; tensors that decay come first in each buffer
- * @param options whether they are trained, and which decay
+ * @param options whether they are trained, how they are stored, which decay and which lie together
  * @returns the parameters; dispose them when done
  * @throws {MemoryBudgetError} when they do not fit the budget
- * @throws {RangeError} when a single row is larger than a binding
+ * @throws {RangeError} when a single row, or a group, is larger than a binding
+ * @throws {ShapeError} when 16-bit rows do not divide by four, or the members of a group have rows of other lengths
+ * @throws {TypeError} when bf16 is to be trained
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -211,81 +273,79 @@ export function createParameters(
   shapes: ReadonlyMap<string, Shape>,
   options: ParameterOptions,
 ): Parameters {
-  const decays = options.decays ?? ((_name, shape) => shape.length >= 2);
-  const maxElements = Math.floor(gpu.maxBindingBytes / 4 / ALIGNMENT) * ALIGNMENT;
-  const pieces = [...shapes].flatMap(([name, shape]) => cut(name, shape, maxElements));
-  const ordered = [
-    ...pieces.filter((piece) => decays(piece.name, piece.shape)),
-    ...pieces.filter((piece) => !decays(piece.name, piece.shape)),
-  ];
+  const { trainable, storage = "f32", groups = [] } = options;
+  if (trainable && storage === "bf16") {
+    throw new TypeError("Cannot train bf16 parameters: expected f32 or f16, found frozen storage");
+  }
+  const isNarrow = (shape: Shape) => storage !== "f32" && shape.length >= 2;
+  for (const [name, shape] of shapes) if (isNarrow(shape)) expectQuads(name, shape, storage);
+  const typeOf = (shape: Shape): Storage => isNarrow(shape) ? storage : "f32";
+  const unit = storage === "f32" ? 4 : 2;
+  const alignment = ALIGNMENT_BYTES / unit;
   const blocks: ParameterBlock[] = [];
-  const shards = new Map<string, Tensor[]>([...shapes.keys()].map((name) => [name, []]));
-  for (const placements of fill(ordered, maxElements)) {
-    const block = allocateBlock(gpu, placements, { trainable: options.trainable, decays });
+  const parts = new Map<string, StoredPart[]>([...shapes.keys()].map((name) => [name, []]));
+  const joined = new Map<string, Tensor>();
+  const layout = layOut(shapes, {
+    // Trained f16 binds its f32 masters too.
+    maxElements: Math.floor(gpu.maxBindingBytes / (trainable ? 4 : unit) / alignment) * alignment,
+    alignment,
+    groups,
+    decays: options.decays ?? ((_name, shape) => shape.length >= 2),
+    // Trained parameters share blocks whatever their storage: one optimizer dispatch for all.
+    kind: (_name, shape) => trainable ? "f32" : typeOf(shape),
+  });
+  for (const blockLayout of layout) {
+    const block = allocateBlock(gpu, blockLayout, { trainable, hasCopy: trainable && storage === "f16" });
     blocks.push(block);
-    for (const { name, shape, offset } of placements) {
-      const grad = block.gradient && slice(block.gradient, { shape, offset });
-      shards.get(name)!.push({
-        ...slice(block.weight, { shape, offset }),
-        requiresGrad: options.trainable,
-        ...(grad ? { grad } : {}),
-      });
+    for (const { shape, offset, parts: members } of blockLayout.placements) {
+      const hasCopy = block.copy !== undefined && isNarrow(shape);
+      const whole = takeSlice(block, { shape, offset, hasCopy });
+      if (members.length > 1) joined.set(members.map(({ name }) => name).join(), whole);
+      for (const member of members) {
+        const place = { shape: member.shape, offset: offset + member.offset };
+        parts.get(member.name)!.push({
+          tensor: takeSlice(block, { ...place, hasCopy }),
+          exact: slice(block.weight, place),
+        });
+      }
     }
   }
-  return new Parameters(gpu, shapes, blocks, shards);
+  return new Parameters(gpu, shapes, blocks, { parts, groups: joined });
 }
 
-/** Cuts a parameter into row shards that fit one binding. */
-function cut(name: string, shape: Shape, maxElements: number): { name: string; shape: Shape }[] {
-  const size = sizeOf(shape);
-  if (size <= maxElements) return [{ name, shape }];
-  const rowSize = sizeOf(shape.slice(1));
-  // Shards start at multiples of 64 rows, which keeps slabs of the language-model head aligned.
-  const rows = Math.floor(maxElements / rowSize / 64) * 64;
-  if (rows === 0) {
-    throw new RangeError(
-      `Cannot place ${name}: expected 64 rows of ${rowSize} in one binding, found too large a row`,
+/** @throws {ShapeError} when 16-bit rows do not divide by four */
+function expectQuads(name: string, shape: Shape, storage: Storage): void {
+  if (sizeOf(shape.slice(1)) % 4 !== 0) {
+    throw new ShapeError(
+      `Cannot store ${name} as ${storage}: expected rows that divide by four, found [${shape.join(", ")}]`,
     );
   }
-  return Array.from({ length: Math.ceil(shape[0] / rows) }, (_, index) => ({
-    name,
-    shape: [Math.min(rows, shape[0] - index * rows), ...shape.slice(1)],
-  }));
 }
 
-/** Packs pieces into blocks in order, each piece aligned. */
-function fill(pieces: readonly { name: string; shape: Shape }[], maxElements: number): Placement[][] {
-  const blocks: Placement[][] = [];
-  let offset = Infinity;
-  for (const { name, shape } of pieces) {
-    const size = Math.ceil(sizeOf(shape) / ALIGNMENT) * ALIGNMENT;
-    if (offset + size > maxElements) {
-      blocks.push([]);
-      offset = 0;
-    }
-    blocks[blocks.length - 1].push({ name, shape, offset });
-    offset += size;
-  }
-  return blocks;
+/** What kernels read of a block, with its gradient. */
+function takeSlice(
+  block: ParameterBlock,
+  { hasCopy, ...place }: { shape: Shape; offset: number; hasCopy: boolean },
+): Tensor {
+  const { weight, copy, gradient } = block;
+  const tensor = slice(hasCopy ? copy! : weight, place);
+  return gradient ? { ...tensor, requiresGrad: true, grad: slice(gradient, place) } : tensor;
 }
 
 function allocateBlock(
   gpu: Gpu,
-  placements: readonly Placement[],
-  options: { trainable: boolean; decays: (name: string, shape: Shape) => boolean },
+  { kind, elements, decayElements }: BlockLayout<Storage>,
+  options: { trainable: boolean; hasCopy: boolean },
 ): ParameterBlock {
-  const end = (placement: Placement) =>
-    placement.offset + Math.ceil(sizeOf(placement.shape) / ALIGNMENT) * ALIGNMENT;
-  const elements = end(placements[placements.length - 1]);
-  const decaying = placements.filter((placement) => options.decays(placement.name, placement.shape));
-  const decayElements = decaying.length === 0 ? 0 : end(decaying[decaying.length - 1]);
-  const allocate = (category: "parameters" | "gradients") => {
-    const tensor = empty(gpu, [elements], { label: category, category, owner: "caller" });
+  const allocate = (category: "parameters" | "gradients", type: Storage) => {
+    const tensor = empty(gpu, [elements], { label: `${type} ${category}`, category, type, owner: "caller" });
     gpu.queue.clear(tensor.range);
     return tensor;
   };
-  const weight = allocate("parameters");
-  return options.trainable
-    ? { weight, gradient: allocate("gradients"), decayElements }
-    : { weight, decayElements };
+  return {
+    weight: allocate("parameters", kind),
+    ...(options.hasCopy ? { copy: allocate("parameters", "f16") } : {}),
+    ...(options.trainable ? { gradient: allocate("gradients", "f32") } : {}),
+    decayElements,
+  };
 }

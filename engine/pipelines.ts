@@ -66,8 +66,9 @@ export class ShaderError extends Error {
  * await ensureAdapter();
  * using gpu = await openGpu();
  *
- * const pipeline = gpu.pipelines.get(addForward, {});
- * assert(gpu.pipelines.get(addForward, {}) === pipeline); // compiled once
+ * const constants = { storage: "f32", memory: "buffer" } as const;
+ * const pipeline = gpu.pipelines.get(addForward, constants);
+ * assert(gpu.pipelines.get(addForward, { ...constants }) === pipeline); // compiled once
  * assert.equal(gpu.pipelines.size, 1);
  * ```
  */

@@ -2,11 +2,11 @@
  * The autograd tape: ops record how to send a gradient back; `backward` walks the record from its end.
  * @module
  */
-import { Scope } from "./buffers.ts";
+import { type Allocation, Scope } from "./buffers.ts";
 import { accumulateInto } from "./ops/accumulate.ts";
 import type { Gpu } from "./gpu.ts";
 import { expectShape, ShapeError } from "./shape.ts";
-import { byteLength, emptyLike, type Tensor } from "./tensor.ts";
+import { byteLength, emptyLike, expectType, type Tensor } from "./tensor.ts";
 
 /** Where an op's backward writes one input's gradient. */
 export interface GradientTarget {
@@ -22,6 +22,8 @@ export interface GradientSink {
   into(input: Tensor): GradientTarget | null;
   /** Hands `gradient` on unchanged as (a part of) the gradient of `input`, without a copy where possible. */
   pass(input: Tensor, gradient: Tensor): void;
+  /** A tensor with the values of `gradient` that may be overwritten: itself where nobody else reads it, else a copy. */
+  own(gradient: Tensor): Tensor;
 }
 
 /** One recorded operation. */
@@ -34,6 +36,10 @@ export interface Recording {
   readonly output: Tensor;
   /** Called once with the output's gradient, `[same shape as output]`. */
   readonly backward: (gradient: Tensor, sink: GradientSink) => void;
+  /** True when `backward` does not read the output's values, so that an op in place may {@link overwrite} them. */
+  readonly isOutputFree?: boolean;
+  /** True for an op in place: its output is the one input's storage, which stays the property of who made it. */
+  readonly isInPlace?: boolean;
 }
 
 /** A tensor whose gradient is given: where `backward` starts. */
@@ -66,7 +72,9 @@ export interface GradientSeed {
  */
 export class Tape implements GradientSink {
   readonly #nodes: Recording[] = [];
-  readonly #recorded = new Set<Tensor>();
+  readonly #recorded = new Map<Tensor, Recording>();
+  /** Storage that the backward of a recorded op may read. */
+  readonly #read = new Set<Allocation>();
   /** One reference each to the gradients whose consumers are still to come. */
   readonly #gradients = new Map<Tensor, Tensor>();
   readonly #scope = new Scope();
@@ -89,7 +97,15 @@ export class Tape implements GradientSink {
   add(recording: Recording): void {
     this.#nodes.push(recording);
     this.gpu.tapeNodes++;
-    this.#recorded.add(recording.output);
+    this.#recorded.set(recording.output, recording);
+    if (recording.isInPlace) return;
+    for (const input of recording.inputs) this.#read.add(input.range.allocation);
+  }
+
+  /** Whether a recorded op may need the values of `tensor` for its backward. */
+  needs(tensor: Tensor): boolean {
+    const producer = this.#recorded.get(tensor);
+    return this.#read.has(tensor.range.allocation) || (producer !== undefined && !producer.isOutputFree);
   }
 
   /**
@@ -132,8 +148,7 @@ export class Tape implements GradientSink {
     if (!existing.range.allocation.isShared) return { tensor: existing, accumulate: true };
     // Someone else still reads this buffer as their gradient: write to a copy.
     const copy = this.#allocate(input);
-    // Only the elements: the one handed on may have room for more rows than this input.
-    this.gpu.queue.copy({ ...existing.range, sizeBytes: byteLength(input) }, copy.range);
+    this.#copy(existing, copy);
     existing.range.allocation.release();
     this.#gradients.set(input, copy);
     return { tensor: copy, accumulate: true };
@@ -144,6 +159,7 @@ export class Tape implements GradientSink {
     if (!input.requiresGrad) return;
     if (this.outer && !input.grad && !this.#recorded.has(input)) return this.outer.pass(input, gradient);
     if (!input.grad && !this.#gradients.has(input)) {
+      expectType("backward", "a gradient that is handed on", gradient, input.type);
       gradient.range.allocation.retain();
       this.#gradients.set(input, gradient);
       return;
@@ -152,12 +168,21 @@ export class Tape implements GradientSink {
     if (target) accumulateInto(target.tensor, gradient);
   }
 
+  /** See {@link GradientSink.own}. */
+  own(gradient: Tensor): Tensor {
+    if (!gradient.range.allocation.isShared) return gradient;
+    const copy = emptyLike(gradient, gradient.shape, { type: gradient.type });
+    this.#copy(gradient, copy);
+    return copy;
+  }
+
   /** Ends the recording and gives back everything it owns. */
   [Symbol.dispose](): void {
     if (!this.#open) return;
     this.#open = false;
     if (this.gpu.tape === this) this.gpu.tape = null;
     this.#nodes.length = 0;
+    this.#read.clear();
     for (const gradient of this.#gradients.values()) gradient.range.allocation.release();
     this.#gradients.clear();
     this.gpu.popScope(this.#scope);
@@ -176,7 +201,14 @@ export class Tape implements GradientSink {
       this.#gradients.delete(node.output);
       gradient.range.allocation.release();
     }
-    this.#scope.releaseEarly(node.output.range.allocation);
+    // Storage worked on in place still has its first owner further down: that node gives it back.
+    if (!node.isInPlace) this.#scope.releaseEarly(node.output.range.allocation);
+  }
+
+  /** Only the elements: the source may have room for more rows than the target. Copies are whole words. */
+  #copy(source: Tensor, target: Tensor): void {
+    const sizeBytes = Math.ceil(byteLength(target) / 4) * 4;
+    this.gpu.queue.copy({ ...source.range, sizeBytes }, target.range);
   }
 
   /** A gradient belongs to its slot, not to whatever scope is open. */
@@ -214,6 +246,13 @@ export class Tape implements GradientSink {
  * ```
  */
 export function record(gpu: Gpu, recording: Recording): Tensor {
+  for (const input of recording.isInPlace ? [] : recording.inputs) {
+    if (OVERWRITTEN.has(input)) {
+      throw new Error(
+        `Cannot run ${recording.name}: expected values, found a tensor that was overwritten in place`,
+      );
+    }
+  }
   if (!gpu.tape || !recording.inputs.some((input) => input.requiresGrad)) return recording.output;
   const output: Tensor = { ...recording.output, requiresGrad: true };
   gpu.tape.add({ ...recording, output });
@@ -249,6 +288,34 @@ export function noGrad<Result>(gpu: Gpu, body: () => Result): Result {
   } finally {
     gpu.tape = tape;
   }
+}
+
+/** Tensors whose storage holds another tensor's values by now. */
+const OVERWRITTEN = new WeakSet<Tensor>();
+
+/**
+ * Claims a tensor's storage for an op that works in place, before it writes. The rule: the op's input is read by
+ * nothing else, neither before nor after it, and the op that made the input does without its values. Then no backward
+ * can meet values of the wrong time. Ask for the tensor that the op returns instead.
+ *
+ * @param operation names the op in errors
+ * @param x what will be overwritten
+ * @throws {Error} when x is a parameter, was overwritten before, or its values are needed by a recorded op
+ */
+export function overwrite(operation: string, x: Tensor): void {
+  const found = x.grad
+    ? "a parameter"
+    : OVERWRITTEN.has(x)
+    ? "one that was overwritten before"
+    : x.gpu.tape?.needs(x)
+    ? "one whose values a recorded op needs"
+    : null;
+  if (found) {
+    throw new Error(
+      `Cannot run ${operation} in place: expected a tensor that nothing else reads, found ${found}`,
+    );
+  }
+  OVERWRITTEN.add(x);
 }
 
 /** @throws {ShapeError} when an op that cannot differentiate would be recorded */

@@ -58,6 +58,28 @@ export function storageOf({ type, shape }: Tensor): Storage {
   return type;
 }
 
+/** @throws {ShapeError} when a tensor has another element type than expected */
+export function expectType(operation: string, what: string, { type }: Tensor, expected: TensorType): void {
+  if (type === expected) return;
+  throw new ShapeError(`Cannot run ${operation}: expected ${what} of type ${expected}, found ${type}`);
+}
+
+/**
+ * Checks that rows can be stored: 16-bit storage takes four elements at once.
+ *
+ * @param operation for the error
+ * @param columns elements of a row
+ * @param storages that rows are read from and written to
+ * @throws {ShapeError} when one has 16 bits and `columns` does not divide by four
+ */
+export function expectQuads(operation: string, columns: number, storages: readonly Storage[]): void {
+  const narrow = storages.find((storage) => storage !== "f32");
+  if (narrow === undefined || columns % 4 === 0) return;
+  throw new ShapeError(
+    `Cannot run ${operation}: expected rows that divide by four for ${narrow}, found rows of ${columns}`,
+  );
+}
+
 /** What a new tensor may differ in from a plain f32 one. */
 export interface TensorOptions {
   /** f32 by default. */

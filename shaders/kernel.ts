@@ -86,7 +86,7 @@ export function output(type: ElementType): StorageBinding {
  * import assert from "node:assert/strict";
  * import { addForward } from "./elementwise.ts";
  *
- * const code = kernelWgsl(addForward, {});
+ * const code = kernelWgsl(addForward, { storage: "f32", memory: "buffer" });
  * assert.match(code, /@binding\(0\) var<storage, read> a: array<vec4f>;/);
  * assert.match(code, /@compute/);
  * ```

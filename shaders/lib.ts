@@ -30,10 +30,24 @@ export const LINEAR_WORKGROUP = "workgroup_id.y * num_workgroups.x + workgroup_i
 
 /**
  * `row_sum(value, lane)`: the sum of `value` over the workgroup's lanes, known to all of them. With one lane per
- * row (CPU adapters, where barriers are dear) it is the value itself.
+ * row (CPU adapters, where barriers are dear) it is the value itself. `subgroup`: invocations of a subgroup, a divisor of
+ * `lanes`, where subgroup operations may be used: they need two barriers instead of a tree's.
  */
-export function rowSum(lanes: number): string {
+export function rowSum(lanes: number, subgroup = 0): string {
   if (lanes === 1) return "fn row_sum(value: f32, lane: u32) -> f32 { return value; }";
+  if (subgroup > 0) {
+    const parts = Array.from({ length: lanes / subgroup }, (_, part) => `row_sum_scratch[${part}]`);
+    return wgsl`
+var<workgroup> row_sum_scratch: array<f32, ${parts.length}>;
+fn row_sum(value: f32, lane: u32) -> f32 {
+  let part = subgroupAdd(value);
+  if (lane % ${subgroup}u == 0u) { row_sum_scratch[lane / ${subgroup}u] = part; }
+  workgroupBarrier();
+  let total = ${parts.join(" + ")};
+  workgroupBarrier();
+  return total;
+}`;
+  }
   return wgsl`
 var<workgroup> row_sum_scratch: array<f32, ${lanes}>;
 fn row_sum(value: f32, lane: u32) -> f32 {

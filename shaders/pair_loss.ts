@@ -47,6 +47,9 @@ export const METRICS_STRIDE = 32;
 /** Where the gradient norm goes in a metrics row. */
 export const GRAD_NORM_METRIC = METRICS_STRIDE - 1;
 
+/** Index in a metrics row of the loss scale of f16 training; the count of skipped steps follows it. */
+export const LOSS_SCALE_METRIC = METRICS_STRIDE - 3;
+
 /** Numbers that SPO carries from step to step on the GPU. */
 export const SPO_STATE = { vStar: 0, steps: 1, lambda: 2, lowerLevel: 3, size: 4 } as const;
 

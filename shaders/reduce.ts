@@ -2,7 +2,7 @@
  * Sums and maxima over rows: sequence log-probs, the mean negative log-likelihood, greedy choice, gradient norm.
  * @module
  */
-import { input, type Kernel, output, type StorageBinding } from "./kernel.ts";
+import { input, type Kernel, output, type ParameterType, type StorageBinding } from "./kernel.ts";
 import { IS_FINITE, LINEAR_WORKGROUP, rowSum } from "./lib.ts";
 import { wgsl } from "./wgsl.ts";
 
@@ -174,31 +174,81 @@ if (local_id.x == 0u) { partial[p.first + workgroup_id.x] = total; }`,
  * assert.equal((await toHost(state))[CLIP_STATE.isFinite], 0); // adamw will skip this step
  * ```
  */
-export const CLIP_STATE = { norm: 0, coefficient: 1, isFinite: 2, size: 4 } as const;
+export const CLIP_STATE = { norm: 0, coefficient: 1, isFinite: 2, skipped: 3, size: 4 } as const;
+
+/**
+ * Index of each number in the state of dynamic loss scaling: the factor of the loss, and the good steps since it last
+ * changed.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, gradNorm, openGpu, toHost } from "../engine/mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [4] });
+ * const [gradient, state, metrics] = [vector(1, Infinity, 0, 0), vector(0, 0, 0, 0), vector(0, 0, 0, 0)];
+ * const lossScale = { state: vector(1024, 7, 0, 0), growthInterval: 2000 };
+ * gradNorm([gradient], state, { maxNorm: 1, metric: { metrics, index: 0, lossScaleIndex: 1, accumulate: false }, lossScale });
+ * assert.equal((await toHost(lossScale.state))[LOSS_SCALE.scale], 512);
+ * assert.deepEqual([...await toHost(metrics)], [Infinity, 512, 1, 0]); // one step was skipped
+ * ```
+ */
+export const LOSS_SCALE = { scale: 0, goodSteps: 1, size: 4 } as const;
+
+/** Largest loss scale: beyond it an f32 sum of squared gradients may overflow. */
+const MAX_LOSS_SCALE = 2 ** 24;
 
 /** The global norm, the factor that clips it, and whether every gradient is finite. */
-export const clipState: Kernel<Record<string, never>> = {
+export const clipState: Kernel<{ scaled: boolean }> = {
   name: "clip_state",
   doc:
-    `norm = sqrt(sum of partial); state = (norm, min(1, max_norm / (norm + 1e-6)), 1 if norm is finite else 0).
-    max_norm <= 0 means no clipping. metrics[metric] = norm. One workgroup.`,
-  build: () => ({
-    bindings: { partial: input("f32"), state: output("f32"), metrics: output("f32") },
-    params: { count: "u32", max_norm: "f32", metric: "u32" },
-    workgroupSize: [REDUCE_LANES, 1],
-    workgroupBytes: REDUCE_LANES * 4,
-    declarations: rowSum(REDUCE_LANES) + IS_FINITE,
-    body: wgsl`
+    `norm = sqrt(sum of partial) / scale; state = (norm, min(1, max_norm / (norm + 1e-6)) / scale, 1 if norm is finite
+    else 0, skipped + 1 if it is not). max_norm <= 0 means no clipping; scale is 1 unless gradients are scaled.
+    loss_scale = (scale, good): halved when norm is not finite, doubled after growth_interval good steps.
+    metrics[metric] = norm; metrics[scale_metric ..] = (the new scale, skipped). One workgroup.`,
+  build({ scaled }) {
+    const scaling: Record<string, StorageBinding> = scaled ? { loss_scale: output("f32") } : {};
+    const params: Record<string, ParameterType> = scaled
+      ? { growth_interval: "f32", scale_metric: "u32" }
+      : {};
+    return {
+      bindings: { partial: input("f32"), state: output("f32"), metrics: output("f32"), ...scaling },
+      params: { count: "u32", max_norm: "f32", metric: "u32", ...params },
+      workgroupSize: [REDUCE_LANES, 1],
+      workgroupBytes: REDUCE_LANES * 4,
+      declarations: rowSum(REDUCE_LANES) + IS_FINITE,
+      body: wgsl`
 var share = 0.0;
 for (var i = local_id.x; i < p.count; i += ${REDUCE_LANES}u) { share += partial[i]; }
 let total = row_sum(share, local_id.x);
 if (local_id.x == 0u) {
-  let norm = sqrt(total);
   let finite = is_finite(total);
+#if ${scaled}
+  let scale = loss_scale[${LOSS_SCALE.scale}];
+#else
+  let scale = 1.0;
+#endif
+  let norm = sqrt(total) / scale;
+  let skipped = state[${CLIP_STATE.skipped}] + select(1.0, 0.0, finite);
   state[${CLIP_STATE.norm}] = norm;
-  state[${CLIP_STATE.coefficient}] = select(1.0, min(1.0, p.max_norm / (norm + 1e-6)), p.max_norm > 0.0 && finite);
+  state[${CLIP_STATE.coefficient}] = select(1.0, min(1.0, p.max_norm / (norm + 1e-6)), p.max_norm > 0.0 && finite) / scale;
   state[${CLIP_STATE.isFinite}] = select(0.0, 1.0, finite);
+  state[${CLIP_STATE.skipped}] = skipped;
   metrics[p.metric] = norm;
+#if ${scaled}
+  let good = select(0.0, loss_scale[${LOSS_SCALE.goodSteps}] + 1.0, finite);
+  let grows = good >= p.growth_interval;
+  let next = select(0.5 * scale, select(scale, min(2.0 * scale, ${MAX_LOSS_SCALE}.0), grows), finite);
+  loss_scale[${LOSS_SCALE.scale}] = next;
+  loss_scale[${LOSS_SCALE.goodSteps}] = select(good, 0.0, grows);
+  metrics[p.scale_metric] = next;
+  metrics[p.scale_metric + 1u] = skipped;
+#endif
 }`,
-  }),
+    };
+  },
 };

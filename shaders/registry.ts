@@ -9,15 +9,25 @@ import {
   type AttentionRowsConstants,
   attentionRowsForward,
 } from "./attention_rows.ts";
+import { columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
+  type AccumulateConstants,
+  activationBackward,
+  type ActivationConstants,
+  activationForward,
   addForward,
-  siluBackward,
-  siluForward,
+  type ElementwiseConstants,
   swigluBackward,
   swigluForward,
 } from "./elementwise.ts";
-import { embeddingBackward, embeddingForward, gatherRowsBackward, gatherRowsForward } from "./embedding.ts";
+import {
+  embeddingBackward,
+  embeddingForward,
+  type GatherConstants,
+  gatherRowsBackward,
+  gatherRowsForward,
+} from "./embedding.ts";
 import {
   attentionTilesBackwardKv,
   attentionTilesBackwardQ,
@@ -26,8 +36,7 @@ import {
 } from "./attention_tiles.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
-import { type MatmulConstants, matmulForward } from "./matmul.ts";
-import { moveColumns } from "./pack_columns.ts";
+import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -45,9 +54,10 @@ import {
   rmsNormWeightPartial,
   type RowConstants,
 } from "./rms_norm.ts";
-import { ropeForward } from "./rope.ts";
-import type { Storage } from "./storage.ts";
-import { CPU_TILE, GPU_TILE, TEXEL_TILE } from "./tile.ts";
+import type { InputMemory, OperandConstants } from "./operand.ts";
+import { ropeInPlace } from "./rope.ts";
+import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
+import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
   tokenLogpsCombine,
@@ -66,22 +76,75 @@ const TILES = [CPU_TILE, TEXEL_TILE, GPU_TILE];
 const BOTH = [true, false];
 const NONE: Record<string, never>[] = [{}];
 const WIDTHS = ([1, 4] as VectorWidth[]).map((width) => ({ width }));
-const ROWS: RowConstants[] = [1, 64].flatMap((lanes) => WIDTHS.map(({ width }) => ({ lanes, width })));
-const ACTIVATIONS: Storage[] = ["f32", "f16"];
-const GATHER = [
-  { width: 1 as const, storage: "f32" as const },
-  ...ACTIVATIONS.map((storage) => ({ width: 4 as const, storage })),
-];
-const ATTENTION_ROWS: AttentionRowsConstants[] = ACTIVATIONS.flatMap((storage) =>
+/** Adapters' ways to read inputs. */
+const MEMORIES: InputMemory[] = ["buffer", "texels"];
+const HALVES = ["f32", "f16"] as const;
+const ELEMENTWISE: ElementwiseConstants[] = MEMORIES.flatMap((memory) =>
+  HALVES.map((storage) => ({ storage, memory }))
+);
+/** Gradients of activations meet as they are stored; those of parameters are f32. */
+const ACCUMULATE: AccumulateConstants[] = ELEMENTWISE.flatMap((constants) =>
+  HALVES.map((total) => ({ ...constants, total }))
+);
+const ACTIVATIONS: ActivationConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (["silu", "gelu_tanh"] as const).flatMap((kind) =>
+    (["none", "elements", "quads"] as const).map((bias) => ({ ...constants, kind, bias }))
+  )
+);
+const OPERANDS: OperandConstants[] = ELEMENTWISE.flatMap((constants) =>
+  (constants.storage === "f16" ? [4] as const : [1, 4] as const).map((width) => ({ ...constants, width }))
+);
+const ROWS: RowConstants[] = OPERANDS.flatMap((constants) =>
+  [[1, 0], [64, 0], [64, 8], [64, 32]].map(([lanes, subgroup]) => ({ ...constants, lanes, subgroup }))
+);
+/** Rows in the storages that activations have. */
+const PLAIN_ROWS = ([[1, "f32"], [4, "f32"], [4, "f16"]] as const)
+  .map(([width, storage]) => ({ width, storage }));
+const ATTENTION_ROWS: AttentionRowsConstants[] = HALVES.flatMap((storage) =>
   [4, 8, 16, 32, 64].map((headDim) => ({ headDim, storage, rows: 1 }))
 );
-const ATTENTION_TILES: AttentionTilesConstants[] = ACTIVATIONS.flatMap((storage) => [
+const ATTENTION_TILES: AttentionTilesConstants[] = HALVES.flatMap((storage) => [
   ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
   { headDim: 256, storage, lanesX: 16 as const },
 ]);
-const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => BOTH.map((vector) => ({ tile, vector })));
+/** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
+const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
+  { tile, vector: false, storage: { a: "f32", b: "f32" } },
+  ...([["f32", "f32"], ["f16", "f16"], ["f32", "bf16"], ["f16", "bf16"]] as const).map(([a, b]) => ({
+    ...{ tile, vector: true },
+    storage: { a, b },
+  })),
+]);
+const F32 = { a: "f32", b: "f32", c: "f32" } as const;
+/** Operands and result of a half-precision layer: forward, with a frozen bfloat16 weight, and a weight's gradient. */
+const HALF = [
+  { a: "f16", b: "f16", c: "f16" },
+  { a: "f16", b: "bf16", c: "f16" },
+  { a: "f16", b: "f16", c: "f32" },
+] as const;
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
-  HEAD.map((constants) => ({ kind, ...constants }))
+  [...TILES, LARGE_TILE, SMALL_TILE].flatMap((tile) => [
+    ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
+    ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
+  ])
+);
+const GATHER: GatherConstants[] = [
+  { width: 1, table: "f32", y: "f32" },
+  ...(["f32", "f16", "bf16"] as const).flatMap((table) =>
+    (["f32", "f16"] as const).map((y) => ({ width: 4, table, y }) as const)
+  ),
+];
+const SWIGLU_LINEAR: SwigluLinearConstants[] = TILES.flatMap((tile) =>
+  BOTH.flatMap((saved) => [
+    ...BOTH.map((vector) => ({ tile, vector, storage: F32, saved })),
+    ...HALF.slice(0, 2).map((storage) => ({ tile, vector: true, storage, saved })),
+  ])
+);
+const MATMUL_ROWS: MatmulRowsConstants[] = [1, 4].flatMap((rows) =>
+  [{ lanes: 8, texels: true }, { lanes: 64, texels: false }].flatMap((layout) => [
+    ...BOTH.map((vector) => ({ rows, vector, storage: F32, ...layout })),
+    ...HALF.slice(0, 2).map((storage) => ({ rows, vector: true, storage, ...layout })),
+  ])
 );
 const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
   (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
@@ -89,9 +152,11 @@ const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as cons
 
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
-  entry(accumulate, NONE),
-  entry(adamw, NONE),
-  entry(addForward, NONE),
+  entry(accumulate, ACCUMULATE),
+  entry(activationBackward, ACTIVATIONS),
+  entry(activationForward, ACTIVATIONS),
+  entry(adamw, BOTH.map((copy) => ({ copy }))),
+  entry(addForward, ELEMENTWISE),
   entry(argmaxRows, NONE),
   entry(attentionRowsBackwardKv, ATTENTION_ROWS),
   entry(attentionRowsBackwardQ, ATTENTION_ROWS),
@@ -99,28 +164,35 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionTilesBackwardKv, ATTENTION_TILES),
   entry(attentionTilesBackwardQ, ATTENTION_TILES),
   entry(attentionTilesForward, ATTENTION_TILES),
-  entry(clipState, NONE),
+  entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
-  entry(embeddingBackward, WIDTHS),
-  entry(embeddingForward, WIDTHS),
-  entry(gatherRowsBackward, GATHER),
-  entry(gatherRowsForward, GATHER),
+  entry(columnSumPartial, PLAIN_ROWS),
+  entry(
+    embeddingBackward,
+    GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
+  ),
+  entry(embeddingForward, GATHER),
+  entry(gatherRowsBackward, PLAIN_ROWS),
+  entry(gatherRowsForward, PLAIN_ROWS),
   entry(matmulForward, MATMUL),
-  entry(moveColumns, [{ into: "packed" }, { into: "part" }]),
+  entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),
-  entry(rmsNormWeightPartial, WIDTHS),
-  entry(ropeForward, WIDTHS),
+  entry(rmsNormWeightPartial, OPERANDS),
+  entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
   entry(scaledSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
-  entry(siluBackward, NONE),
-  entry(siluForward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, NONE),
-  entry(swigluForward, NONE),
+  entry(swigluBackward, ELEMENTWISE),
+  entry(swigluForward, ELEMENTWISE),
+  entry(
+    swigluLinearBackward,
+    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
+  ),
+  entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),
   entry(tokenLogpsPartial, HEAD),
@@ -136,7 +208,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
  * ```ts
  * import { kernelSources } from "./registry.ts";
  * const [source] = kernelSources("add_forward");
- * if (!source.includes("y[i] = a[i] + b[i];")) throw new Error(source);
+ * if (!source.includes("y[i] = y_i;")) throw new Error(source);
  * ```
  */
 export function kernelSources(name: string): string[] {

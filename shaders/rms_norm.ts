@@ -4,14 +4,16 @@
  */
 import { input, type Kernel, output } from "./kernel.ts";
 import { LINEAR_WORKGROUP, rowGrid, rowSum, sumOf, vectorType, type VectorWidth } from "./lib.ts";
+import { type OperandConstants, operands } from "./operand.ts";
+import { storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
 /** What a row kernel is specialised on. */
-export interface RowConstants {
+export interface RowConstants extends OperandConstants {
   /** Invocations that share a row: 1 or a power of two. */
   readonly lanes: number;
-  /** Elements handled as one; divides the row length. */
-  readonly width: VectorWidth;
+  /** Invocations of a subgroup, where the sum over a row may use subgroup operations; else 0. */
+  readonly subgroup: number;
 }
 
 /** Rows of x summed by one workgroup of {@link rmsNormWeightPartial}. */
@@ -22,25 +24,32 @@ export const rmsNormForward: Kernel<RowConstants> = {
   name: "rms_norm_forward",
   doc: `y[n, c] = x[n, c] rstd[n] weight[c], rstd[n] = 1 / sqrt(mean over c of x^2 + eps).
     x, y [N, C]; weight [C]; rstd [N] is saved. One row per invocation or per workgroup.`,
-  build({ lanes, width }) {
+  build(constants) {
+    const { lanes, width, storage } = constants;
     const type = vectorType(width);
     const grid = rowGrid(lanes);
+    const rows = operands(constants);
     return {
-      bindings: { x: input(type), weight: input(type), rstd: output("f32"), y: output(type) },
+      bindings: { x: rows.input, weight: input(type), rstd: output("f32"), y: rows.output },
       params: { rows: "u32", columns: "u32", eps: "f32" },
       workgroupSize: grid.workgroupSize,
       workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes) + sumOf(width),
+      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
       body: wgsl`
 ${grid.setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 var squares = ${type}();
-for (var c = lane; c < count; c += ${lanes}u) { let v = x[base + c]; squares += v * v; }
+for (var c = lane; c < count; c += ${lanes}u) {
+  let v = ${rows.load("x", "base + c")};
+  squares += v * v;
+}
 let r = inverseSqrt(row_sum(sum_of(squares), lane) / f32(p.columns) + p.eps);
 if (row >= p.rows) { return; }
 if (lane == 0u) { rstd[row] = r; }
-for (var c = lane; c < count; c += ${lanes}u) { y[base + c] = x[base + c] * r * weight[c]; }`,
+for (var c = lane; c < count; c += ${lanes}u) {
+  ${rows.store("y", "base + c", `${rows.load("x", "base + c")} * r * weight[c]`)}
+}`,
     };
   },
 };
@@ -50,51 +59,60 @@ export const rmsNormBackward: Kernel<RowConstants> = {
   name: "rms_norm_backward",
   doc: `y = x rstd w: with g = dy w, d_x[n, c] (+)= rstd (g[c] - x[c] rstd^2 mean over c of (g x)).
     x, d_y, d_x [N, C]; weight [C]; rstd [N] from the forward. One row per invocation or per workgroup.`,
-  build({ lanes, width }) {
+  build(constants) {
+    const { lanes, width, storage } = constants;
     const type = vectorType(width);
     const grid = rowGrid(lanes);
+    const rows = operands(constants);
     return {
       bindings: {
-        x: input(type),
+        x: rows.input,
         weight: input(type),
         rstd: input("f32"),
-        d_y: input(type),
-        d_x: output(type),
+        d_y: rows.input,
+        d_x: rows.output,
       },
       params: { rows: "u32", columns: "u32", accumulate: "u32" },
       workgroupSize: grid.workgroupSize,
       workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes) + sumOf(width),
+      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
       body: wgsl`
 ${grid.setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 var products = ${type}();
-for (var c = lane; c < count; c += ${lanes}u) { products += d_y[base + c] * weight[c] * x[base + c]; }
+for (var c = lane; c < count; c += ${lanes}u) {
+  products += ${rows.load("d_y", "base + c")} * weight[c] * ${rows.load("x", "base + c")};
+}
 let r = rstd[min(row, p.rows - 1u)];
 let mean = row_sum(sum_of(products), lane) / f32(p.columns);
 if (row >= p.rows) { return; }
 for (var c = lane; c < count; c += ${lanes}u) {
-  var value = r * (d_y[base + c] * weight[c] - x[base + c] * (r * r * mean));
-  if (p.accumulate != 0u) { value += d_x[base + c]; }
-  d_x[base + c] = value;
+  var value = r * (${rows.load("d_y", "base + c")} * weight[c] - ${
+        rows.load("x", "base + c")
+      } * (r * r * mean));
+  if (p.accumulate != 0u) { value += ${rows.stored("d_x", "base + c")}; }
+  ${rows.store("d_x", "base + c", "value")}
 }`,
     };
   },
 };
 
 /** First half of dWeight: sums over blocks of rows, in order. */
-export const rmsNormWeightPartial: Kernel<{ width: VectorWidth }> = {
+export const rmsNormWeightPartial: Kernel<OperandConstants> = {
   name: "rms_norm_weight_partial",
   doc:
     `y = x rstd w: partial[b, c] = sum over the ${ROWS_PER_PARTIAL} rows n of block b of d_y[n, c] x[n, c] rstd[n].
     x, d_y [N, C]; rstd [N]; partial [ceil(N / ${ROWS_PER_PARTIAL}), C]. An invocation owns a column of a block.`,
-  build({ width }) {
+  build(constants) {
+    const { width, storage } = constants;
     const type = vectorType(width);
+    const rows = operands(constants);
     return {
-      bindings: { x: input(type), rstd: input("f32"), d_y: input(type), partial: output(type) },
+      bindings: { x: rows.input, rstd: input("f32"), d_y: rows.input, partial: output(type) },
       params: { rows: "u32", columns: "u32" },
       workgroupSize: [32, 1],
+      declarations: storageFunctions(storage),
       body: wgsl`
 let count = p.columns / ${width}u;
 let c = workgroup_id.x * 32u + local_id.x;
@@ -102,7 +120,7 @@ if (c >= count) { return; }
 let first = workgroup_id.y * ${ROWS_PER_PARTIAL}u;
 var total = ${type}();
 for (var n = first; n < min(first + ${ROWS_PER_PARTIAL}u, p.rows); n++) {
-  total += d_y[n * count + c] * x[n * count + c] * rstd[n];
+  total += ${rows.load("d_y", "n * count + c")} * ${rows.load("x", "n * count + c")} * rstd[n];
 }
 partial[workgroup_id.y * count + c] = total;`,
     };

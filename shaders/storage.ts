@@ -4,13 +4,11 @@
  * no optional device feature; rows divide by four then.
  * @module
  */
-import type { ElementType } from "./kernel.ts";
-
 /** Element types that kernels read: f32, IEEE half, bfloat16 (read only: frozen weights). */
 export type Storage = "f32" | "f16" | "bf16";
 
 /** The binding type of four elements. */
-export function quadType(storage: Storage): ElementType {
+export function quadType(storage: Storage): "vec4f" | "vec2u" {
   return storage === "f32" ? "vec4f" : "vec2u";
 }
 

@@ -13,6 +13,7 @@
  * @module
  */
 import { elementOf, input, type StorageBinding, texels } from "./kernel.ts";
+import { loadQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { unroll, wgsl } from "./wgsl.ts";
 
 /** Which operand is stored transposed. */
@@ -29,19 +30,25 @@ export interface Tile {
   readonly depth: number;
 }
 
-/** Measured best on lavapipe (docs/performance.md): uniform A, 16 x 8 results a lane. */
+/** For software adapters without such subgroups: the lanes share their rows of A. */
 export const CPU_TILE: Tile = { memory: "registers", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
-/** For software adapters with subgroups of eight: 16 x 4 results a lane, through textures. */
+/** For software adapters with subgroups of eight, through textures: measured in docs/performance.md. */
 export const TEXEL_TILE: Tile = { memory: "texels", rows: 16, cols: 8, lanesX: 8, lanesY: 1, depth: 4 };
 
 /** How a product with this tile binds an operand of elements of this type. */
-export function operandBinding(tile: Tile, type: "f32" | "vec4f"): StorageBinding {
+export function operandBinding(tile: Tile, type: "f32" | "vec4f" | "vec2u"): StorageBinding {
   return tile.memory === "texels" ? texels(type) : input(type);
 }
 
 /** The classic 64 x 64 x 16 tile, 8 x 8 a thread. */
 export const GPU_TILE: Tile = { memory: "workgroup", rows: 8, cols: 8, lanesX: 8, lanesY: 8, depth: 16 };
+
+/** The same for large products: four times the results from twice the loads. */
+export const LARGE_TILE: Tile = { ...GPU_TILE, lanesX: 16, lanesY: 16 };
+
+/** For results with few rows or columns: 32 x 32. */
+export const SMALL_TILE: Tile = { ...GPU_TILE, rows: 4, cols: 4 };
 
 /** Rows of the result a workgroup owns. */
 export function tileRows(tile: Tile): number {
@@ -53,24 +60,54 @@ export function tileCols(tile: Tile): number {
   return tile.cols * tile.lanesX;
 }
 
+/** How both operands lie in memory. */
+export interface OperandStorage {
+  readonly a: Storage;
+  readonly b: Storage;
+}
+
 /** What a product needs to know of its surroundings; all values are WGSL expressions. */
 export interface Product {
   readonly tile: Tile;
   readonly kind: ProductKind;
   /** True when stored rows divide by four, so that loads are vec4. With TN, k may be anything. */
   readonly vector: boolean;
-  /** Names of the bindings: arrays of vec4f when `vector`, else of f32. */
+  /** Names of the bindings: arrays of `quadType(storage)` when `vector`, else of f32. */
   readonly a: string;
   readonly b: string;
+  /** How the operands are stored, f32 by default; 16-bit storage needs `vector`. */
+  readonly storage?: OperandStorage;
+  /**
+   * For two products at once (NT): a u32 expression, half of `n`. The tile's first half of register columns is then
+   * for columns from `n0` on, its second half for the same columns plus this.
+   */
+  readonly pair?: string;
+  /** The steps of k to sum, as u32 expressions; all by default. The first is a multiple of four and of the depth. */
+  readonly range?: { readonly first: string; readonly end: string };
   /** First row and column of the tile (u32 expressions), and the problem's size. */
   readonly m: string;
   readonly n: string;
   readonly k: string;
 }
 
-/** Declarations outside `main` for {@link tileProduct}: loads with edges clamped or zeroed, workgroup memory. */
-export function tileDeclarations(product: Product): string {
-  return [loadFunction("a", product), loadFunction("b", product), workgroupMemory(product.tile)].join("\n");
+/**
+ * Declarations outside `main` for {@link tileProduct}: loads with edges clamped or zeroed, workgroup memory.
+ *
+ * @param product what is multiplied
+ * @param stored other storages of the kernel whose functions it needs
+ */
+export function tileDeclarations(product: Product, ...stored: readonly Storage[]): string {
+  const { a, b } = storageOf(product);
+  return [
+    storageFunctions(a, b, ...stored),
+    loadFunction("a", product),
+    loadFunction("b", product),
+    workgroupMemory(product.tile),
+  ].join("\n");
+}
+
+function storageOf(product: Product): OperandStorage {
+  return product.storage ?? { a: "f32", b: "f32" };
 }
 
 /** Bytes of workgroup memory of a tile. */
@@ -103,6 +140,13 @@ export function rowOf(tile: Tile, i: number): string {
   return tile.lanesY === 1 ? `(m0 + ${i}u)` : `(m0 + local_id.y * ${tile.rows}u + ${i}u)`;
 }
 
+/** Which column of op(B) the tile's column `offset` (a u32 expression) is. */
+function operandColumn({ tile, pair }: Product, offset: string): string {
+  if (pair === undefined) return `(n0 + ${offset})`;
+  const half = tileCols(tile) / 2;
+  return `(n0 + ${offset} + select(0u, ${pair} - ${half}u, ${offset} >= ${half}u))`;
+}
+
 /** The K-extent of an operand is its row length unless it is stored with k as rows. */
 function storedWithKRows(operand: "a" | "b", kind: ProductKind): boolean {
   return operand === "a" ? kind === "TN" : kind !== "NT";
@@ -117,21 +161,22 @@ function loadFunction(operand: "a" | "b", product: Product): string {
   const name = operand === "a" ? product.a : product.b;
   const extent = operand === "a" ? product.m : product.n;
   const [outerExtent, innerExtent] = byK ? [product.k, extent] : [extent, product.k];
-  const at = (index: string) =>
-    elementOf(operandBinding(product.tile, product.vector ? "vec4f" : "f32"), name, index);
+  const stored = storageOf(product)[operand];
+  const binding = operandBinding(product.tile, product.vector ? quadType(stored) : "f32");
+  const at = (index: string) => elementOf(binding, name, index);
   if (product.vector) {
     const quads = `(${innerExtent} / 4u)`;
+    const quadAt = (column: string) =>
+      loadQuad(stored, at(`min(outer, ${outerExtent} - 1u) * ${quads} + ${column}`));
     return wgsl`
 fn load_${operand}(outer: u32, inner: u32) -> vec4f {
 #if ${byK && operand === "a"}
   // Tokens are k here, in any number: steps past the end add zero.
-  return ${
-      at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)
-    } * select(0.0, 1.0, outer < ${outerExtent});
+  return ${quadAt(`min(inner / 4u, ${quads} - 1u)`)} * select(0.0, 1.0, outer < ${outerExtent});
 #elif ${byK}
-  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + min(inner / 4u, ${quads} - 1u)`)};
+  return ${quadAt(`min(inner / 4u, ${quads} - 1u)`)};
 #else
-  return ${at(`min(outer, ${outerExtent} - 1u) * ${quads} + inner / 4u`)};
+  return ${quadAt("inner / 4u")};
 #endif
 }`;
   }
@@ -171,7 +216,7 @@ function multiplyAdd(tile: Tile, aValue: (row: number, k: number) => string): st
 function loadB(product: Product): string {
   const { tile, kind } = product;
   return unroll(tile.cols / 4, (j) => {
-    const column = columnOf(tile, j);
+    const column = operandColumn(product, `${4 * j * tile.lanesX}u + local_id.x * 4u`);
     if (kind !== "NT") return unroll(4, (k) => `let bk${k}_${j} = load_b(k + ${k}u, ${column});`);
     return unroll(4, (c) => `let bt${c}_${j} = load_b(${column} + ${c}u, k);`) + "\n" +
       unroll(4, (k) => {
@@ -181,11 +226,16 @@ function loadB(product: Product): string {
   });
 }
 
+function stepsOf({ range, k }: Product): { first: string; end: string } {
+  return range ?? { first: "0u", end: k };
+}
+
 function registerLoop(product: Product): string {
   const { tile } = product;
+  const { first, end } = stepsOf(product);
   const { loads, value } = tile.memory === "texels" ? sharedA(product) : uniformA(product);
   return wgsl`
-for (var k = 0u; k < ${product.k}; k += 4u) {
+for (var k = ${first}; k < ${end}; k += 4u) {
 ${loadB(product)}
 ${loads}
 ${multiplyAdd(tile, value)}
@@ -249,7 +299,7 @@ var<workgroup> tile_b: array<vec4f, ${tile.depth * tileCols(tile) / 4}>;`;
 function fillWorkgroup(operand: "a" | "b", product: Product): string {
   const { tile, kind } = product;
   const extent = operand === "a" ? tileRows(tile) : tileCols(tile);
-  const origin = operand === "a" ? "m0" : "n0";
+  const at = (offset: string) => operand === "a" ? `(m0 + ${offset})` : operandColumn(product, offset);
   const lanes = tile.lanesX * tile.lanesY;
   const quads = extent / 4;
   const byK = storedWithKRows(operand, kind);
@@ -259,14 +309,18 @@ function fillWorkgroup(operand: "a" | "b", product: Product): string {
     ? wgsl`
   let fk = item / ${quads}u;
   let fq = item % ${quads}u;
-  tile_${operand}[item] = load_${operand}(k0 + fk, ${origin} + fq * 4u) * select(0.0, 1.0, k0 + fk < ${product.k});`
+  tile_${operand}[item] = load_${operand}(k0 + fk, ${
+      at("fq * 4u")
+    }) * select(0.0, 1.0, k0 + fk < ${product.k});`
     : wgsl`
   let fq = item / ${tile.depth / 4}u;
   let fk = (item % ${tile.depth / 4}u) * 4u;
   let inside = select(0.0, 1.0, k0 + fk < ${product.k});
   ${
       unroll(4, (c) =>
-        `let f${c} = load_${operand}(${origin} + fq * 4u + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
+        `let f${c} = load_${operand}(${
+          at("fq * 4u")
+        } + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
     }
   ${
       unroll(4, (k) =>
@@ -281,6 +335,7 @@ for (var item = lane; item < ${items}u; item += ${lanes}u) {${move}
 
 function workgroupLoop(product: Product): string {
   const { tile } = product;
+  const { first, end } = stepsOf(product);
   const [quadsA, quadsB] = [tileRows(tile) / 4, tileCols(tile) / 4];
   const rowsA = unroll(
     tile.rows / 4,
@@ -300,7 +355,7 @@ function workgroupLoop(product: Product): string {
   );
   return wgsl`
 let lane = local_id.y * ${tile.lanesX}u + local_id.x;
-for (var k0 = 0u; k0 < ${product.k}; k0 += ${tile.depth}u) {
+for (var k0 = ${first}; k0 < ${end}; k0 += ${tile.depth}u) {
 ${fillWorkgroup("a", product)}
 ${fillWorkgroup("b", product)}
 workgroupBarrier();

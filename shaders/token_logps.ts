@@ -5,9 +5,11 @@
  */
 import { input, type Kernel, output } from "./kernel.ts";
 import { LINEAR_WORKGROUP, LOG_F32 } from "./lib.ts";
+import { packQuad, quadType, type Storage } from "./storage.ts";
 import {
   columnOf,
   operandBinding,
+  type OperandStorage,
   rowOf,
   type Tile,
   tileCols,
@@ -23,6 +25,13 @@ export interface TokenLogpsConstants {
   readonly tile: Tile;
   /** C divides by four: vec4 loads. */
   readonly vector: boolean;
+  /** How hidden states (a) and the head (b) lie in memory; both f32 unless `vector`. */
+  readonly storage: OperandStorage;
+}
+
+/** The binding of an operand. */
+function operand({ tile, vector }: TokenLogpsConstants, stored: Storage) {
+  return operandBinding(tile, vector ? quadType(stored) : "f32");
 }
 
 /** Finite stand-in for minus infinity. */
@@ -41,14 +50,14 @@ export const tokenLogpsPartial: Kernel<TokenLogpsConstants> = {
     s = sum over v of exp(z[v] - m); t = z[label] if the label lies in the chunk, else 0. z stays in registers.
     hidden [R, C]; weight [vocab, C], ids first_id.. of the vocabulary (a row shard); labels [R];
     partial [R, chunks, 3]. Grid: (this shard's chunks, row tiles).`,
-  build({ tile, vector }) {
-    const element = vector ? "vec4f" : "f32";
-    const product = { ...PRODUCT, tile, vector };
+  build(constants) {
+    const { tile, storage } = constants;
+    const product = { ...PRODUCT, ...constants };
     const cells = tileRows(tile) * tile.lanesX;
     return {
       bindings: {
-        hidden: operandBinding(tile, element),
-        weight: operandBinding(tile, element),
+        hidden: operand(constants, storage.a),
+        weight: operand(constants, storage.b),
         labels: input("u32"),
         partial: output("f32"),
       },
@@ -178,18 +187,19 @@ export const tokenLogpsBackward: Kernel<TokenLogpsConstants> = {
   doc:
     `logp = z[label] - lse: d_logits[r, v] = d_logps[r] (1[v = label] - exp(z[r, v] - lse[r])), z recomputed.
     hidden [R, C]; weight [vocab, C], a slab whose first row is id first_id; labels, lse, d_logps [R];
-    d_logits [R, vocab], one slab. Grid: (column tiles, row tiles).`,
-  build({ tile, vector }) {
-    const element = vector ? "vec4f" : "f32";
-    const product = { ...PRODUCT, tile, vector };
+    d_logits [R, vocab], one slab, stored as hidden is. Grid: (column tiles, row tiles).`,
+  build(constants) {
+    const { tile, storage } = constants;
+    const product = { ...PRODUCT, ...constants };
+    const isNarrow = storage.a !== "f32";
     return {
       bindings: {
-        hidden: operandBinding(tile, element),
-        weight: operandBinding(tile, element),
+        hidden: operand(constants, storage.a),
+        weight: operand(constants, storage.b),
         labels: input("u32"),
         lse: input("f32"),
         d_logps: input("f32"),
-        d_logits: output("f32"),
+        d_logits: output(isNarrow ? quadType(storage.a) : "f32"),
       },
       params: { rows: "u32", vocab: "u32", columns: "u32", first_id: "u32" },
       workgroupSize: [tile.lanesX, tile.lanesY],
@@ -202,10 +212,14 @@ fn store(row: u32, column: u32, logits: vec4f) {
   let is_label = select(vec4f(0.0), vec4f(1.0), ids == vec4u(labels[row] - p.first_id));
   let d = d_logps[row] * (is_label - probabilities);
   let at = row * p.vocab + column;
+#if ${isNarrow}
+  if (column < p.vocab) { d_logits[at / 4u] = ${isNarrow ? packQuad(storage.a, "d") : "d"}; }
+#else
   if (column < p.vocab) { d_logits[at] = d.x; }
   if (column + 1u < p.vocab) { d_logits[at + 1u] = d.y; }
   if (column + 2u < p.vocab) { d_logits[at + 2u] = d.z; }
   if (column + 3u < p.vocab) { d_logits[at + 3u] = d.w; }
+#endif
 }`,
       body: wgsl`
 let m0 = workgroup_id.y * ${tileRows(tile)}u;

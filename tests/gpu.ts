@@ -6,8 +6,8 @@
 import assert from "node:assert/strict";
 import { ensureAdapter } from "../train/software_driver.ts";
 import { Gpu, openGpu } from "../engine/gpu.ts";
-import { empty, release, type Tensor, toHost } from "../engine/tensor.ts";
-import { sizeOf } from "../engine/shape.ts";
+import { widen } from "../engine/dtype.ts";
+import { byteLength, empty, release, type Tensor, toHost } from "../engine/tensor.ts";
 
 /** How ops lay work over the device: `cpu` as on a software adapter, `gpu` as on hardware. Both run on both. */
 export type Layout = "cpu" | "gpu";
@@ -98,21 +98,29 @@ async function surfaceErrors(gpu: Gpu): Promise<void> {
  * Reads tensors back with one wait for the device, which costs 12 ms however little is read.
  *
  * @param gpu The device.
- * @param tensors Tensors of 32-bit elements.
- * @returns The values of each, as the bits say: u32 tensors are not converted.
+ * @param tensors Tensors of any type.
+ * @returns The values of each; 32-bit elements as the bits say (u32 tensors are not converted), f16 widened.
  */
 export async function readAll(gpu: Gpu, tensors: readonly Tensor[]): Promise<Float32Array<ArrayBuffer>[]> {
-  const lengths = tensors.map((tensor) => sizeOf(tensor.shape));
-  const together = empty(gpu, [lengths.reduce((total, length) => total + length, 0)], { owner: "caller" });
+  const sizes = tensors.map((tensor) => Math.ceil(byteLength(tensor) / 4) * 4);
+  const sizeBytes = sizes.reduce((total, size) => total + size, 0);
+  const together = empty(gpu, [sizeBytes / 4], { owner: "caller" });
   let offset = 0;
   tensors.forEach(({ range }, index) => {
-    const sizeBytes = lengths[index] * 4;
-    const offsetBytes = together.range.offsetBytes + offset * 4;
-    gpu.queue.copy({ ...range, sizeBytes }, { ...together.range, offsetBytes, sizeBytes });
-    offset += lengths[index];
+    const offsetBytes = together.range.offsetBytes + offset;
+    gpu.queue.copy({ ...range, sizeBytes: sizes[index] }, {
+      ...together.range,
+      offsetBytes,
+      sizeBytes: sizes[index],
+    });
+    offset += sizes[index];
   });
-  const values = await toHost(together);
+  const bytes = await gpu.queue.read({ ...together.range, sizeBytes });
   release(together);
   offset = 0;
-  return lengths.map((length) => values.slice(offset, offset += length));
+  return tensors.map((tensor, index) => {
+    const part = new Uint8Array(bytes.slice(offset, offset + byteLength(tensor)));
+    offset += sizes[index];
+    return widen(part, tensor.type === "f16" ? "f16" : "f32") as Float32Array<ArrayBuffer>;
+  });
 }

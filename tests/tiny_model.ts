@@ -38,14 +38,21 @@ const TINY = {
  * @param options.seed Of its weights, 1 by default.
  * @param options.trainable Whether it has gradients; it has by default.
  * @param options.config Keys of config.json that differ from the small default.
+ * @param options.dtype Of its activations, f32 by default.
  */
 export function tinyModel(
   gpu: Gpu,
-  options: { seed?: number; trainable?: boolean; config?: Record<string, unknown> } = {},
+  options: {
+    seed?: number;
+    trainable?: boolean;
+    config?: Record<string, unknown>;
+    dtype?: "f32" | "f16";
+  } = {},
 ): LlamaModel {
-  const { seed = 1, trainable = true, config } = options;
+  const { seed = 1, trainable = true, config, dtype } = options;
   const model = createLlama(gpu, parseModelConfig({ ...TINY, ...config }, { file: "config.json" }), {
     trainable,
+    dtype,
   });
   initializeModel(model, createRandom(seed));
   return model;

@@ -9,6 +9,7 @@ import { benchGrowth, type GrowthOptions, type GrowthResult } from "./bench/grow
 import { benchMatmul, type MatmulResult, PRODUCT_KINDS, TILE_VARIANTS } from "./bench/matmul.ts";
 import { TRAINING_SHAPES, type TrainingShape } from "./bench/shapes.ts";
 import { benchTraining, STEP_KINDS, type StepKind, type TrainingResult } from "./bench/training.ts";
+import { tileFits } from "../engine/ops/dispatch.ts";
 
 export { formatBench } from "./bench/format.ts";
 
@@ -83,8 +84,9 @@ export async function runBench(gpu: Gpu, options: BenchOptions = {}): Promise<Be
   }
   const tiles: MatmulResult[] = [];
   for (const kind of options.tiles ? PRODUCT_KINDS : []) {
-    log(`matmul ${kind}, ${TILE_VARIANTS.length} tilings`);
-    const cases = TILE_VARIANTS.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
+    const variants = TILE_VARIANTS.filter((tile) => tileFits(gpu, tile));
+    log(`matmul ${kind}, ${variants.length} tilings`);
+    const cases = variants.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
     tiles.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
   }
   const training: TrainingResult[] = [];

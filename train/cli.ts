@@ -33,6 +33,7 @@ import {
 } from "./run_folder.ts";
 import { type PhaseResult, type RunHooks, RunStoppedError, type Session } from "./session.ts";
 import { ensureAdapter, SYSTEM_DRIVER_ADVICE } from "./software_driver.ts";
+import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
 
 /** Where runs without --output go. */
 const RUNS_FOLDER = "runs";
@@ -147,7 +148,7 @@ async function demonstrate(
 
 async function bench(invocation: Invocation): Promise<number> {
   const flags = parseFlags(benchFlagsSchema, invocation);
-  const { json, markdown, tiles, shape, maxSize, samples, growth, memory, probe } = flags;
+  const { json, markdown, tiles, tune, shape, maxSize, samples, growth, memory, probe } = flags;
   const log = (line: string) => console.error(line);
   if (probe) {
     await ensureAdapter({ log });
@@ -162,7 +163,7 @@ async function bench(invocation: Invocation): Promise<number> {
     console.log(json ? JSON.stringify(plans, null, 2) : formatGrowth(plans, { markdown }));
     return 0;
   }
-  using gpu = await openDevice({}, { log });
+  using gpu = await openDevice({ tune }, { log });
   const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
   const report = await runBench(gpu, { ...what, samples, log });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
@@ -183,7 +184,7 @@ async function profile(invocation: Invocation): Promise<number> {
 
 /** Opens the adapter, saying when it is a software one. */
 async function openDevice(
-  config: Pick<RunConfig, "memoryBudgetGb">,
+  config: Pick<RunConfig, "memoryBudgetGb" | "tune">,
   hooks: Pick<RunHooks, "log">,
 ): Promise<Gpu> {
   const source = await ensureAdapter({ log: hooks.log });
@@ -195,6 +196,7 @@ async function openDevice(
   });
   const advice = source.kind === "software" ? ` (software; ${SYSTEM_DRIVER_ADVICE})` : "";
   hooks.log(`Adapter: ${gpu.adapter.name}${advice}`);
+  if (config.tune === "auto") await tuneFromCache(gpu, { folder: tuneFolder(), log: hooks.log });
   return gpu;
 }
 

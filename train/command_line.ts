@@ -19,6 +19,8 @@ export const benchFlagsSchema = z.strictObject({
   markdown: z.boolean().default(false),
   /** Compare the tilings of the product, too. */
   tiles: z.boolean().default(false),
+  /** As for training. */
+  tune: runConfigSchema.shape.tune,
   /** Plan how a step's memory grows, and nothing else. */
   memory: z.boolean().default(false),
   /** Sizes of the model and batch of the training steps. */

@@ -49,6 +49,8 @@ export const runConfigSchema = z.strictObject({
   batchSize: z.int().positive().default(8),
   /** Micro-batches a step is split into: same result, less memory. */
   gradientAccumulationSteps: z.int().positive().default(1),
+  /** Activations, their gradients and the weights that kernels read; f16 scales its loss. Sums and updates are f32. */
+  dtype: z.enum(["f32", "f16"]).default("f32"),
   /** Layers are computed again in the backward instead of kept: same result, less memory, more time. */
   activationCheckpointing: z.boolean().default(false),
   /** Steps of the run. */
@@ -69,6 +71,8 @@ export const runConfigSchema = z.strictObject({
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
   memoryBudgetGb: z.number().positive().optional(),
+  /** Measure tilings of the matrix product once per adapter (kept on disk), or take the built-in ones. */
+  tune: z.enum(["auto", "off"]).default("auto"),
   /** Plan the run's memory, say so, and stop. */
   dryRun: z.boolean().default(false),
 });

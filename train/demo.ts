@@ -3,7 +3,6 @@
  * loss alone damages it, and SPO around that loss does not. Every number it prints comes from the run itself.
  * @module
  */
-import { createParameters, type Parameters } from "../engine/parameters.ts";
 import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 import { encodeCompletions, type EncodedCompletion, type EncodedPair, encodePairs } from "./data/encode.ts";
 import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
@@ -78,7 +77,7 @@ export async function runDemo(
     ),
     heldOut: await referenceLogps(model, data.heldOutPairs),
   };
-  using sftWeights = snapshot(model);
+  using sftWeights = model.parameters.snapshot();
   await save("model-sft");
   const evaluate = (phase: string) =>
     evaluatePhase(session, model, { phase, data, reference: reference.heldOut, loss });
@@ -89,7 +88,7 @@ export async function runDemo(
     [`${loss.name}+spo`, settings.spo, "model"],
   ];
   for (const [name, spo, folder] of methods) {
-    model.parameters.copyFrom(sftWeights);
+    model.parameters.restore(sftWeights);
     await preferencePhase(session, model, {
       name,
       spo,
@@ -220,11 +219,4 @@ function trainOptions(phase: PhaseSettings, settings: DemoSettings): Omit<TrainO
     seed: settings.seed,
     logEvery: settings.logEvery,
   };
-}
-
-/** A frozen copy of the weights, on the GPU. */
-function snapshot(model: LlamaModel): Parameters {
-  const copy = createParameters(model.gpu, model.parameters.shapes, { trainable: false });
-  copy.copyFrom(model.parameters);
-  return copy;
 }

@@ -99,6 +99,7 @@ const USED = new Set([
   "output",
   "overwrite",
   "memoryBudgetGb",
+  "tune",
   "dryRun",
 ]);
 

@@ -19,6 +19,9 @@ const SPO = "Stable Preference Optimization, around any pairwise loss";
 const OPTIMIZER = "Optimizer";
 const RUN = "Run";
 
+const TUNE_MEANING =
+  "measure tilings of the matrix product once per GPU and keep the choice, or take the built-in ones";
+
 /** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
 const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   model: [DATA, "folder of the model to start from, in Hugging Face layout"],
@@ -59,10 +62,12 @@ const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   adamBeta2: [OPTIMIZER, "decay of the squared gradients' mean"],
   adamEpsilon: [OPTIMIZER, "added to the denominator"],
   maxGradNorm: [OPTIMIZER, "global gradient norm is clipped to this; 0 turns clipping off"],
+  dtype: [RUN, "type of activations, gradients and the weights that kernels read; sums and updates are f32"],
   maxSteps: [RUN, "steps of the run"],
   seed: [RUN, "of the data order and of fresh weights"],
   logEvery: [RUN, "steps between two lines of metrics.jsonl"],
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
+  tune: [RUN, TUNE_MEANING],
   dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
   overwrite: [RUN, "replace an earlier run in that folder"],
@@ -72,6 +77,7 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof COMMANDS.bench.schema>> = {
   json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
+  tune: [RUN, TUNE_MEANING],
   memory: [RUN, "plan how the memory of a step grows, and nothing else; needs no adapter"],
   shape: [RUN, "model and batch of the training steps; all but bench and tiny are for a GPU"],
   maxSize: [RUN, "largest extent of the matrix products (default: by the adapter)"],

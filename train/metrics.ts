@@ -4,8 +4,8 @@
  */
 import { empty, release, type Tensor, toHost } from "../engine/tensor.ts";
 import type { Gpu } from "../engine/gpu.ts";
-import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
-import { GRAD_NORM_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
+import type { GradNormSlot } from "../engine/ops/adamw.ts";
+import { GRAD_NORM_METRIC, LOSS_SCALE_METRIC, METRICS_STRIDE } from "../shaders/pair_loss.ts";
 
 /** One logged object, in TRL's names; `runs/<name>/metrics.jsonl` holds one a line. */
 export type MetricsRecord = Readonly<Record<string, number | string>>;
@@ -16,14 +16,15 @@ export interface MetricsRing extends Disposable {
   readonly tensor: Tensor;
   /** Steps between two reads. */
   readonly rows: number;
-  /** Where a step's gradient norm goes. */
-  gradNorm(row: number): MetricSlot;
+  /** Where a step's gradient norm goes, and the loss scale. */
+  gradNorm(row: number): GradNormSlot;
   /**
    * Reads the first rows back; the one place where training waits for the GPU.
    *
    * @param count steps since the last read
    * @param names of the numbers in a row
-   * @returns a record a step, with grad_norm
+   * @returns a record a step, with grad_norm; where the loss is scaled also with loss_scale (after the step) and
+   * skipped_steps (since the start)
    */
   read(count: number, names: readonly string[]): Promise<Record<string, number>[]>;
 }
@@ -33,6 +34,7 @@ export interface MetricsRing extends Disposable {
  *
  * @param gpu the device
  * @param rows steps between two reads
+ * @param options.isScaled whether the run scales its loss
  * @returns the ring; dispose it when done
  * @example
  * ```ts
@@ -50,7 +52,11 @@ export interface MetricsRing extends Disposable {
  * assert.deepEqual(await ring.read(1, ["loss"]), [{ loss: 0.5, grad_norm: 0 }]);
  * ```
  */
-export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
+export function createMetricsRing(
+  gpu: Gpu,
+  rows: number,
+  options: { isScaled?: boolean } = {},
+): MetricsRing {
   const tensor = empty(gpu, [rows, METRICS_STRIDE], {
     owner: "caller",
     label: "metrics",
@@ -63,6 +69,7 @@ export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
     gradNorm: (row) => ({
       metrics: tensor,
       index: row * METRICS_STRIDE + GRAD_NORM_METRIC,
+      lossScaleIndex: row * METRICS_STRIDE + LOSS_SCALE_METRIC,
       accumulate: false,
     }),
     async read(count, names) {
@@ -72,6 +79,9 @@ export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
         return Object.fromEntries([
           ...names.map((name, index) => [name, numbers[index]]),
           ["grad_norm", numbers[GRAD_NORM_METRIC]],
+          ...(options.isScaled
+            ? [["loss_scale", numbers[LOSS_SCALE_METRIC]], ["skipped_steps", numbers[LOSS_SCALE_METRIC + 1]]]
+            : []),
         ]);
       });
     },
@@ -79,12 +89,33 @@ export function createMetricsRing(gpu: Gpu, rows: number): MetricsRing {
   };
 }
 
-/** Mean of each number over records of equal keys. */
-export function meanRecord(records: readonly Record<string, number>[]): Record<string, number> {
+/**
+ * Mean of each number over records of equal keys; of the loss scale and the count of skipped steps the last.
+ *
+ * @param records of one step each
+ * @param skippedBefore steps that were skipped before these; what a skipped step shows of an overflow is left out
+ */
+export function meanRecord(
+  records: readonly Record<string, number>[],
+  skippedBefore = 0,
+): Record<string, number> {
+  const good = records.filter((_, index) => !wasSkipped(records, index, skippedBefore));
+  const counted = good.length > 0 ? good : records;
   return Object.fromEntries(
     Object.keys(records[0]).map((name) => [
       name,
-      records.reduce((total, record) => total + record[name], 0) / records.length,
+      name === "loss_scale" || name === "skipped_steps"
+        ? records[records.length - 1][name]
+        : counted.reduce((total, record) => total + record[name], 0) / counted.length,
     ]),
   );
+}
+
+/** Whether the step of a record was skipped, its gradient not being finite; never where the loss is not scaled. */
+export function wasSkipped(
+  records: readonly Record<string, number>[],
+  index: number,
+  skippedBefore: number,
+): boolean {
+  return records[index].skipped_steps > (index === 0 ? skippedBefore : records[index - 1].skipped_steps);
 }

@@ -5,7 +5,7 @@
 import { GraphCache } from "../engine/graph.ts";
 import { createInputs, type Inputs, shapeKey } from "../engine/inputs.ts";
 import { Tape } from "../engine/tape.ts";
-import { fromHost, release, type Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import type { BatchSize } from "./data/batch.ts";
 import type { MicroBatchState, Objective } from "./objective.ts";
 
@@ -44,6 +44,7 @@ const BUCKETS = 32;
  * @param objective what to minimise
  * @param options.plan the steps, and the largest micro-batch of all
  * @param options.metrics `[rows, METRICS_STRIDE]`
+ * @param options.seed `[1]`: the loss's gradient, 1 or the factor of loss scaling
  * @returns the passes, in buffers that are reserved here or with the first step of a shape
  * @throws {MemoryBudgetError} when they do not fit the budget
  */
@@ -52,11 +53,11 @@ export function createMicroBatches(
   options: {
     plan: { readonly steps: readonly MicroBatchPlan[]; readonly capacity: BatchSize };
     metrics: Tensor;
+    seed: Tensor;
   },
 ): MicroBatches {
   const { gpu } = objective.model;
   const { steps, capacity } = options.plan;
-  const one = fromHost(gpu, new Float32Array([1]), { shape: [1] });
   let inputs: Inputs | undefined;
   const graphs = new GraphCache(gpu, { maxGraphs: MAX_GRAPHS });
   const state: MicroBatchState = {
@@ -78,7 +79,7 @@ export function createMicroBatches(
         const tensors = inputs.write(arrays);
         graphs.run(shapeKey(arrays), () => {
           using tape = new Tape(gpu);
-          tape.backward([{ tensor: objective.forward(tensors, state), gradient: one }]);
+          tape.backward([{ tensor: objective.forward(tensors, state), gradient: options.seed }]);
         });
         if (!state.isLast) gpu.queue.submit();
       }
@@ -86,7 +87,6 @@ export function createMicroBatches(
     [Symbol.dispose]() {
       graphs[Symbol.dispose]();
       inputs?.[Symbol.dispose]();
-      release(one);
     },
   };
 }

@@ -42,6 +42,7 @@ export {
   llamaHidden,
   type LlamaModel,
   llamaNextLogits,
+  type LlamaOptions,
   llamaSequenceLogps,
   llamaTokenLogps,
 } from "./models/llama.ts";
@@ -60,6 +61,12 @@ export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOpt
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {
+  createOptimizer,
+  type LossScaleOptions,
+  type Optimizer,
+  type OptimizerOptions,
+} from "./optimizer.ts";
+export {
   fits,
   formatPlan,
   type MemoryPlan,
@@ -69,7 +76,6 @@ export {
   planTraining,
   type TrainingSizes,
 } from "./plan.ts";
-export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";

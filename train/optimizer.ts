@@ -3,11 +3,10 @@
  * @module
  */
 import { type Graph, recordGraph } from "../engine/graph.ts";
-import { adamw, CLIP_STATE, gradNorm } from "../engine/ops/adamw.ts";
-import type { MetricSlot } from "../engine/ops/scaled_sum.ts";
+import { adamw, CLIP_STATE, gradNorm, type GradNormSlot, LOSS_SCALE } from "../engine/ops/adamw.ts";
 import { valueOf } from "../engine/queue.ts";
 import type { Parameters } from "../engine/parameters.ts";
-import { emptyLike, fromHost, release, type Tensor } from "../engine/tensor.ts";
+import { emptyLike, fromHost, release, slice, type Tensor } from "../engine/tensor.ts";
 
 /** AdamW's settings that do not change from step to step. */
 export interface OptimizerOptions {
@@ -21,19 +20,47 @@ export interface OptimizerOptions {
   readonly weightDecay: number;
   /** Clip the global gradient norm to this; 0 means no clipping. */
   readonly maxGradNorm: number;
+  /** Dynamic loss scaling, for activations in f16; none by default. */
+  readonly lossScale?: LossScaleOptions;
 }
+
+/** How the factor of the loss changes: it halves when a gradient overflows, whose step is skipped. */
+export interface LossScaleOptions {
+  /** At the first step. */
+  readonly initial: number;
+  /** Good steps in a row after which it doubles. */
+  readonly growthInterval: number;
+  /** A run whose factor falls below this has another fault than overflow, and ends. */
+  readonly minimum: number;
+}
+
+/**
+ * Loss scaling as PyTorch's GradScaler has it, with an end.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ *
+ * const halvings = Math.log2(DEFAULT_LOSS_SCALE.initial / DEFAULT_LOSS_SCALE.minimum);
+ * assert.equal(halvings, 16); // a run whose every step overflows ends after 17
+ * ```
+ */
+export const DEFAULT_LOSS_SCALE: LossScaleOptions = { initial: 2 ** 16, growthInterval: 2000, minimum: 1 };
 
 /** An optimizer with its state. Dispose it when done. */
 export interface Optimizer extends Disposable {
-  /** Updates done so far. */
+  /** Steps so far, with those that were skipped. */
   readonly steps: number;
+  /** `[1]`: dL/dL, where a backward starts: 1, or the factor of the loss. */
+  readonly seed: Tensor;
   /**
    * One update from the accumulated gradients; none at all when one of them is not finite.
    *
    * @param learningRate of this step
-   * @param gradNormSlot where the norm before clipping is reported
+   * @param slot where the norm before clipping is reported, and with loss scaling the factor
+   * @throws {TypeError} when the slot has no place for the factor
    */
-  step(learningRate: number, gradNormSlot: MetricSlot): void;
+  step(learningRate: number, slot: GradNormSlot): void;
 }
 
 /**
@@ -71,8 +98,11 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
   if (parameters.blocks.some((block) => !block.gradient)) {
     throw new TypeError("Cannot make an optimizer: expected trainable parameters, found frozen ones");
   }
-  const state = fromHost(gpu, new Float32Array(CLIP_STATE.size), {
-    shape: [CLIP_STATE.size],
+  const zeros = (size: number) => new Float32Array(size);
+  const state = fromHost(gpu, zeros(CLIP_STATE.size), { shape: [CLIP_STATE.size], category: "optimizer" });
+  const { lossScale } = options;
+  const scaleState = fromHost(gpu, zeros(LOSS_SCALE.size).fill(lossScale?.initial ?? 1, 0, 1), {
+    shape: [LOSS_SCALE.size],
     category: "optimizer",
   });
   const blocks = parameters.blocks.map((block) => ({
@@ -82,13 +112,17 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     moment2: zerosLike(block.weight),
   }));
   // Recorded once; these are its scalars.
-  const now = { step: 0, learningRate: 0, metric: 0 };
+  const now = { step: 0, learningRate: 0, metric: 0, scaleMetric: 0 };
   let recorded: { metrics: Tensor; graph: Graph } | undefined;
-  const record = (metrics: Tensor) =>
+  const record = ({ metrics, lossScaleIndex }: GradNormSlot) =>
     recordGraph(gpu, () => {
       gradNorm(blocks.map((block) => block.gradient), state, {
         maxNorm: options.maxGradNorm,
-        metric: { metrics, index: () => now.metric, accumulate: false },
+        metric: {
+          ...{ metrics, index: () => now.metric, accumulate: false },
+          ...(lossScaleIndex === undefined ? {} : { lossScaleIndex: () => now.scaleMetric }),
+        },
+        ...(lossScale ? { lossScale: { state: scaleState, growthInterval: lossScale.growthInterval } } : {}),
       });
       for (const block of blocks) {
         adamw(block, state, {
@@ -103,12 +137,15 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     get steps() {
       return now.step;
     },
-    step(learningRate, { metrics, index }) {
+    seed: slice(scaleState, { shape: [1], offset: LOSS_SCALE.scale }),
+    step(learningRate, slot) {
+      const { metrics, index, lossScaleIndex = 0 } = slot;
       if (recorded?.metrics !== metrics) {
         recorded?.graph[Symbol.dispose]();
-        recorded = { metrics, graph: record(metrics) };
+        recorded = { metrics, graph: record(slot) };
       }
-      Object.assign(now, { step: now.step + 1, learningRate, metric: valueOf(index) });
+      Object.assign(now, { step: now.step + 1, learningRate });
+      Object.assign(now, { metric: valueOf(index), scaleMetric: valueOf(lossScaleIndex) });
       recorded.graph.replay();
     },
     [Symbol.dispose]() {
@@ -118,6 +155,7 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
         release(moment2);
       }
       release(state);
+      release(scaleState);
     },
   };
 }

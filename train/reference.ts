@@ -162,8 +162,8 @@ function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedComple
 
 async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
   const hash = createHash("sha256");
-  // The adapter is part of it: two adapters round differently, and a run is deterministic only on one.
-  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config]));
+  // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
+  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
   for (const block of model.parameters.blocks) {
     const weights = await toHost(block.weight);
     if (!model.gpu.isPlanning) hash.update(new Uint8Array(weights.buffer));

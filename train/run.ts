@@ -102,8 +102,8 @@ export function changeRunData(
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   const { config, folder, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
-  const { activationCheckpointing } = config;
-  const options = { trainable: true, positions: maxLength, activationCheckpointing };
+  const { activationCheckpointing, dtype } = config;
+  const options = { trainable: true, positions: maxLength, activationCheckpointing, dtype };
   const loaded = gpu.isPlanning
     ? { model: loadNothing(gpu, modelConfig, options), tokenizer }
     : await loadModel(gpu, folder, options);

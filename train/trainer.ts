@@ -5,9 +5,9 @@
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
 import { bucketSize, createMicroBatches } from "./micro_batches.ts";
-import { createMetricsRing, meanRecord, type MetricsRecord } from "./metrics.ts";
+import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
 import type { Objective } from "./objective.ts";
-import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
+import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 
 /**
@@ -149,10 +149,15 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const { gpu } = model;
   const plan = planSteps(objective, options);
   const maxSteps = plan.steps.length;
-  using optimizer = createOptimizer(model.parameters, options.optimizer);
-  using ring = createMetricsRing(gpu, options.logEvery);
-  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor });
-  const log = createLog(objective, { ...options, plan, ring, now: options.now ?? (() => performance.now()) });
+  const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
+  using optimizer = createOptimizer(model.parameters, { ...options.optimizer, lossScale });
+  using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
+  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor, seed: optimizer.seed });
+  const log = createLog(objective, {
+    ...options,
+    ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0 },
+    now: options.now ?? (() => performance.now()),
+  });
   let step = 0;
   while (step < maxSteps && !options.signal?.aborted) {
     const metricsRow = step % options.logEvery;
@@ -243,11 +248,16 @@ function stepsOfNewShapes(
 /** Reads the ring, checks it, and hands means on. */
 function createLog(
   objective: Objective,
-  options: TrainOptions & { plan: Plan; ring: ReturnType<typeof createMetricsRing>; now: () => number },
+  options: TrainOptions & {
+    plan: Plan;
+    ring: ReturnType<typeof createMetricsRing>;
+    minimumLossScale: number;
+    now: () => number;
+  },
 ) {
   const { plan, ring, now } = options;
   const start = now();
-  const state = { step: 0, tokens: 0, elapsedMs: 0 };
+  const state = { step: 0, tokens: 0, elapsedMs: 0, skipped: 0 };
   return {
     get step() {
       return state.step;
@@ -260,23 +270,39 @@ function createLog(
     },
     async write(step: number): Promise<void> {
       const records = await ring.read(step - state.step, objective.metricNames);
-      records.forEach((record, index) =>
-        checkRecord(record, { step: state.step + index + 1, plan, objective })
-      );
+      records.forEach((record, index) => {
+        const at = state.step + index + 1;
+        if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
+        else checkRecord(record, { step: at, plan, objective });
+      });
       const tokens = plan.steps.slice(state.step, step).reduce((total, { tokens }) => total + tokens, 0);
       const elapsedMs = now() - start;
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...meanRecord(records),
+        ...meanRecord(records, state.skipped),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: state.tokens + tokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
       };
-      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs });
+      const skipped = records[records.length - 1].skipped_steps;
+      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs, skipped });
       await options.onLog?.(record);
     },
   };
+}
+
+/** A step whose gradient overflowed is skipped and its successor's loss scaled less, down to a limit. */
+function checkLossScale(
+  record: Readonly<Record<string, number>>,
+  step: number,
+  minimum: number,
+): void {
+  if (record.loss_scale >= minimum) return;
+  throw new TrainingError(
+    `Cannot go on at step ${step}: expected finite gradients at a loss scale of at least ${minimum}, ` +
+      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm}`,
+  );
 }
 
 /** How far the first loss may be from what policy = reference gives, relative to 1 + that. */

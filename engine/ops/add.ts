@@ -5,16 +5,16 @@
 import { addForward } from "../../shaders/elementwise.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { emptyLike, type Tensor } from "../tensor.ts";
-import { elementwiseWorkgroups } from "./dispatch.ts";
+import { emptyLike, expectType, type Tensor } from "../tensor.ts";
+import { activationStorage, elementwiseWorkgroups, inputMemory } from "./dispatch.ts";
 
 /**
  * y = a + b.
  *
- * @param a any shape
- * @param b the same shape
- * @returns the same shape
- * @throws {ShapeError} when the shapes differ
+ * @param a any shape, f32 or f16
+ * @param b the same shape and type
+ * @returns the same shape and type
+ * @throws {ShapeError} when the shapes or types differ
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -30,10 +30,11 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  */
 export function add(a: Tensor, b: Tensor): Tensor {
   expectShape("add", "b", b.shape, a.shape);
-  const y = emptyLike(a);
+  expectType("add", "b", b, a.type);
+  const y = emptyLike(a, a.shape, { type: a.type });
   const { elements, workgroups } = elementwiseWorkgroups(sizeOf(a.shape));
   a.gpu.dispatch(addForward, {
-    constants: {},
+    constants: { storage: activationStorage("add", a), memory: inputMemory(a.gpu) },
     bindings: { a: a.range, b: b.range, y: y.range },
     params: { elements },
     workgroups,
@@ -42,6 +43,7 @@ export function add(a: Tensor, b: Tensor): Tensor {
     name: "add",
     inputs: [a, b],
     output: y,
+    isOutputFree: true,
     // y = a + b: dA = dY, dB = dY
     backward: (dY, sink) => {
       sink.pass(a, dY);

@@ -132,6 +132,7 @@ function planAttention(qkv: Tensor, options: AttentionOptions): AttentionPlan {
   refuseLongLoops(gpu, options);
   const shape = { headDim, storage: storageOf(qkv) };
   if (fitsRows(gpu, headDim)) {
+    // Two rows an invocation measured no faster, and compile for longer.
     const constants = { ...shape, rows: 1 };
     return erase({
       kernels: ATTENTION_ROWS,

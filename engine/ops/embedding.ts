@@ -8,7 +8,7 @@ import type { Gpu } from "../gpu.ts";
 import type { DeviceTensors } from "../inputs.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { emptyLike, type Tensor } from "../tensor.ts";
+import { emptyLike, expectQuads, storageOf, type Tensor } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 
 /** Token ids and where each occurs, on the GPU: see {@link hostTokenIndex}. */
@@ -82,8 +82,10 @@ const NO_ID = 0xffffffff;
  *
  * @param table `[V, C]` as row shards, in order
  * @param tokens of {@link hostTokenIndex}, on the GPU: N ids and their inverse
+ * @param options.type of the result, f32 by default
  * @returns `[N, C]`
- * @throws {ShapeError} when the shards' widths differ, or the index is one of another table
+ * @throws {ShapeError} when the shards' widths differ or do not divide by four where 16 bits are read or written, or
+ * the index is one of another table
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -98,18 +100,24 @@ const NO_ID = 0xffffffff;
  * assert.throws(() => hostTokenIndex(gpu, Uint32Array.of(3), { rows: 3 }), RangeError);
  * ```
  */
-export function embedding(table: readonly Tensor[], tokens: TokenIndex): Tensor {
+export function embedding(
+  table: readonly Tensor[],
+  tokens: TokenIndex,
+  options: { type?: "f32" | "f16" } = {},
+): Tensor {
   const { gpu, shape: [, columns] } = table[0];
   for (const shard of table) expectShape("embedding", "a shard", shard.shape, [-1, columns]);
   const { ids, uniqueIds, offsets, places } = tokens;
   const rows = table.reduce((total, shard) => total + shard.shape[0], 0);
   expectShape("embedding", "the unique ids", uniqueIds.shape, [Math.min(ids.shape[0], rows)]);
   const width = vectorWidth(columns);
-  const y = emptyLike(ids, [ids.shape[0], columns], { type: "f32" });
+  const type = options.type ?? "f32";
+  expectQuads("embedding", columns, [...table.map(storageOf), type]);
+  const y = emptyLike(ids, [ids.shape[0], columns], { type });
   const elements = sizeOf(y.shape) / width;
   eachShard(table, (shard, first) =>
     gpu.dispatch(embeddingForward, {
-      constants: { width },
+      constants: { width, table: storageOf(shard), y: type },
       bindings: { table: shard.range, ids: ids.range, y: y.range },
       params: { elements, columns, first, table_rows: shard.shape[0] },
       workgroups: Math.ceil(elements / GATHER_WORKGROUP),
@@ -128,7 +136,7 @@ export function embedding(table: readonly Tensor[], tokens: TokenIndex): Tensor 
         // The kernel visits the ids that occur: the other rows of a fresh gradient are zero.
         if (!dTable.accumulate) gpu.queue.clear(dTable.tensor.range);
         gpu.dispatch(embeddingBackward, {
-          constants: { width },
+          constants: { width, y: type },
           bindings: { ...bindings, d_y: dY.range, d_table: dTable.tensor.range },
           params: {
             elements: work,

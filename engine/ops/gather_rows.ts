@@ -5,9 +5,9 @@
 import { GATHER_WORKGROUP, gatherRowsBackward, gatherRowsForward } from "../../shaders/embedding.ts";
 import { vectorWidth } from "../../shaders/lib.ts";
 import type { Gpu } from "../gpu.ts";
-import { expectShape, ShapeError, sizeOf } from "../shape.ts";
+import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { empty, storageOf, type Tensor, upload } from "../tensor.ts";
+import { empty, expectQuads, storageOf, type Tensor, upload } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 
 /** Rows to pick and where each went, on the host. */
@@ -142,11 +142,7 @@ export function gatherRows(x: Tensor, index: RowIndex): Tensor {
   const { gpu, shape: [tokens, columns] } = x;
   expectShape("gather_rows", "the row index's offsets", index.offsets.shape, [tokens + 1]);
   const constants = { width: vectorWidth(columns), storage: storageOf(x) };
-  if (constants.storage !== "f32" && constants.width !== 4) {
-    throw new ShapeError(
-      `Cannot run gather_rows: expected columns that divide by four in ${constants.storage}, found ${columns}`,
-    );
-  }
+  expectQuads("gather_rows", columns, [constants.storage]);
   const { capacity, shape: [count] } = index.rows;
   const y = empty(gpu, [count, columns], { capacity, type: x.type });
   const elements = sizeOf(y.shape) / constants.width;

@@ -2,7 +2,7 @@
  * RMSNorm.
  * @module
  */
-import { rowWorkgroups, vectorWidth } from "../../shaders/lib.ts";
+import { rowWorkgroups } from "../../shaders/lib.ts";
 import {
   columnSum,
   rmsNormBackward,
@@ -13,16 +13,16 @@ import {
 import { expectShape } from "../shape.ts";
 import { type GradientTarget, record } from "../tape.ts";
 import { empty, emptyLike, scope, type Tensor } from "../tensor.ts";
-import { rowLanes } from "./dispatch.ts";
+import { rowLanes, rowOperands } from "./dispatch.ts";
 
 /**
  * y = x / sqrt(mean(x^2) + eps) weight, over the last axis (arXiv 1910.07467).
  *
- * @param x `[N, C]`
- * @param weight `[C]`
+ * @param x `[N, C]`, f32 or f16 (C divides by four then)
+ * @param weight `[C]`, f32
  * @param options.eps added to the mean square
- * @returns `[N, C]`
- * @throws {ShapeError} when the weight is not `[C]`
+ * @returns `[N, C]`, stored as x
+ * @throws {ShapeError} when the weight is not `[C]`, or f16 rows do not divide by four
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -42,9 +42,9 @@ export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Te
   const [rows, columns] = x.shape;
   expectShape("rms_norm", "weight", weight.shape, [columns]);
   const { gpu } = x;
-  const constants = { lanes: rowLanes(gpu), width: vectorWidth(columns) };
+  const constants = { ...rowOperands("rms_norm", x, columns), ...rowLanes(gpu) };
   const workgroups = rowWorkgroups(constants.lanes, rows);
-  const y = emptyLike(x);
+  const y = emptyLike(x, x.shape, { type: x.type });
   const rstd = emptyLike(x, [rows]);
   gpu.dispatch(rmsNormForward, {
     constants,
@@ -82,13 +82,14 @@ export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Te
 /** y = x r w: dW = sum over rows of dY x r, in two stages with a fixed order. */
 function weightGradient({ x, rstd, dY }: Record<"x" | "rstd" | "dY", Tensor>, dWeight: GradientTarget): void {
   const { gpu, shape: [rows, columns] } = x;
-  const width = vectorWidth(columns);
+  const constants = rowOperands("rms_norm", x, columns);
+  const { width } = constants;
   const blocks = Math.ceil(rows / ROWS_PER_PARTIAL);
   const columnTiles = Math.ceil(columns / width / 32);
   scope(gpu, () => {
     const partial = empty(gpu, [blocks, columns], { capacity: Math.ceil(x.capacity / ROWS_PER_PARTIAL) });
     gpu.dispatch(rmsNormWeightPartial, {
-      constants: { width },
+      constants,
       bindings: { x: x.range, rstd: rstd.range, d_y: dY.range, partial: partial.range },
       params: { rows, columns },
       workgroups: [columnTiles, blocks],

@@ -2,12 +2,13 @@
  * Rotary position embedding.
  * @module
  */
-import { vectorWidth } from "../../shaders/lib.ts";
-import { ROPE_WORKGROUP, ropeForward } from "../../shaders/rope.ts";
+import type { OperandConstants } from "../../shaders/operand.ts";
+import { ROPE_WORKGROUP, ropeInPlace } from "../../shaders/rope.ts";
 import type { Gpu } from "../gpu.ts";
-import { expectShape, ShapeError, sizeOf } from "../shape.ts";
-import { type GradientTarget, record } from "../tape.ts";
-import { emptyLike, fromHost, type Tensor } from "../tensor.ts";
+import { expectShape, ShapeError } from "../shape.ts";
+import { overwrite, record } from "../tape.ts";
+import { fromHost, scope, type Tensor } from "../tensor.ts";
+import { rowOperands } from "./dispatch.ts";
 
 /**
  * Cosines and sines of every position, computed in f64: WGSL's pow and sin are too poor for long contexts.
@@ -48,13 +49,17 @@ export function ropeTable(gpu: Gpu, options: { positions: number; headDim: numbe
 }
 
 /**
- * Rotates each head's pairs (i, i + D/2) by its token's position (arXiv 2104.09864, rotate-half order).
+ * Rotates the pairs (i, i + D/2) of each row's first heads by its token's position, in place (arXiv 2104.09864,
+ * rotate-half order): packed query, key and value heads become rotated ones without a copy of the values. `x` is
+ * spent: nothing else may read it, before or after (see `overwrite` of the tape).
  *
- * @param x `[N, H * D]`
+ * @param x `[N, columns]`, f32 or f16 (D divides by eight then)
  * @param positions `[N]`, each below the table's P
  * @param table `[P, D]` from {@link ropeTable}
- * @returns `[N, H * D]`
- * @throws {ShapeError} when the width of x is no multiple of D, or positions are not `[N]`
+ * @param options.heads how many heads of D columns to rotate, from the first; all by default
+ * @returns `[N, columns]` in the storage of x
+ * @throws {ShapeError} when the row has fewer heads or no whole number of them, or positions are not `[N]`
+ * @throws {Error} when x is a parameter, or a recorded op reads it
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -64,53 +69,62 @@ export function ropeTable(gpu: Gpu, options: { positions: number; headDim: numbe
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const table = ropeTable(gpu, { positions: 8, headDim: 2, theta: 10000 });
- * const x = fromHost(gpu, Float32Array.of(1, 0), { shape: [1, 2] });
- * const [a, b] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table));
+ * const x = fromHost(gpu, Float32Array.of(1, 0, 5, 7), { shape: [1, 4] });
+ * const [a, b, ...rest] = await toHost(rope(x, upload(gpu, Uint32Array.of(3)), table, { heads: 1 }));
  * assert(Math.abs(Math.atan2(b, a) - 3) < 1e-6); // position 3 turns by 3 radians
+ * assert.deepEqual(rest, [5, 7]); // the second head is left alone
  * ```
  */
-export function rope(x: Tensor, positions: Tensor, table: Tensor): Tensor {
-  const [rows, width] = x.shape;
+export function rope(x: Tensor, positions: Tensor, table: Tensor, options: { heads?: number } = {}): Tensor {
+  const [rows, columns] = x.shape;
   const headDim = table.shape[1];
-  if (width % headDim !== 0) {
+  const { heads = columns / headDim } = options;
+  if (columns % headDim !== 0 || heads * headDim > columns) {
     throw new ShapeError(
-      `Cannot run rope: expected a multiple of head_dim ${headDim} columns, found ${width}`,
+      `Cannot run rope: expected ${options.heads ?? "whole"} heads of head_dim ${headDim} in a row, found ` +
+        `${columns} columns`,
     );
   }
   expectShape("rope", "positions", positions.shape, [rows]);
-  const y = emptyLike(x);
-  rotate(x, { tensor: y, accumulate: false }, { positions, table, sign: 1 });
+  const rotation = { positions, table, heads, constants: rowOperands("rope", x, headDim / 2) };
+  overwrite("rope", x);
+  rotate(x, { ...rotation, sign: 1 });
   return record(x.gpu, {
     name: "rope",
     inputs: [x],
-    output: y,
+    output: { ...x, requiresGrad: false },
+    isInPlace: true,
+    isOutputFree: true,
     // y = R(angle) x: dX = R(-angle) dY
-    backward: (dY, sink) => {
-      const dX = sink.into(x);
-      if (dX) rotate(dY, dX, { positions, table, sign: -1 });
-    },
+    backward: (dY, sink) =>
+      scope(x.gpu, () => {
+        const dX = sink.own(dY);
+        rotate(dX, { ...rotation, sign: -1 });
+        sink.pass(x, dX);
+      }),
   });
 }
 
 function rotate(
   x: Tensor,
-  target: GradientTarget,
-  options: { positions: Tensor; table: Tensor; sign: 1 | -1 },
+  options: {
+    positions: Tensor;
+    table: Tensor;
+    heads: number;
+    constants: OperandConstants;
+    sign: 1 | -1;
+  },
 ): void {
-  const { positions, table, sign } = options;
+  const { positions, table, heads, constants, sign } = options;
+  const [rows, columns] = x.shape;
   const half = table.shape[1] / 2;
-  const width = vectorWidth(half);
-  const pairs = sizeOf(x.shape) / 2 / width;
-  x.gpu.dispatch(ropeForward, {
-    constants: { width },
-    bindings: { x: x.range, positions: positions.range, table: table.range, y: target.tensor.range },
-    params: {
-      pairs,
-      heads: x.shape[1] / table.shape[1],
-      half,
-      sign,
-      accumulate: target.accumulate ? 1 : 0,
-    },
-    workgroups: Math.ceil(pairs / ROPE_WORKGROUP),
+  // On CPU adapters loads of the table are dear; elsewhere lanes are many.
+  const headsEach = x.gpu.adapter.isCpu ? heads : 1;
+  const invocations = rows * (heads / headsEach) * (half / constants.width);
+  x.gpu.dispatch(ropeInPlace, {
+    constants,
+    bindings: { positions: positions.range, table: table.range, before: x.range, x: x.range },
+    params: { rows, columns, heads, heads_each: headsEach, half, sign },
+    workgroups: Math.ceil(invocations / ROPE_WORKGROUP),
   });
 }

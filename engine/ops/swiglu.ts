@@ -5,16 +5,16 @@
 import { swigluBackward, swigluForward } from "../../shaders/elementwise.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
-import { emptyLike, type Tensor } from "../tensor.ts";
-import { elementwiseWorkgroups } from "./dispatch.ts";
+import { emptyLike, expectType, type Tensor } from "../tensor.ts";
+import { activationStorage, elementwiseWorkgroups, inputMemory } from "./dispatch.ts";
 
 /**
  * y = silu(gate) up (arXiv 2002.05202).
  *
- * @param gate `[N, F]` or any shape
- * @param up the same shape
- * @returns the same shape
- * @throws {ShapeError} when the shapes differ
+ * @param gate `[N, F]` or any shape, f32 or f16
+ * @param up the same shape and type
+ * @returns the same shape and type
+ * @throws {ShapeError} when the shapes or types differ
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -32,10 +32,12 @@ import { elementwiseWorkgroups } from "./dispatch.ts";
  */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   expectShape("swiglu", "up", up.shape, gate.shape);
-  const y = emptyLike(gate);
+  expectType("swiglu", "up", up, gate.type);
+  const constants = { storage: activationStorage("swiglu", gate), memory: inputMemory(gate.gpu) };
+  const y = emptyLike(gate, gate.shape, { type: gate.type });
   const { elements, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
   gate.gpu.dispatch(swigluForward, {
-    constants: {},
+    constants,
     bindings: { gate: gate.range, up: up.range, y: y.range },
     params: { elements },
     workgroups,
@@ -48,11 +50,11 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     backward: (dY, sink) => {
       // One kernel writes both; where one is not wanted it goes to a scratch tensor. So does one of the same tensor's
       // two parts: a kernel cannot add to what it is writing.
-      const scratch = () => ({ tensor: emptyLike(gate), accumulate: false });
+      const scratch = () => ({ tensor: emptyLike(gate, gate.shape, { type: gate.type }), accumulate: false });
       const dGate = sink.into(gate) ?? scratch();
       const dUp = (up === gate ? null : sink.into(up)) ?? scratch();
       gate.gpu.dispatch(swigluBackward, {
-        constants: {},
+        constants,
         bindings: {
           gate: gate.range,
           up: up.range,
@@ -62,8 +64,8 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
         },
         params: {
           elements,
-          accumulate_gate: dGate.accumulate ? 1 : 0,
-          accumulate_up: dUp.accumulate ? 1 : 0,
+          accumulate_d_gate: dGate.accumulate ? 1 : 0,
+          accumulate_d_up: dUp.accumulate ? 1 : 0,
         },
         workgroups,
       });

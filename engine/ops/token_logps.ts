@@ -7,12 +7,23 @@ import {
   PARTIAL_SIZE,
   tokenLogpsBackward,
   tokenLogpsCombine,
+  type TokenLogpsConstants,
   tokenLogpsPartial,
 } from "../../shaders/token_logps.ts";
 import { tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape } from "../shape.ts";
-import { type GradientSink, record } from "../tape.ts";
-import { emptyLike, scope, slice, type Tensor } from "../tensor.ts";
+import { type GradientSink, type GradientTarget, record } from "../tape.ts";
+import {
+  elementBytes,
+  empty,
+  emptyLike,
+  expectQuads,
+  scope,
+  slice,
+  storageOf,
+  type Tensor,
+} from "../tensor.ts";
+import { accumulateInto } from "./accumulate.ts";
 import { CPU_LOOP_LIMIT, productTile } from "./dispatch.ts";
 import { eachShard } from "./embedding.ts";
 import { multiply } from "./matmul.ts";
@@ -23,6 +34,11 @@ const MIN_CHUNK = 256;
 const MAX_CHUNKS = 32;
 /** Elements of the backward's scratch slab: 16 MB, whatever the vocabulary. */
 const SLAB_ELEMENTS = 1 << 22;
+/**
+ * Ids of a slab at most, however few the rows. dHidden sums over a slab in one run, where the many unlikely ids vanish
+ * beside what is summed already; and software adapters stop long loops.
+ */
+const MAX_SLAB_IDS = 1 << 12;
 /** Slabs start at multiples of this many ids, which keeps every slab's offset aligned for binding. */
 const SLAB_ALIGNMENT = 64;
 
@@ -60,13 +76,13 @@ export function hostLabels(
 }
 
 /**
- * logps[r] = log softmax(hidden[r] . lmHead^T)[labels[r]].
+ * logps[r] = log softmax(hidden[r] . lmHead^T)[labels[r]], in f32 whatever the operands' types are.
  *
- * @param hidden `[R, C]`: only rows whose label counts (see `gatherRows`)
- * @param lmHead `[V, C]` as row shards, in order
+ * @param hidden `[R, C]`, f32 or f16: only rows whose label counts (see `gatherRows`)
+ * @param lmHead `[V, C]` as row shards, in order; f32, f16 or bf16
  * @param labels `[R]`, u32, each below V: see {@link hostLabels}
  * @returns `[R]`, in nats
- * @throws {ShapeError} when the widths differ, or the number of labels
+ * @throws {ShapeError} when the widths differ or do not divide by four where 16 bits are read, or the number of labels
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -86,6 +102,7 @@ export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Te
   expectShape("token_logps", "hidden", hidden.shape, [labels.shape[0], -1]);
   const { gpu, shape: [rows, columns] } = hidden;
   for (const shard of lmHead) expectShape("token_logps", "lmHead", shard.shape, [-1, columns]);
+  expectQuads("token_logps", columns, [hidden, ...lmHead].map(storageOf));
   const lse = emptyLike(hidden, [rows]);
   const logps = emptyLike(hidden, [rows]);
   forward(hidden, lmHead, { labels, lse, logps });
@@ -103,9 +120,9 @@ function forward(
   out: Record<"labels" | "lse" | "logps", Tensor>,
 ): void {
   const { gpu, shape: [rows, columns] } = hidden;
-  const constants = { tile: productTile(gpu), vector: columns % 4 === 0 };
+  const tile = productTile(gpu);
   const plan = planChunks(lmHead, {
-    tileColumns: tileCols(constants.tile),
+    tileColumns: tileCols(tile),
     columns,
     isCpu: gpu.adapter.isCpu,
   });
@@ -115,7 +132,7 @@ function forward(
     eachShard(lmHead, (shard, firstId) => {
       const chunks = Math.ceil(shard.shape[0] / plan.chunk);
       gpu.dispatch(tokenLogpsPartial, {
-        constants,
+        constants: constantsFor(hidden, shard),
         bindings: {
           hidden: hidden.range,
           weight: shard.range,
@@ -131,7 +148,7 @@ function forward(
           first_chunk: firstChunk,
           first_id: firstId,
         },
-        workgroups: [chunks, Math.ceil(rows / tileRows(constants.tile))],
+        workgroups: [chunks, Math.ceil(rows / tileRows(tile))],
       });
       firstChunk += chunks;
     });
@@ -144,6 +161,15 @@ function forward(
   });
 }
 
+/** What the head's kernels are specialised on for these operands. */
+function constantsFor(hidden: Tensor, weight: Tensor): TokenLogpsConstants {
+  return {
+    tile: productTile(hidden.gpu),
+    vector: hidden.shape[1] % 4 === 0,
+    storage: { a: storageOf(hidden), b: storageOf(weight) },
+  };
+}
+
 /** logp = z[label] - lse, z = hidden . W^T: dZ = dLogp (1[label] - exp(z - lse)), dHidden = dZ W, dW = dZ^T hidden. */
 function backward(
   hidden: Tensor,
@@ -151,40 +177,83 @@ function backward(
   saved: Record<"labels" | "lse" | "dLogps", Tensor> & { sink: GradientSink },
 ): void {
   const { gpu, shape: [rows, columns] } = hidden;
-  const tile = productTile(gpu);
   const dHidden = saved.sink.into(hidden);
   let written = dHidden?.accumulate ?? false;
-  const slabRows = Math.max(
-    SLAB_ALIGNMENT,
-    Math.floor(SLAB_ELEMENTS / hidden.capacity / SLAB_ALIGNMENT) * SLAB_ALIGNMENT,
-  );
-  eachShard(lmHead, (shard, firstId) => {
-    const dShard = saved.sink.into(shard);
-    for (const [start, count] of slabs(shard.shape[0], slabRows)) {
-      const weight = slice(shard, { shape: [count, columns], offset: start * columns });
-      scope(gpu, () => {
-        const dLogits = emptyLike(hidden, [rows, count]);
-        gpu.dispatch(tokenLogpsBackward, {
-          constants: { tile, vector: columns % 4 === 0 },
-          bindings: {
-            hidden: hidden.range,
-            weight: weight.range,
-            labels: saved.labels.range,
-            lse: saved.lse.range,
-            d_logps: saved.dLogps.range,
-            d_logits: dLogits.range,
-          },
-          params: { rows, vocab: count, columns, first_id: firstId + start },
-          workgroups: [Math.ceil(count / tileCols(tile)), Math.ceil(rows / tileRows(tile))],
-        });
-        if (dHidden) multiply("NN", dLogits, weight, { tensor: dHidden.tensor, accumulate: written });
+  const affordable = Math.floor(SLAB_ELEMENTS / hidden.capacity / SLAB_ALIGNMENT) * SLAB_ALIGNMENT;
+  const largest = Math.max(...lmHead.map((shard) => shard.shape[0]));
+  const needed = Math.ceil(largest / SLAB_ALIGNMENT) * SLAB_ALIGNMENT;
+  const slabRows = Math.min(needed, MAX_SLAB_IDS, Math.max(SLAB_ALIGNMENT, affordable));
+  scope(gpu, () => {
+    const room = emptyLike(hidden, [rows, slabRows], { type: hidden.type });
+    eachShard(lmHead, (shard, firstId) => {
+      const dShard = saved.sink.into(shard);
+      for (const [start, count] of slabs(shard.shape[0], slabRows)) {
+        const place = { shape: [count, columns], offset: start * columns };
+        const slab = padToQuads(hidden, slice(shard, place));
+        const dLogits = firstColumns(room, slab.shape[0]);
+        slabGradient(hidden, slab, { ...saved, dLogits, firstId: firstId + start });
+        if (dHidden) multiply("NN", dLogits, slab, { tensor: dHidden.tensor, accumulate: written });
         written = true;
-        if (!dShard) return;
-        const dWeight = slice(dShard.tensor, { shape: [count, columns], offset: start * columns });
-        multiply("TN", dLogits, hidden, { tensor: dWeight, accumulate: dShard.accumulate });
-      });
-    }
+        if (!dShard) continue;
+        const dWeight = { tensor: slice(dShard.tensor, place), accumulate: dShard.accumulate };
+        if (slab.shape[0] === count) multiply("TN", dLogits, hidden, dWeight);
+        else addPadded(dWeight, dLogits, hidden);
+      }
+    });
   });
+}
+
+/** A tensor of fewer columns in the room of `room`: slabs follow each other in one buffer. */
+function firstColumns(room: Tensor, columns: number): Tensor {
+  const sizeBytes = room.capacity * columns * elementBytes(room.type);
+  return { ...room, shape: [room.shape[0], columns], range: { ...room.range, sizeBytes } };
+}
+
+/** Writes dZ `[R, slab]` of one slab. */
+function slabGradient(
+  hidden: Tensor,
+  slab: Tensor,
+  saved: Record<"labels" | "lse" | "dLogps" | "dLogits", Tensor> & { firstId: number },
+): void {
+  const { gpu, shape: [rows, columns] } = hidden;
+  const constants = constantsFor(hidden, slab);
+  const [vocab] = slab.shape;
+  gpu.dispatch(tokenLogpsBackward, {
+    constants,
+    bindings: {
+      hidden: hidden.range,
+      weight: slab.range,
+      labels: saved.labels.range,
+      lse: saved.lse.range,
+      d_logps: saved.dLogps.range,
+      d_logits: saved.dLogits.range,
+    },
+    params: { rows, vocab, columns, first_id: saved.firstId },
+    workgroups: [Math.ceil(vocab / tileCols(constants.tile)), Math.ceil(rows / tileRows(constants.tile))],
+  });
+}
+
+/**
+ * The slab itself, or a copy with rows of zeros at its end where 16-bit products need whole quads (what follows a shard
+ * is not its own). The zeros add nothing to dHidden; what their own gradient would be is dropped.
+ */
+function padToQuads(hidden: Tensor, slab: Tensor): Tensor {
+  const { gpu, shape: [count, columns] } = slab;
+  if (count % 4 === 0 || (hidden.type === "f32" && slab.type === "f32")) return slab;
+  const padded = empty(gpu, [Math.ceil(count / 4) * 4, columns], { type: slab.type });
+  gpu.queue.clear(padded.range);
+  gpu.queue.copy(slab.range, padded.range);
+  return padded;
+}
+
+/** dW of a padded slab, without the padding. */
+function addPadded(dWeight: GradientTarget, dLogits: Tensor, hidden: Tensor): void {
+  const { gpu, shape: [count, columns] } = dWeight.tensor;
+  const padded = empty(gpu, [dLogits.shape[1], columns]);
+  multiply("TN", dLogits, hidden, { tensor: padded, accumulate: false });
+  const part = slice(padded, { shape: [count, columns], offset: 0 });
+  if (dWeight.accumulate) accumulateInto(dWeight.tensor, part);
+  else gpu.queue.copy(part.range, dWeight.tensor.range);
 }
 
 /** Cuts a shard into slabs of aligned start; a tail that is no multiple of the alignment comes alone. */

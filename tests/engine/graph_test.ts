@@ -6,7 +6,7 @@ import { createInputs } from "../../engine/inputs.ts";
 import { add } from "../../engine/ops/add.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
-import { silu } from "../../engine/ops/silu.ts";
+import { activation } from "../../engine/ops/activation.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { Tape } from "../../engine/tape.ts";
 import {
@@ -20,6 +20,8 @@ import {
   writeHost,
 } from "../../engine/tensor.ts";
 import { gpuTest, readAll } from "../gpu.ts";
+
+const silu = (x: Tensor): Tensor => activation(x, { kind: "silu" });
 
 const vector = (gpu: Gpu, ...values: number[]) =>
   fromHost(gpu, Float32Array.from(values), { shape: [values.length] });

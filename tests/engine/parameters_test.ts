@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Gpu } from "../../engine/gpu.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { type Shape, ShapeError, sizeOf } from "../../engine/shape.ts";
-import { toHost } from "../../engine/tensor.ts";
+import { toHost, writeHost } from "../../engine/tensor.ts";
+import { narrow, widen } from "../../engine/dtype.ts";
 import { gpuTest, testGpu } from "../gpu.ts";
 
 /** A device of which one binding holds `maxBindingBytes`: the real limits are too large to reach in a test. */
@@ -146,21 +147,145 @@ gpuTest(
   },
 );
 
-gpuTest("zeroGradients and copyFrom reach every block", async (gpu) => {
+gpuTest("zeroGradients, snapshot and restore reach every block", async (gpu) => {
   using small = smallGpu(gpu, 8192);
-  using source = createParameters(small.gpu, MODEL, { trainable: true });
-  using target = createParameters(small.gpu, MODEL, { trainable: false });
-  const written = fill(source);
-  target.copyFrom(source);
-  for (const [name, values] of written) assert.deepEqual(await target.read(name), values, name);
-  for (const { weight, gradient } of source.blocks) small.gpu.queue.copy(weight.range, gradient!.range);
-  assert.deepEqual(await source.readGradient("embed.weight"), written.get("embed.weight"));
-  source.zeroGradients();
+  using parameters = createParameters(small.gpu, MODEL, { trainable: true });
+  const written = fill(parameters);
+  using kept = parameters.snapshot();
+  for (const [name, values] of written) parameters.write(name, values.map((value) => -value));
+  parameters.restore(kept);
+  for (const [name, values] of written) assert.deepEqual(await parameters.read(name), values, name);
+  for (const { weight, gradient } of parameters.blocks) small.gpu.queue.copy(weight.range, gradient!.range);
+  assert.deepEqual(await parameters.readGradient("embed.weight"), written.get("embed.weight"));
+  parameters.zeroGradients();
   for (const name of MODEL.keys()) {
-    assert.ok((await source.readGradient(name)).every((value) => value === 0), name);
+    assert.ok((await parameters.readGradient(name)).every((value) => value === 0), name);
   }
-  using other = createParameters(gpu, MODEL, { trainable: false });
-  assert.throws(() => other.copyFrom(source), ShapeError);
+});
+
+/** Pieces that start anywhere: 3 rows of 5, 7 of 5 and 2 of 5; a vector of 3 and one of 9. */
+const GROUPED = new Map<string, Shape>([
+  ["q.weight", [3, 5]],
+  ["q.bias", [3]],
+  ["k.weight", [7, 5]],
+  ["o.weight", [5, 3]],
+  ["k.bias", [9]],
+  ["v.weight", [2, 5]],
+]);
+const GROUPS = [["q.weight", "k.weight", "v.weight"], ["q.bias", "k.bias"]];
+
+gpuTest("a group is one tensor of its members' rows, each still read and written alone", async (gpu) => {
+  using parameters = createParameters(gpu, GROUPED, { trainable: true, groups: GROUPS });
+  assert.equal(parameters.blocks.length, 1);
+  const written = fill(parameters);
+  for (const [group, shape] of [[GROUPS[0], [12, 5]], [GROUPS[1], [12]]] as const) {
+    const joined = parameters.joined(group);
+    assert.deepEqual(joined.shape, shape);
+    assert.equal(joined.range.offsetBytes % 256, 0);
+    assert.deepEqual([...await toHost(joined)], group.flatMap((name) => [...written.get(name)!]));
+    // The gradient of the group is those of its members.
+    writeHost(joined.grad!, valuesOf(shape, 1));
+    let start = 1;
+    for (const name of group) {
+      assert.deepEqual(await parameters.readGradient(name), valuesOf(GROUPED.get(name)!, start), name);
+      start += written.get(name)!.length;
+    }
+  }
+  const rows = Float32Array.of(-1, -2, -3, -4, -5);
+  parameters.write("k.weight", rows, 6);
+  const expected = written.get("k.weight")!;
+  expected.set(rows, 30);
+  for (const [name, values] of written) assert.deepEqual(await parameters.read(name), values, name);
+  assert.throws(
+    () => parameters.joined(["q.weight", "k.weight"]),
+    new ReferenceError("Cannot join q.weight, k.weight: they were not made as a group"),
+  );
+});
+
+gpuTest("groups that cannot be one tensor are refused by name", (gpu) => {
+  const make = (groups: string[][]) => () => createParameters(gpu, GROUPED, { trainable: false, groups });
+  assert.throws(make([["q.weight", "o.weight"]]), {
+    name: "ShapeError",
+    message:
+      "Cannot group q.weight, o.weight: expected rows as q.weight [3, 5] has them, found o.weight [5, 3]",
+  });
+  assert.throws(make([["q.weight", "q.bias"]]), ShapeError);
+  assert.throws(
+    make([["q.weight", "none"]]),
+    /expected parameters of this model, each in one group, found none/,
+  );
+  assert.throws(make([["q.weight", "k.weight"], ["v.weight", "k.weight"]]), /found k\.weight/);
+  const large = new Map<string, Shape>([["a", [10, 5]], ["b", [4, 5]]]);
+  assert.throws(
+    () => createParameters(new SmallGpu(gpu, 256), large, { trainable: false, groups: [["a", "b"]] }),
+    new RangeError("Cannot place the group a, b: expected at most 64 elements in one binding, found 70"),
+  );
+});
+
+for (const storage of ["f16", "bf16"] as const) {
+  gpuTest(`frozen ${storage} packs matrices alone, and keeps every bit of ${storage} values`, async (gpu) => {
+    const shapes = new Map<string, Shape>([["a", [66, 8]], ["norm", [7]], ["b", [3, 4]], ["c", [5, 4]]]);
+    using parameters = createParameters(gpu, shapes, { trainable: false, storage, groups: [["b", "c"]] });
+    assert.deepEqual(parameters.blocks.map(({ weight }) => weight.type), [storage, "f32"]);
+    // Every finite pattern of 16 bits comes up in some window of the table.
+    const patterns = Uint16Array.from({ length: 528 }, (_, i) => i * 124 + 7).map((bits) =>
+      (bits & 0x7c00) === 0x7c00 ? bits & 0xbfff : bits
+    );
+    const values = widen(new Uint8Array(patterns.buffer), storage) as Float32Array<ArrayBuffer>;
+    parameters.write("a", values);
+    const b = Float32Array.from({ length: 12 }, (_, i) => i / 4);
+    parameters.write("b", b);
+    parameters.write("c", Float32Array.of(0.1, -1, 2, 0.3), 4);
+    parameters.write("norm", Float32Array.from({ length: 7 }, (_, i) => 1 + i / 10));
+    assert.deepEqual(narrow(await parameters.read("a"), storage), new Uint8Array(patterns.buffer));
+    assert.deepEqual(await parameters.read("b"), b);
+    const rounded = widen(narrow(Float32Array.of(0.1, -1, 2, 0.3), storage), storage);
+    assert.deepEqual((await parameters.read("c")).subarray(16), rounded);
+    assert.deepEqual(await parameters.read("norm"), Float32Array.from({ length: 7 }, (_, i) => 1 + i / 10));
+    assert.deepEqual([...(await toHost(parameters.joined(["b", "c"]))).subarray(28)], [...rounded]);
+    const joined = parameters.joined(["b", "c"]);
+    assert.deepEqual([joined.type, joined.range.offsetBytes % 256, joined.shape], [storage, 0, [8, 4]]);
+  });
+}
+
+gpuTest("trained f16 keeps f32 masters and gradients, and a copy that kernels read", async (gpu) => {
+  const shapes = new Map<string, Shape>([["a", [5, 4]], ["norm", [7]], ["b", [3, 4]], ["c", [5, 4]]]);
+  using parameters = createParameters(gpu, shapes, { trainable: true, storage: "f16", groups: [["b", "c"]] });
+  const [{ weight, copy, gradient }, ...others] = parameters.blocks;
+  assert.deepEqual([weight.type, copy!.type, gradient!.type, others.length], ["f32", "f16", "f32", 0]);
+  for (const name of ["a", "norm", "b", "c"]) {
+    const values = Float32Array.from({ length: sizeOf(shapes.get(name)!) }, (_, i) => (i + 1) / 3);
+    parameters.write(name, values);
+    const tensor = parameters.get(name);
+    assert.deepEqual(await parameters.read(name), values, name);
+    assert.equal(tensor.type, name === "norm" ? "f32" : "f16");
+    assert.deepEqual([tensor.grad!.type, tensor.requiresGrad], ["f32", true]);
+    const stored = name === "norm" ? values : widen(narrow(values, "f16"), "f16");
+    assert.deepEqual(await toHost(tensor), stored, name);
+  }
+  assert.deepEqual(parameters.joined(["b", "c"]).grad!.shape, [8, 4]);
+  using kept = parameters.snapshot();
+  const before = await toHost(parameters.get("a"));
+  parameters.write("a", new Float32Array(20));
+  parameters.restore(kept);
+  assert.deepEqual(await toHost(parameters.get("a")), before);
+});
+
+gpuTest("what 16-bit storage cannot hold is refused by name", (gpu) => {
+  const make = (shape: Shape, options: { trainable: boolean; storage: "f16" | "bf16" }) =>
+    createParameters(gpu, new Map([["odd", shape]]), options);
+  for (const trainable of [true, false]) {
+    assert.throws(
+      () => make([4, 6], { trainable, storage: "f16" }),
+      new ShapeError("Cannot store odd as f16: expected rows that divide by four, found [4, 6]"),
+    );
+  }
+  assert.throws(() => make([4, 8], { trainable: true, storage: "bf16" }), TypeError);
+  using parameters = make([1, 4], { trainable: true, storage: "f16" });
+  assert.throws(
+    () => parameters.write("odd", Float32Array.of(1, 70000, 0, 0)),
+    new RangeError("Cannot write odd: expected values that f16 can hold, found 70000 at 1"),
+  );
 });
 
 /** Shares the test device; its pool ends with the test. */

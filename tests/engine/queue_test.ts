@@ -97,7 +97,11 @@ gpuTest("an upload that is used after its submit is refused: bound, copied or re
 
 gpuTest("a dispatch without one of its parameters or bindings is refused, naming it", (gpu) => {
   const x = zeros(gpu, 4);
-  const dispatch = { constants: {}, bindings: { a: x.range, b: x.range, y: x.range }, workgroups: 1 };
+  const dispatch = {
+    constants: { storage: "f32", memory: "buffer" } as const,
+    bindings: { a: x.range, b: x.range, y: x.range },
+    workgroups: 1,
+  };
   assert.throws(
     () => gpu.dispatch(addForward, { ...dispatch, params: {} }),
     new TypeError("Cannot dispatch add_forward {}: expected parameter elements, found none"),

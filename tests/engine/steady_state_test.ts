@@ -2,19 +2,18 @@ import assert from "node:assert/strict";
 import type { Gpu, GpuStats } from "../../engine/gpu.ts";
 import { GraphCache } from "../../engine/graph.ts";
 import { createInputs, type DeviceTensors, type Inputs } from "../../engine/inputs.ts";
-import { adamw, CLIP_STATE, gradNorm } from "../../engine/ops/adamw.ts";
 import { add } from "../../engine/ops/add.ts";
+import { adamw, CLIP_STATE, gradNorm } from "../../engine/ops/adamw.ts";
 import { attention } from "../../engine/ops/attention.ts";
 import { embedding, hostTokenIndex } from "../../engine/ops/embedding.ts";
 import { gatherRows, hostRowIndex } from "../../engine/ops/gather_rows.ts";
-import { packColumns } from "../../engine/ops/pack_columns.ts";
 import { hostBounds } from "../../engine/ops/sequence_bounds.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { NO_PENALTY, pairLoss, spoState } from "../../engine/ops/pair_loss.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
 import { hostSequenceIndex, sequenceLogps } from "../../engine/ops/sequence_logps.ts";
-import { swiglu } from "../../engine/ops/swiglu.ts";
+import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import { hostLabels, tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { Tape } from "../../engine/tape.ts";
@@ -39,6 +38,9 @@ const SHAPES = new Map([
   ["up", [24, C]],
   ["down", [C, 24]],
 ]);
+
+/** What one product reads together. */
+const GROUPS = [["q", "k", "v"], ["gate", "up"]];
 
 /** Two pairs, chosen then rejected, of the given lengths; all but each first token are scored; padded to CAPACITY. */
 function batchOf(gpu: Gpu, lengths: readonly number[], seed: number) {
@@ -102,17 +104,18 @@ function pass(gpu: Gpu, run: Run, batch: DeviceTensors<Batch>): void {
   const { parameters, table, state, metrics } = run;
   const { tokens, positions, picked, labels, sequences, lengths, reference } = batch;
   const weight = (name: string) => parameters.get(name);
-  const linear = (x: Tensor, name: string) => matmul(x, weight(name), { kind: "NT" });
   using tape = new Tape(gpu);
   const bounds = { rows: { ...batch.bounds, shape: [CAPACITY, 4] }, longest: CAPACITY, readers: CAPACITY };
   const x = embedding(parameters.shards("embed"), tokens);
   const normed = rmsNorm(x, weight("norm"), { eps: 1e-5 });
-  const q = rope(linear(normed, "q"), positions, table);
-  const k = rope(linear(normed, "k"), positions, table);
-  const qkv = packColumns([q, k, linear(normed, "v")]);
-  const attended = add(x, attention(qkv, { headDim: HEAD_DIM, heads: C / HEAD_DIM, kvHeads: 1, bounds }));
+  const heads = C / HEAD_DIM;
+  const packed = matmul(normed, parameters.joined(GROUPS[0]), { kind: "NT" });
+  const qkv = rope(packed, positions, table, { heads: heads + 1 });
+  // Queries are as wide as x, so no output projection is needed.
+  const attended = add(x, attention(qkv, { headDim: HEAD_DIM, heads, kvHeads: 1, bounds }));
   const again = rmsNorm(attended, weight("norm"), { eps: 1e-5 });
-  const hidden = add(attended, linear(swiglu(linear(again, "gate"), linear(again, "up")), "down"));
+  const gated = swigluLinear(again, parameters.joined(GROUPS[1]));
+  const hidden = matmul(gated, weight("down"), { kind: "NT", residual: attended });
   const scored = gatherRows(hidden, { ...picked, most: 1 });
   const sums = sequenceLogps(tokenLogps(scored, parameters.shards("embed"), labels), sequences);
   const loss = pairLoss(sums, {
@@ -146,7 +149,7 @@ function update({ parameters, clip, metrics, moments: [moment1, moment2] }: Run)
 }
 
 function startRun(gpu: Gpu): Run {
-  const parameters = createParameters(gpu, SHAPES, { trainable: true });
+  const parameters = createParameters(gpu, SHAPES, { trainable: true, groups: GROUPS });
   const random = seededRandom(1);
   for (const [name, shape] of SHAPES) {
     const length = shape.reduce((product, extent) => product * extent, 1);

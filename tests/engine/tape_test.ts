@@ -3,12 +3,15 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { add } from "../../engine/ops/add.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
-import { silu } from "../../engine/ops/silu.ts";
+import { activation } from "../../engine/ops/activation.ts";
+import { rope, ropeTable } from "../../engine/ops/rope.ts";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { noGrad, Tape } from "../../engine/tape.ts";
-import { fromHost, release, type Tensor, toHost } from "../../engine/tensor.ts";
+import { noGrad, record, Tape } from "../../engine/tape.ts";
+import { emptyLike, fromHost, release, type Tensor, toHost, upload } from "../../engine/tensor.ts";
 import { gpuTest, readAll } from "../gpu.ts";
+
+const silu = (x: Tensor) => activation(x, { kind: "silu" });
 
 /** Tensors of one test, released at its end. */
 class Made {
@@ -26,6 +29,23 @@ class Made {
   leaf(...values: number[]): Tensor & { grad: Tensor } {
     const grad = this.constant(...values.map(() => 0));
     return { ...this.constant(...values), requiresGrad: true, grad };
+  }
+
+  rowOf(...values: number[]): Tensor {
+    return { ...this.constant(...values), shape: [1, values.length] };
+  }
+
+  /** A leaf of one row. */
+  row(...values: number[]): Tensor & { grad: Tensor } {
+    const grad = this.rowOf(...values.map(() => 0));
+    return { ...this.rowOf(...values), requiresGrad: true, grad };
+  }
+
+  /** Rotations of heads of two elements. */
+  table(positions: number): Tensor {
+    const table = ropeTable(this.gpu, { positions, headDim: 2, theta: 10 });
+    this.#tensors.push(table);
+    return table;
   }
 
   [Symbol.dispose](): void {
@@ -257,4 +277,49 @@ gpuTest("gradients of parameters are written where they lie and nowhere else", a
   const values = await toHost(gradients);
   const filled = (i: number) => i < 17 || (i >= 64 && i < 84) || (i >= 128 && i < 135);
   values.forEach((value, i) => assert.equal(value !== 0, filled(i), `element ${i} is ${value}`));
+});
+
+/** Rotates one row of two elements by position 1, in place. */
+function turn(x: Tensor, table: Tensor): Tensor {
+  return rope(x, upload(x.gpu, Uint32Array.of(1)), table);
+}
+
+gpuTest("storage that an op works on in place outlives the op, and is given back once", async (gpu) => {
+  using made = new Made(gpu);
+  const [x, one, table] = [made.row(2, 3), made.rowOf(1, 1), made.table(2)];
+  const before = gpu.stats().memory.usedBytes;
+  const tape = new Tape(gpu);
+  const turned = turn(add(x, one), table);
+  // Between the two nodes of the storage the backward takes buffers from the pool and gives them back.
+  const output = silu(silu(turned));
+  tape.backward([{ tensor: output, gradient: one }]);
+  assert.equal(gpu.stats().memory.usedBytes, before);
+  const [cos, sin] = [Math.cos(1), Math.sin(1)];
+  const slope = (v: number) => siluSlope(v / (1 + Math.exp(-v))) * siluSlope(v);
+  const [a, b] = [slope(3 * cos - 4 * sin), slope(4 * cos + 3 * sin)];
+  assertNear(await toHost(x.grad), [a * cos + b * sin, b * cos - a * sin]);
+});
+
+gpuTest("an op in place refuses parameters, values that a recorded op needs, and a second turn", (gpu) => {
+  using made = new Made(gpu);
+  const [x, one, table] = [made.row(2, 3), made.rowOf(1, 1), made.table(2)];
+  const refused = (found: string) =>
+    new Error(`Cannot run rope in place: expected a tensor that nothing else reads, found ${found}`);
+  const needed = refused("one whose values a recorded op needs");
+  assert.throws(() => turn(x, table), refused("a parameter"));
+  using _tape = new Tape(gpu);
+  const read = add(x, one);
+  silu(read);
+  assert.throws(() => turn(read, table), needed);
+  // An op that does not say that it can do without its output.
+  const kept = record(gpu, { name: "kept", inputs: [x], output: emptyLike(x), backward: () => {} });
+  assert.throws(() => turn(kept, table), needed);
+  const spent = add(x, one);
+  const turned = turn(spent, table);
+  assert.throws(() => turn(spent, table), refused("one that was overwritten before"));
+  assert.throws(
+    () => add(spent, one),
+    new Error("Cannot run add: expected values, found a tensor that was overwritten in place"),
+  );
+  add(turned, one);
 });

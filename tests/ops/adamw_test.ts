@@ -57,6 +57,15 @@ gpuTest("adamw multiplies the gradient by the clip coefficient", async (gpu) => 
   assertClose(found.weight, found.expected.parameter, { what: "weight", atol: 1e-6 });
 });
 
+gpuTest("adamw's step is without those that were skipped", async (gpu) => {
+  const options = { ...OPTIONS, step: 1007, decayElements: 64 };
+  const found = await stepOnce(gpu, Float32Array.of(1, 1, 1, 1005), options);
+  assertClose(found.weight, found.expected.parameter, { what: "weight", atol: 1e-6 });
+  const beta1 = 0; // whose logarithm is infinite
+  const without = await stepOnce(gpu, PASS, { ...OPTIONS, beta1, step: 2, decayElements: 0 });
+  assertClose(without.weight, without.expected.parameter, { what: "weight, beta1 0", atol: 1e-6 });
+});
+
 gpuTest("adamw changes nothing when a gradient was not finite", async (gpu) => {
   const found = await stepOnce(gpu, Float32Array.of(NaN, 1, 0, 0), {
     ...OPTIONS,
@@ -86,7 +95,7 @@ async function stepOnce(gpu: Gpu, stateValues: Float32Array<ArrayBuffer>, option
   const expected = referenceStep(
     { parameter: Float64Array.from(start), m: Float64Array.from(m), v: Float64Array.from(squares) },
     Float64Array.from(gradient, (value) => value * stateValues[CLIP_STATE.coefficient]),
-    options,
+    { ...options, step: options.step - stateValues[CLIP_STATE.skipped] },
   );
   return { weight: foundWeight, m: foundM, v: foundV, before, expected };
 }

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { add } from "../../engine/ops/add.ts";
-import { silu } from "../../engine/ops/silu.ts";
+import { activation } from "../../engine/ops/activation.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { upload } from "../../engine/tensor.ts";
+import { type Tensor, upload } from "../../engine/tensor.ts";
 import { gpuTest } from "../gpu.ts";
 import * as reference from "../reference/add.ts";
 import * as siluReference from "../reference/silu.ts";
 import { checkOp } from "./check_op.ts";
+
+const silu = (x: Tensor) => activation(x, { kind: "silu" });
 
 for (const shape of [[1], [17], [63], [64], [65], [257], [17, 65]]) {
   const length = shape.reduce((product, extent) => product * extent, 1);

@@ -35,7 +35,7 @@ const CASES: Case[] = [
   { lengths: [1], H: 1, K: 1, D: 4 },
   { lengths: LENGTHS, H: 2, K: 2, D: 4 },
   { lengths: LENGTHS, H: 4, K: 2, D: 32 },
-  { lengths: [65, 17, 1], H: 4, K: 1, D: 16 },
+  { lengths: [65, 17, 1], H: 4, K: 1, D: 8 },
   { lengths: [17, 64], H: 2, K: 1, D: 64 },
   { lengths: [17, 40], H: 2, K: 1, D: 128 },
   { lengths: [40], H: 1, K: 1, D: 256 },
@@ -48,7 +48,7 @@ const CASES: Case[] = [
   { ...PAIRS, H: 2, K: 2, D: 8 },
   { ...PAIRS, H: 4, K: 2, D: 32 },
   // Scores of magnitude 300: the softmax is nearly one-hot, its exponentials would overflow unshifted.
-  { lengths: [17, 65], H: 2, K: 1, D: 16, scale: 10 },
+  { lengths: [17, 65], H: 2, K: 1, D: 32, scale: 10 },
   { lengths: [9, 17], H: 4, K: 2, D: 8, capacity: 300 },
 ];
 

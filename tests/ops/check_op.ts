@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
+import { narrow, widen } from "../../engine/dtype.ts";
 import { add } from "../../engine/ops/add.ts";
 import { type Shape, sizeOf } from "../../engine/shape.ts";
 import { Tape } from "../../engine/tape.ts";
@@ -23,6 +24,8 @@ export interface OpInput {
   readonly shards?: readonly number[];
   /** Rows to reserve, as a run does whose batches differ in tokens. */
   readonly capacity?: number;
+  /** How it is stored, f32 by default; its values are rounded to that first. Gradients of leaves always are f32. */
+  readonly type?: "f32" | "f16";
 }
 
 /** The op in f64. */
@@ -41,6 +44,8 @@ export interface OpCheck {
   /** The op on the GPU. `tensors` holds each input's first shard, `shards` all of them. */
   readonly run: (tensors: Record<string, Tensor>, shards: Record<string, readonly Tensor[]>) => Tensor;
   readonly reference: (inputs: Record<string, Float64Array>) => OpReference;
+  /** How the op stores its output, f32 by default. */
+  readonly outputType?: "f32" | "f16";
   /** |found - expected| <= atol + rtol |expected|; 1e-5 each by default. Say why where it is more. */
   readonly atol?: number;
   readonly rtol?: number;
@@ -72,11 +77,12 @@ export async function checkOp(gpu: Gpu, check: OpCheck): Promise<void> {
   const draw = (length: number, scale = 1) => Float32Array.from(normals(random, { length, scale }));
   const inputs = mapInputs(
     check,
-    (input) => input.values ? Float32Array.from(input.values) : draw(sizeOf(input.shape), input.scale),
+    ({ values, shape, scale, type }) =>
+      rounded(values ? Float32Array.from(values) : draw(sizeOf(shape), scale), type),
   );
-  const seeds = mapInputs(check, ({ shape }) => draw(sizeOf(shape)));
-  const expected = check.reference(widen(inputs));
-  const upstream = draw(expected.output.length);
+  const seeds = mapInputs(check, ({ shape, type }) => rounded(draw(sizeOf(shape)), type));
+  const expected = check.reference(toDouble(inputs));
+  const upstream = rounded(draw(expected.output.length), check.outputType);
   const gradients = expected.backward(Float64Array.from(upstream));
   const modes: Mode[] = [
     { name: "into fresh gradients", accumulate: false },
@@ -145,8 +151,8 @@ async function runMode(
   },
 ): Promise<Values> {
   const owned: Tensor[] = [];
-  const place = (values: Float32Array<ArrayBuffer>, options: { shape: Shape; capacity?: number }) => {
-    const tensor = empty(gpu, options.shape, { capacity: options.capacity, owner: "caller" });
+  const place: Place = (values, { shape, capacity, type }) => {
+    const tensor = empty(gpu, shape, { capacity, type, owner: "caller" });
     writeHost(tensor, values);
     owned.push(tensor);
     return tensor;
@@ -158,7 +164,8 @@ async function runMode(
   const shards = mapInputs(check, (_, name) => leaves[name].map((leaf, i) => add(leaf, zeros[name][i])));
   const output = tape.keep(check.run(mapInputs(check, (_, name) => shards[name][0]), shards));
   owned.push(output);
-  const gradient = place(upstream, { shape: output.shape });
+  assert.equal(output.type, check.outputType ?? "f32", `${check.op}: the output's type`);
+  const gradient = place(upstream, { shape: output.shape, type: check.outputType });
   const first = mode.accumulate
     ? Object.keys(shards).flatMap((name) =>
       shards[name].map((tensor, i) => ({ tensor, gradient: given[name][i] }))
@@ -177,12 +184,18 @@ async function runMode(
   );
 }
 
+/** Puts values on the device. */
+type Place = (
+  values: Float32Array<ArrayBuffer>,
+  options: { shape: Shape; capacity?: number; type?: "f32" | "f16" },
+) => Tensor;
+
 /** Cuts an input into its row shards; each is a leaf with a gradient of zeros, unless it is frozen. */
 function cut(
-  { shape, shards, capacity }: OpInput,
+  { shape, shards, capacity, type }: OpInput,
   values: Float32Array<ArrayBuffer>,
   isFrozen: boolean,
-  place: (values: Float32Array<ArrayBuffer>, options: { shape: Shape; capacity?: number }) => Tensor,
+  place: Place,
 ): Tensor[] {
   const rowSize = sizeOf(shape.slice(1));
   let first = 0;
@@ -190,7 +203,7 @@ function cut(
     const part = values.subarray(first * rowSize, (first + rows) * rowSize);
     first += rows;
     const options = { shape: [rows, ...shape.slice(1)], capacity };
-    const tensor = place(part, options);
+    const tensor = place(part, { ...options, type });
     return isFrozen
       ? tensor
       : { ...tensor, requiresGrad: true, grad: place(new Float32Array(part.length), options) };
@@ -204,7 +217,15 @@ function mapInputs<Result>(
   return Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, make(input, name)]));
 }
 
-function widen(values: Values): Record<string, Float64Array> {
+/** Values as they are stored. */
+function rounded(
+  values: Float32Array<ArrayBuffer>,
+  type: "f32" | "f16" = "f32",
+): Float32Array<ArrayBuffer> {
+  return widen(narrow(values, type), type) as Float32Array<ArrayBuffer>;
+}
+
+function toDouble(values: Values): Record<string, Float64Array> {
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Float64Array.from(value)]));
 }
 

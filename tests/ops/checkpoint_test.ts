@@ -8,7 +8,7 @@ import { Gpu } from "../../engine/gpu.ts";
 import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
-import { silu } from "../../engine/ops/silu.ts";
+import { activation } from "../../engine/ops/activation.ts";
 import { Tape } from "../../engine/tape.ts";
 import { fromHost, release, scope, type Tensor, toHost } from "../../engine/tensor.ts";
 import { packSequences } from "../../train/data/batch.ts";
@@ -17,6 +17,8 @@ import { llamaTokenLogps } from "../../train/models/llama.ts";
 import { gpuTest, testGpu } from "../gpu.ts";
 import { normals, seededRandom } from "../reference/random.ts";
 import { randomCompletions, readGradients, tinyModel } from "../tiny_model.ts";
+
+const silu = (x: Tensor): Tensor => activation(x, { kind: "silu" });
 
 Deno.test("a checkpointed Llama has the plain one's gradients bit for bit, in less memory", async () => {
   const { device, adapter } = await testGpu();

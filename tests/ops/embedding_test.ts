@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
-import { embedding, hostTokenIndex } from "../../engine/ops/embedding.ts";
+import { narrow, widen } from "../../engine/dtype.ts";
 import { uploadAll } from "../../engine/inputs.ts";
+import type { Storage } from "../../engine/mod.ts";
+import { embedding, hostTokenIndex } from "../../engine/ops/embedding.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { upload } from "../../engine/tensor.ts";
+import { Tape } from "../../engine/tape.ts";
+import { fromHost, release, toHost, upload } from "../../engine/tensor.ts";
 import { gpuTest } from "../gpu.ts";
 import * as reference from "../reference/embedding.ts";
-import { integers, seededRandom } from "../reference/random.ts";
-import { checkOp } from "./check_op.ts";
+import { integers, normals, seededRandom } from "../reference/random.ts";
+import { assertClose, checkOp } from "./check_op.ts";
 
 interface Case {
   name: string;
@@ -55,6 +58,41 @@ for (const { name, N, V, C, shards, low = 0, high = V, capacity, length = N } of
     });
   });
 }
+
+for (const [type, y] of [["f16", "f16"], ["bf16", "f32"], ["f16", "f32"], ["f32", "f16"]] as const) {
+  gpuTest(`embedding of a ${type} table gives ${y} rows, and f32 gradients of the table`, async (gpu) => {
+    const [N, V, C] = [65, 17, 64];
+    const random = seededRandom(3);
+    const ids = Uint32Array.from(integers(random, { length: N, low: 0, high: V }));
+    const draw = (length: number) => Float32Array.from(normals(random, { length }));
+    const round = (values: Float32Array, to: Storage) => widen(narrow(values, to), to);
+    const [values, upstream] = [draw(V * C), draw(N * C)];
+    const grad = fromHost(gpu, new Float32Array(V * C), { shape: [V, C] });
+    const table = { ...fromHost(gpu, values, { shape: [V, C], type }), requiresGrad: true, grad };
+    const dY = fromHost(gpu, upstream, { shape: [N, C], type: y });
+    const tape = new Tape(gpu);
+    const tokens = uploadAll(gpu, hostTokenIndex(gpu, ids, { rows: V }));
+    const result = tape.keep(embedding([table], tokens, { type: y }));
+    tape.backward([{ tensor: result, gradient: dY }]);
+    const weight = Float64Array.from(round(values, type));
+    const dims = { N, V, C };
+    const expected = Float32Array.from(reference.forward({ ids, weight }, dims).y);
+    assert.deepEqual(await toHost(result), round(expected, y));
+    const rounded = Float64Array.from(round(upstream, y));
+    const { dWeight } = reference.backward({ ids, weight }, dims, { dY: rounded });
+    assertClose(await toHost(grad), dWeight, { what: "d table" });
+    [result, grad, table, dY].forEach(release);
+  });
+}
+
+gpuTest("embedding refuses 16-bit rows that do not divide by four", (gpu) => {
+  const table = upload(gpu, new Float32Array(12), { shape: [2, 6] });
+  const tokens = uploadAll(gpu, hostTokenIndex(gpu, Uint32Array.of(0), { rows: 2 }));
+  assert.throws(
+    () => embedding([table], tokens, { type: "f16" }),
+    new ShapeError("Cannot run embedding: expected rows that divide by four for f16, found rows of 6"),
+  );
+});
 
 gpuTest(
   "embedding refuses ids past the table, an index of another one, and shards of different widths",

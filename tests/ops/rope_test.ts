@@ -2,41 +2,46 @@ import assert from "node:assert/strict";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { release, upload } from "../../engine/tensor.ts";
-import { gpuTest } from "../gpu.ts";
+import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { integers, seededRandom } from "../reference/random.ts";
 import * as reference from "../reference/rope.ts";
 import { checkOp } from "./check_op.ts";
 
-// Head sizes 2 and 6 leave halves that do not divide by four. Far positions and a large base come as in real models.
+// `rotated` of the H heads; the rest is left alone. Head sizes 2 and 6 leave halves that do not divide by four. Far positions and a large base come as in real models.
 const CASES = [
-  { N: 1, H: 1, D: 2, theta: 10000, positions: 1 },
-  { N: 17, H: 3, D: 6, theta: 10000, positions: 64 },
-  { N: 63, H: 2, D: 8, theta: 10000, positions: 257 },
-  { N: 64, H: 4, D: 32, theta: 10000, positions: 2048 },
-  { N: 65, H: 1, D: 64, theta: 500000, positions: 8192 },
-  { N: 257, H: 2, D: 16, theta: 500000, positions: 131072 },
+  { N: 1, H: 1, rotated: 1, D: 2, theta: 10000, positions: 1 },
+  { N: 17, H: 3, rotated: 2, D: 6, theta: 10000, positions: 64 },
+  { N: 63, H: 2, rotated: 2, D: 8, theta: 10000, positions: 257 },
+  { N: 64, H: 4, rotated: 3, D: 32, theta: 10000, positions: 2048 },
+  { N: 65, H: 1, rotated: 1, D: 64, theta: 500000, positions: 8192 },
+  { N: 257, H: 6, rotated: 4, D: 16, theta: 500000, positions: 131072 },
+  { N: 17, H: 6, rotated: 4, D: 16, theta: 10000, positions: 64, type: "f16" as const },
 ];
 
-for (const { N, H, D, theta, positions } of CASES) {
-  gpuTest(`rope of [${N}, ${H} * ${D}], positions below ${positions}`, async (gpu) => {
-    const at = Uint32Array.from(integers(seededRandom(N), { length: N, high: positions }));
-    at[0] = positions - 1;
-    const dims = { N, H, D, theta };
-    const table = ropeTable(gpu, { positions, headDim: D, theta });
-    await checkOp(gpu, {
-      op: `rope [${N}, ${H} * ${D}]`,
-      inputs: { x: { shape: [N, H * D] } },
-      run: ({ x }) => rope(x, upload(gpu, at), table),
-      reference: ({ x }) => ({
-        output: reference.forward({ x, positions: at }, dims).y,
-        backward: (dY) => ({ x: reference.backward({ x, positions: at }, dims, { dY }).dX }),
-      }),
-      // The table holds cosines and sines rounded once from f64, wherever the position.
-      atol: 1e-6,
-      rtol: 1e-6,
-    });
-    release(table);
-  });
+for (const { N, H, rotated, D, theta, positions, type } of CASES) {
+  gpuTest(
+    `rope of ${rotated} of [${N}, ${H} * ${D}] ${type ?? "f32"}, positions below ${positions}`,
+    async (gpu) => {
+      const at = Uint32Array.from(integers(seededRandom(N), { length: N, high: positions }));
+      at[0] = positions - 1;
+      const dims = { N, H, D, theta, rotated };
+      const table = ropeTable(gpu, { positions, headDim: D, theta });
+      await checkOp(gpu, {
+        op: `rope [${N}, ${H} * ${D}]`,
+        inputs: { x: { shape: [N, H * D], type } },
+        outputType: type,
+        run: ({ x }) => rope(x, upload(gpu, at), table, { heads: rotated }),
+        reference: ({ x }) => ({
+          output: reference.forward({ x, positions: at }, dims).y,
+          backward: (dY) => ({ x: reference.backward({ x, positions: at }, dims, { dY }).dX }),
+        }),
+        // The table holds cosines and sines rounded once from f64, wherever the position.
+        ...(type === "f16" ? { atol: 2e-3, rtol: 2 ** -10 } : { atol: 1e-6, rtol: 1e-6 }),
+      });
+      release(table);
+    },
+    { layouts: LAYOUTS },
+  );
 }
 
 gpuTest("rope refuses an odd head_dim, a width that is no multiple of it, and too few positions", (gpu) => {
@@ -45,7 +50,11 @@ gpuTest("rope refuses an odd head_dim, a width that is no multiple of it, and to
   const positions = upload(gpu, new Uint32Array(2));
   assert.throws(
     () => rope(upload(gpu, new Float32Array(12), { shape: [2, 6] }), positions, table),
-    new ShapeError("Cannot run rope: expected a multiple of head_dim 4 columns, found 6"),
+    new ShapeError("Cannot run rope: expected whole heads of head_dim 4 in a row, found 6 columns"),
+  );
+  assert.throws(
+    () => rope(upload(gpu, new Float32Array(8), { shape: [1, 8] }), positions, table, { heads: 3 }),
+    new ShapeError("Cannot run rope: expected 3 heads of head_dim 4 in a row, found 8 columns"),
   );
   assert.throws(
     () => rope(upload(gpu, new Float32Array(12), { shape: [3, 4] }), positions, table),

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { swiglu } from "../../engine/ops/swiglu.ts";
 import { upload } from "../../engine/tensor.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { gpuTest } from "../gpu.ts";
+import { gpuTest, LAYOUTS } from "../gpu.ts";
 import * as reference from "../reference/swiglu.ts";
 import { checkOp } from "./check_op.ts";
 
@@ -22,6 +22,24 @@ for (const shape of [[1], [17], [63], [64], [65], [257], [17, 65], [3, 5, 7]]) {
       }),
     }));
 }
+
+gpuTest("swiglu of [5, 20] in f16", (gpu) =>
+  checkOp(gpu, {
+    op: "swiglu f16",
+    inputs: { gate: { shape: [5, 20], type: "f16" }, up: { shape: [5, 20], type: "f16" } },
+    outputType: "f16",
+    run: ({ gate, up }) => swiglu(gate, up),
+    reference: ({ gate, up }) => ({
+      output: reference.forward({ gate, up }, { length: 100 }).y,
+      backward: (dY) => {
+        const { dGate, dUp } = reference.backward({ gate, up }, { length: 100 }, { dY });
+        return { gate: dGate, up: dUp };
+      },
+    }),
+    // Half a step of f16 is 2^-11 of the value; where gradients meet there are two.
+    atol: 4e-3,
+    rtol: 2 ** -10,
+  }), { layouts: LAYOUTS });
 
 gpuTest("swiglu(x, x): both parts of the gradient reach the one tensor", (gpu) =>
   checkOp(gpu, {

@@ -1,10 +1,13 @@
 /**
- * Keel beside jax-js (npm:@jax-js/jax, WebGPU backend) on the same adapter in the same process, a sample of one after a
- * sample of the other, so that a busy machine slows both. Not part of the tests; fetches the peer:
+ * Keel beside jax-js (npm:@jax-js/jax, its WebGPU and its WebAssembly backend) in the same process on the same machine, a
+ * sample of one after a sample of the other, so that a busy machine slows all alike. Not part of the tests; fetches the
+ * peer:
  *
- *     deno run --no-lock -A tests/peers/jax_js_bench.ts [--markdown] [--samples 3] [--no-training]
+ *     deno run --no-lock -A tests/peers/jax_js_bench.ts [--markdown] [--samples 3] [--steps 5] [--no-training]
  *
- * The peer's training step is the same Llama on the same number of tokens, jitted whole: forward, backward, AdamW.
+ * The peer's training step is the same Llama on the same number of tokens, jitted whole: forward, backward, AdamW. Its
+ * WebGPU backend runs on the adapter that Keel runs on, its WebAssembly one on the CPU. `--samples 1 --steps 1` takes
+ * the least time.
  * @module
  */
 import process from "node:process";
@@ -37,14 +40,16 @@ const SHAPE = TRAINING_SHAPES.bench;
 const HEAD_DIM = SHAPE.hidden / SHAPE.heads;
 const ADAM = { rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
 const NORM_EPS = 1e-6;
-/** Between two waits, for both. */
-const STEPS_PER_SAMPLE = 5;
+/** The peer's backends that are measured. */
+const BACKENDS = ["webgpu", "wasm"] as const;
+
+type Backend = typeof BACKENDS[number];
 
 interface Comparison {
   readonly name: string;
   readonly unit: string;
   readonly keel: readonly number[];
-  readonly peer: readonly number[];
+  readonly peers: Readonly<Record<Backend, readonly number[]>>;
   /** True where the greater number is the better. */
   readonly isRate: boolean;
 }
@@ -54,21 +59,22 @@ async function main(): Promise<void> {
     options: {
       markdown: { type: "boolean", default: false },
       samples: { type: "string", default: "3" },
+      steps: { type: "string", default: "5" },
       "no-training": { type: "boolean", default: false },
     },
   });
-  const samples = Number(values.samples);
+  const [samples, steps] = [countOf(values, "samples"), countOf(values, "steps")];
   const log = (line: string) => process.stderr.write(`${line}\n`);
   await ensureAdapter({ log });
   using gpu = await openGpu();
   const jax = await import(PEER);
-  const devices: string[] = await jax.init("webgpu");
-  if (!devices.includes("webgpu")) {
+  const devices: string[] = await jax.init(...BACKENDS);
+  const missing = BACKENDS.find((backend) => !devices.includes(backend));
+  if (missing) {
     throw new Error(
-      `Cannot compare: expected the peer's WebGPU backend, found ${devices.join(", ") || "none"}`,
+      `Cannot compare: expected the peer's backend ${missing}, found ${devices.join(", ") || "none"}`,
     );
   }
-  jax.defaultDevice("webgpu");
   const conditions = readConditions(gpu);
   const comparisons: Comparison[] = [];
   for (const size of [256, 512, 1024]) {
@@ -77,34 +83,38 @@ async function main(): Promise<void> {
   }
   if (!values["no-training"]) {
     log("training step (the peer compiles for a while)");
-    comparisons.push(await compareTraining(gpu, jax, samples));
+    comparisons.push(await compareTraining(gpu, jax, { samples, steps }));
   }
   const table = values.markdown ? formatMarkdownTable : formatTable;
+  const headers = ["measurement", "Keel", "min to max"].concat(
+    BACKENDS.flatMap((backend) => [`jax-js ${backend}`, "min to max", "ratio"]),
+  );
   process.stdout.write(
     `${conditions.adapter}, Deno ${conditions.deno}, ${PEER}, ${conditions.cpu}, ${conditions.cores} cores, ` +
-      `load average ${
-        conditions.load.toFixed(2)
-      } at the start, ${conditions.date}, ${samples} samples each\n` +
-      `Model: Keel's ${countParameters(SHAPE).toLocaleString("en-US")} parameters in both, ` +
-      `${SHAPE.batch} sequences of ${SHAPE.tokens} tokens, ${STEPS_PER_SAMPLE} steps between two waits\n` +
+      `load average ${conditions.load.toFixed(2)} at the start, ${conditions.date}, samples: ${samples}\n` +
+      `Model: Keel's ${countParameters(SHAPE).toLocaleString("en-US")} parameters in all, ` +
+      `${SHAPE.batch} sequences of ${SHAPE.tokens} tokens; steps between two waits: ${steps}\n` +
       `The step: forward, backward, AdamW; Keel's clips the gradient and checks it, too\n\n` +
-      table(["measurement", "Keel", "min to max", "jax-js", "its min to max", "ratio"], comparisons.map(row)),
+      table(headers, comparisons.map(row)),
   );
 }
 
-function row({ name, unit, keel, peer, isRate }: Comparison): string[] {
-  const [ours, theirs] = [summarize(keel), summarize(peer)];
+function countOf(values: Readonly<Record<string, unknown>>, name: string): number {
+  const count = Number(values[name]);
+  if (Number.isInteger(count) && count > 0) return count;
+  throw new RangeError(`Cannot use --${name}: expected a positive integer, found ${values[name]}`);
+}
+
+function row({ name, unit, keel, peers, isRate }: Comparison): string[] {
+  const ours = summarize(keel);
   const range = ({ min, max }: { min: number; max: number }) =>
     `${formatNumber(min)} to ${formatNumber(max)}`;
-  const ratio = isRate ? ours.median / theirs.median : theirs.median / ours.median;
-  return [
-    `${name}, ${unit}`,
-    formatNumber(ours.median),
-    range(ours),
-    formatNumber(theirs.median),
-    range(theirs),
-    `${formatNumber(ratio)}x`,
-  ];
+  const peerCells = BACKENDS.flatMap((backend) => {
+    const theirs = summarize(peers[backend]);
+    const ratio = isRate ? ours.median / theirs.median : theirs.median / ours.median;
+    return [formatNumber(theirs.median), range(theirs), `${formatNumber(ratio)}x`];
+  });
+  return [`${name}, ${unit}`, formatNumber(ours.median), range(ours), ...peerCells];
 }
 
 /** NN, the peer's own layout; each of its samples as many products as take a quarter of a second, one wait. */
@@ -113,12 +123,32 @@ async function compareMatmul(
   jax: Jax,
   { size, samples }: { size: number; samples: number },
 ): Promise<Comparison> {
+  const runs = { webgpu: await peerMatmul(jax, "webgpu", size), wasm: await peerMatmul(jax, "wasm", size) };
+  const keel: number[] = [];
+  const peers: Record<Backend, number[]> = { webgpu: [], wasm: [] };
+  for (let sample = 0; sample < samples; sample++) {
+    const [ours] = await benchMatmul(gpu, [{ kind: "NN", size }], { samples: 1, sampleMs: 250 });
+    keel.push(ours.gflops.median);
+    for (const backend of BACKENDS) peers[backend].push(await runs[backend].rate());
+  }
+  for (const backend of BACKENDS) runs[backend].dispose();
+  return { name: `matmul NN ${size}`, unit: "GFLOP/s", keel, peers, isRate: true };
+}
+
+/** A checked product on one of the peer's backends; `rate` takes a sample. */
+async function peerMatmul(
+  jax: Jax,
+  backend: Backend,
+  size: number,
+): Promise<{ rate: () => Promise<number>; dispose: () => void }> {
   const { numpy: np } = jax;
+  jax.defaultDevice(backend);
   const random = createRandom(size);
   const values = () => fillNormal(random, { target: new Float32Array(size * size) });
   const [hostA, hostB] = [values(), values()];
   const [a, b] = [hostA, hostB].map((host) => np.array(host).reshape([size, size]));
   const run = async (count: number) => {
+    jax.defaultDevice(backend);
     const start = performance.now();
     const results = Array.from({ length: count }, () => np.matmul(a.ref, b.ref));
     await jax.blockUntilReady(results);
@@ -129,50 +159,57 @@ async function compareMatmul(
   checkProduct({ kind: "NN", size, a: hostA, b: hostB, c: await np.matmul(a.ref, b.ref).data() });
   let count = 1;
   while (await run(count) < 250 && count < 256) count *= 2;
-  const [keel, peer]: [number[], number[]] = [[], []];
-  for (let sample = 0; sample < samples; sample++) {
-    const [ours] = await benchMatmul(gpu, [{ kind: "NN", size }], { samples: 1, sampleMs: 250 });
-    keel.push(ours.gflops.median);
-    peer.push(2 * size ** 3 * count / await run(count) / 1e6);
-  }
-  a.dispose();
-  b.dispose();
-  return { name: `matmul NN ${size}`, unit: "GFLOP/s", keel, peer, isRate: true };
+  return {
+    rate: async () => 2 * size ** 3 * count / await run(count) / 1e6,
+    dispose() {
+      a.dispose();
+      b.dispose();
+    },
+  };
 }
 
-async function compareTraining(gpu: Gpu, jax: Jax, samples: number): Promise<Comparison> {
-  const run = peerTraining(jax);
+async function compareTraining(
+  gpu: Gpu,
+  jax: Jax,
+  { samples, steps }: { samples: number; steps: number },
+): Promise<Comparison> {
+  const runs = { webgpu: peerTraining(jax, "webgpu"), wasm: peerTraining(jax, "wasm") };
+  const losses: Record<Backend, number[]> = { webgpu: [], wasm: [] };
   // The first run compiles; its loss tells whether the peer's model is the one that is meant.
-  const first = await run(1);
-  if (Math.abs(first.loss - Math.log(SHAPE.vocabulary)) > 0.2) {
-    throw new Error(
-      `Cannot compare: expected the peer's first loss near ${
-        Math.log(SHAPE.vocabulary)
-      }, found ${first.loss}`,
-    );
+  for (const backend of BACKENDS) {
+    const { loss } = await runs[backend](1);
+    if (Math.abs(loss - Math.log(SHAPE.vocabulary)) > 0.2) {
+      throw new Error(
+        `Cannot compare: expected ${backend}'s first loss near ${Math.log(SHAPE.vocabulary)}, found ${loss}`,
+      );
+    }
+    losses[backend].push(loss);
   }
-  const [keel, peer, losses]: [number[], number[], number[]] = [[], [], [first.loss]];
+  const keel: number[] = [];
+  const peers: Record<Backend, number[]> = { webgpu: [], wasm: [] };
   for (let sample = 0; sample < samples; sample++) {
-    const ours = await benchTraining(gpu, "sft", {
-      shape: SHAPE,
-      samples: 1,
-      stepsPerSample: STEPS_PER_SAMPLE,
-    });
+    const ours = await benchTraining(gpu, "sft", { shape: SHAPE, samples: 1, stepsPerSample: steps });
     keel.push(ours.stepMs.median);
-    const theirs = await run(STEPS_PER_SAMPLE);
-    peer.push(theirs.ms);
-    losses.push(theirs.loss);
+    for (const backend of BACKENDS) {
+      const theirs = await runs[backend](steps);
+      peers[backend].push(theirs.ms);
+      losses[backend].push(theirs.loss);
+    }
   }
   // The same batch every step: a step that really updates the weights lowers its loss.
-  if (losses.some((loss, index) => index > 0 && !(loss < losses[index - 1]))) {
-    throw new Error(`Cannot compare: expected the peer's loss to fall, found ${losses.join(", ")}`);
+  for (const backend of BACKENDS) {
+    const found = losses[backend];
+    if (found.some((loss, index) => index > 0 && !(loss < found[index - 1]))) {
+      throw new Error(`Cannot compare: expected ${backend}'s loss to fall, found ${found.join(", ")}`);
+    }
   }
-  return { name: "training step", unit: "ms", keel, peer, isRate: false };
+  return { name: "training step", unit: "ms", keel, peers, isRate: false };
 }
 
 /** The same model in the peer's terms; returns what runs so many steps and waits. */
-function peerTraining(jax: Jax): (steps: number) => Promise<{ ms: number; loss: number }> {
+function peerTraining(jax: Jax, backend: Backend): (steps: number) => Promise<{ ms: number; loss: number }> {
   const { numpy: np } = jax;
+  jax.defaultDevice(backend);
   const random = createRandom(1);
   const config = parseModelConfig({
     model_type: "llama",
@@ -198,6 +235,7 @@ function peerTraining(jax: Jax): (steps: number) => Promise<{ ms: number; loss: 
   const step = jax.jit((...args: [Tree, Tree, Tree, PeerArray, PeerArray]) => adamwStep(jax, args));
   let count = 0;
   return async (steps) => {
+    jax.defaultDevice(backend);
     const start = performance.now();
     let loss: PeerArray;
     for (let i = 0; i < steps; i++) {
@@ -286,3 +324,5 @@ function rotate(jax: Jax, x: PeerArray): PeerArray {
 }
 
 await main();
+// The peer's WebAssembly workers would keep the process alive.
+process.exit();

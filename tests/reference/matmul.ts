@@ -83,3 +83,53 @@ function indexA({ M, K, transposeA }: MatmulDims, m: number, k: number): number 
 function indexB({ N, K, transposeB }: MatmulDims, k: number, n: number): number {
   return transposeB ? n * K + k : k * N + n;
 }
+
+/** What a product adds and how it is scaled. */
+export interface EpilogueInputs extends MatmulInputs {
+  /** `[N]`, added to every row. */
+  bias: Float64Array;
+  /** `[M, N]`, added. */
+  residual: Float64Array;
+}
+
+/**
+ * C = scale op(A) op(B) + bias + residual.
+ *
+ * @param inputs The two matrices as stored, the bias and the residual.
+ * @param dims Sizes, transpositions and the scale.
+ * @returns c `[M, N]`.
+ * @throws {RangeError} When a length disagrees with the dimensions.
+ */
+export function epilogueForward(
+  { bias, residual, ...operands }: EpilogueInputs,
+  dims: MatmulDims & { scale: number },
+): { c: Float64Array } {
+  const { M, N, scale } = dims;
+  requireLengths("matmul epilogue", { bias: [bias, N], residual: [residual, M * N] });
+  const { c } = forward(operands, dims);
+  return { c: c.map((value, i) => scale * value + bias[i % N] + residual[i]) };
+}
+
+/**
+ * C = scale op(A) op(B) + bias + residual: dA and dB are scale times those of the plain product, dBias[n] = sum_m
+ * dC[m,n], dResidual = dC.
+ *
+ * @param inputs The two matrices as stored, the bias and the residual.
+ * @param dims Sizes, transpositions and the scale.
+ * @param upstream dC `[M, N]`.
+ * @returns The gradients, each as its input is stored.
+ * @throws {RangeError} When a length disagrees with the dimensions.
+ */
+export function epilogueBackward(
+  inputs: EpilogueInputs,
+  dims: MatmulDims & { scale: number },
+  { dC }: { dC: Float64Array },
+): { dA: Float64Array; dB: Float64Array; dBias: Float64Array; dResidual: Float64Array } {
+  const { M, N, scale } = dims;
+  const { dA, dB } = backward(inputs, dims, { dC: dC.map((value) => scale * value) });
+  const dBias = new Float64Array(N);
+  for (let m = 0; m < M; m++) {
+    for (let n = 0; n < N; n++) dBias[n] += dC[m * N + n];
+  }
+  return { dA, dB, dBias, dResidual: dC };
+}

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import * as activation from "./activation.ts";
 import * as add from "./add.ts";
 import { assertBackward } from "./central_difference.ts";
 import * as embedding from "./embedding.ts";
@@ -10,6 +11,7 @@ import * as rope from "./rope.ts";
 import * as sequenceLogps from "./sequence_logps.ts";
 import * as silu from "./silu.ts";
 import * as swiglu from "./swiglu.ts";
+import * as swigluLinear from "./swiglu_linear.ts";
 import * as tokenLogps from "./token_logps.ts";
 
 const LENGTHS = [1, 17, 64];
@@ -31,6 +33,17 @@ for (
         dims: { M, N, K, transposeA, transposeB },
         outputs: ["c"],
         seed: 1,
+      });
+      const added = {
+        ...inputs,
+        bias: normals(random, { length: N }),
+        residual: normals(random, { length: M * N }),
+      };
+      assertBackward({ forward: matmul.epilogueForward, backward: matmul.epilogueBackward }, {
+        inputs: added,
+        dims: { M, N, K, transposeA, transposeB, scale: 0.7 },
+        outputs: ["c"],
+        seed: 2,
       });
     });
   }
@@ -69,14 +82,27 @@ for (const [N, C, scale] of [[1, 1, 1], [3, 17, 1], [4, 8, 1e-3], [2, 64, 30]]) 
   });
 }
 
-for (const [N, H, D] of [[1, 1, 2], [5, 2, 4], [3, 3, 8]]) {
+for (const kind of ["silu", "gelu_tanh"] as const) {
+  for (const [N, C] of [[1, 1], [5, 17]]) {
+    Deno.test(`${kind} of ${N}x${C} with a bias: backward is the central difference`, () => {
+      const random = seededRandom(N + C);
+      const inputs = {
+        x: normals(random, { length: N * C, scale: 3 }),
+        bias: normals(random, { length: C }),
+      };
+      assertBackward(activation, { inputs, dims: { N, C, kind }, outputs: ["y"], seed: 11 });
+    });
+  }
+}
+
+for (const [N, H, D, rotated] of [[1, 1, 2, 1], [5, 2, 4, 2], [3, 3, 8, 2]]) {
   Deno.test(`rope ${N}x${H}x${D}: backward is the central difference`, () => {
     const random = seededRandom(N * H * D);
     const inputs = {
       x: normals(random, { length: N * H * D }),
       positions: integers(random, { length: N, high: 100 }),
     };
-    assertBackward(rope, { inputs, dims: { N, H, D, theta: 10000 }, outputs: ["y"], seed: 4 });
+    assertBackward(rope, { inputs, dims: { N, H, D, theta: 10000, rotated }, outputs: ["y"], seed: 4 });
   });
 }
 
@@ -101,6 +127,17 @@ for (const length of LENGTHS) {
     assertBackward(silu, { inputs: { x: a }, dims: { length }, outputs: ["y"], seed: 5 });
     assertBackward(swiglu, { inputs: { gate: a, up: b }, dims: { length }, outputs: ["y"], seed: 6 });
     assertBackward(add, { inputs: { a, b }, dims: { length }, outputs: ["y"], seed: 7 });
+  });
+}
+
+for (const [N, F, C] of [[1, 1, 1], [4, 3, 5]]) {
+  Deno.test(`swiglu_linear ${N}x${F}x${C}: backward is the central difference`, () => {
+    const random = seededRandom(N * F * C);
+    const inputs = {
+      x: normals(random, { length: N * C }),
+      weight: normals(random, { length: 2 * F * C }),
+    };
+    assertBackward(swigluLinear, { inputs, dims: { N, F, C }, outputs: ["y"], seed: 7 });
   });
 }
 

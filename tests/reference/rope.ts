@@ -24,10 +24,12 @@ export interface RopeDims {
   D: number;
   /** Base of the wavelengths. */
   theta: number;
+  /** How many heads are rotated, from the first; all by default. */
+  rotated?: number;
 }
 
 /**
- * Rotates each pair (x[i], x[i + D/2]) by the angle position * theta^(-2i/D).
+ * Rotates each pair (x[i], x[i + D/2]) of the rotated heads by the angle position * theta^(-2i/D).
  *
  * @param inputs Rows and positions.
  * @param dims Sizes and base.
@@ -58,14 +60,14 @@ export function backward(
 function rotate(
   x: Float64Array,
   positions: ArrayLike<number>,
-  { N, H, D, theta, direction }: RopeDims & { direction: 1 | -1 },
+  { N, H, D, theta, direction, rotated = H }: RopeDims & { direction: 1 | -1 },
 ): Float64Array {
   requireLengths("rope", { x: [x, N * H * D], positions: [positions, N] });
   if (D % 2 !== 0) throw new RangeError(`Cannot rotate heads: expected an even head size, found ${D}`);
   const half = D / 2;
-  const y = new Float64Array(x.length);
+  const y = x.slice();
   for (let n = 0; n < N; n++) {
-    for (let h = 0; h < H; h++) {
+    for (let h = 0; h < rotated; h++) {
       for (let i = 0; i < half; i++) {
         const angle = direction * positions[n] * theta ** (-2 * i / D);
         const first = (n * H + h) * D + i;

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { benchMatmul, PRODUCT_KINDS, TILE_VARIANTS } from "../../train/bench/matmul.ts";
 import { describeTile, formatBench, formatNumber } from "../../train/bench/format.ts";
+import { formatProbe, probeAdapter } from "../../train/bench/probe.ts";
 import { summarize } from "../../train/bench/measure.ts";
 import { countParameters, TRAINING_SHAPES } from "../../train/bench/shapes.ts";
 import { STEP_KINDS } from "../../train/bench/training.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../../train/bench.ts";
+import { tileFits } from "../../engine/ops/dispatch.ts";
 import { gpuTest } from "../gpu.ts";
 
 const SHAPE = { layers: 1, hidden: 16, heads: 2, mlp: 20, vocabulary: 24, batch: 3, tokens: 10 };
@@ -37,6 +40,17 @@ Deno.test("the benchmark's model has the stated number of parameters", () => {
   assert.equal(countParameters(TRAINING_SHAPES.bench), 941_184);
 });
 
+Deno.test("PyTorch's side of the benchmark has the same shapes", () => {
+  const script = readFileSync(new URL("../peers/torch_bench.py", import.meta.url), "utf8");
+  const shapes = [...script.matchAll(/^ {4}"([\w-]+)": \(([\d, ]+)\),$/gm)]
+    .map(([, name, numbers]) => [name, numbers.split(", ").map(Number)]);
+  const ours = Object.entries(TRAINING_SHAPES).map(([name, shape]) => {
+    const { layers, hidden, heads, mlp, vocabulary, batch, tokens } = shape;
+    return [name, [layers, hidden, heads, mlp, vocabulary, batch, tokens]];
+  });
+  assert.deepEqual(shapes, ours);
+});
+
 Deno.test("numbers are printed with three significant digits, without an exponent", () => {
   const printed = [0, 0.01234, 1.2345, 12.345, 123.45, 12345.6, 1024].map(formatNumber);
   assert.deepEqual(printed, ["0", "0.0123", "1.23", "12.3", "123", "12346", "1024"]);
@@ -46,8 +60,9 @@ gpuTest("every product, tiling and step is measured, and the device left as it w
   const lines: string[] = [];
   const report = await runBench(gpu, { ...QUICK, tiles: true, log: (line) => lines.push(line) });
   assert.deepEqual(report.matmul.map(({ kind, size }) => `${kind} ${size}`), ["NN 20", "NT 20", "TN 20"]);
-  assert.equal(report.tiles.length, 3 * TILE_VARIANTS.length);
-  assert.equal(new Set(report.tiles.map(({ tile }) => describeTile(tile))).size, TILE_VARIANTS.length);
+  const variants = TILE_VARIANTS.filter((tile) => tileFits(gpu, tile));
+  assert.equal(report.tiles.length, 3 * variants.length);
+  assert.equal(new Set(report.tiles.map(({ tile }) => describeTile(tile))).size, variants.length);
   assert.equal(lines.length, 1 + PRODUCT_KINDS.length + 3);
   for (const { size, productMs, gflops } of [...report.matmul, ...report.tiles]) {
     assert.equal(gflops.samples.length, 3);
@@ -76,6 +91,33 @@ function checkSteps({ training }: BenchReport): void {
   }
   assert.ok(dpo.dispatchesPerStep > cached.dispatchesPerStep, "the reference runs in every step");
 }
+
+gpuTest("growth is measured along every extent, and only there", async (gpu) => {
+  const report = await runBench(gpu, { sizes: [], steps: [], growth: SHAPE });
+  assert.deepEqual(report.growth.map(({ axis, extents }) => [axis, ...extents]), [
+    ["tokens, by pairs", 60, 120, 240],
+    ["tokens, by length", 60, 120, 240],
+    ["layers", 1, 2, 4],
+    ["vocabulary", 24, 48, 96],
+    ["width", 16, 32, 64],
+  ]);
+  for (const { axis, stepMs, memoryBytes } of report.growth) {
+    assert.ok(stepMs.every((ms) => ms > 0), axis);
+    assert.ok(memoryBytes[2] > memoryBytes[0], `${axis}: ${memoryBytes}`);
+  }
+  assert.match(formatBench(report), /^layers +1, 2, 4 +[0-9.]+, [0-9.]+, [0-9.]+ +-?[0-9.]+ +[0-9.]+, /m);
+});
+
+gpuTest("a probe says what is granted, beside what is listed", async (gpu) => {
+  const adapter = await navigator.gpu.requestAdapter();
+  const report = await probeAdapter(adapter!);
+  const granted = new Map(report.features.map(({ name, isGranted }) => [name, isGranted]));
+  for (const feature of gpu.adapter.features) assert.equal(granted.get(feature), true, feature);
+  assert.ok(report.limits.maxBufferSize >= gpu.maxBindingBytes);
+  const text = formatProbe(report, { markdown: true });
+  assert.match(text, /^\| timestamp-query +\| (yes|no) +\| (yes|no) +\|$/m);
+  assert.match(text, /^\| maxComputeWorkgroupStorageSize +\| +[0-9]+ \|$/m);
+});
 
 gpuTest("a wrong product is not timed", async (gpu) => {
   // Ten columns are not whole vec4s: of a workgroup's 80 columns, the last 16 are never written.

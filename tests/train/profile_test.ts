@@ -48,7 +48,12 @@ function observed(
   name: string,
   { bytes, params }: { bytes: Record<string, number>; params: Record<string, number> },
 ): ObservedDispatch {
-  const constants = { kind: "NN", tile: CPU_TILE, vector: true } as const;
+  const constants = {
+    kind: "NN",
+    tile: CPU_TILE,
+    vector: true,
+    storage: { a: "f32", b: "f32", c: "f32" },
+  } as const;
   const ranges = Object.entries(bytes).map(([binding, sizeBytes], id) =>
     [binding, { allocation: { id }, offsetBytes: 0, sizeBytes }] as const
   );

@@ -6,7 +6,7 @@ import type { Tile } from "../../shaders/tile.ts";
 import type { BenchReport } from "../bench.ts";
 import { type Cell, formatMarkdownTable, formatTable } from "../table.ts";
 import type { Conditions } from "./conditions.ts";
-import { type GrowthResult, incrementRatio } from "./growth.ts";
+import { type GrowthResult, slopeRatio } from "./growth.ts";
 import type { MatmulResult } from "./matmul.ts";
 import type { Summary } from "./measure.ts";
 import { describeShape } from "./shapes.ts";
@@ -119,18 +119,18 @@ function growthTable(results: readonly GrowthResult[]): Table {
   const mib = (bytes: number) => formatNumber(bytes / 2 ** 20);
   return {
     title:
-      "Growth of a DPO step with a cached reference: one extent at 1, 2 and 3 times its start, the others fixed",
-    headers: ["extent", "values", "ms/step", "second increment / first", "MiB", "second / first"],
+      "Growth of a DPO step with a cached reference: one extent at 1, 2 and 4 times its start, the others fixed",
+    headers: ["extent", "values", "ms/step", "slopes", "GPU MiB", "slopes"],
     rows: results.map(({ axis, extents, stepMs, memoryBytes }) => [
       axis,
       extents.join(", "),
       stepMs.map(formatNumber).join(", "),
-      formatNumber(incrementRatio(stepMs)),
+      formatNumber(slopeRatio(stepMs)),
       memoryBytes.map(mib).join(", "),
-      formatNumber(incrementRatio(memoryBytes)),
+      formatNumber(slopeRatio(memoryBytes)),
     ]),
     notes: [
-      "1 is linear growth past a constant part; more is faster growth: 1.67 is a square",
+      "slopes: of the second stretch over the first; 1 is linear past a constant part, 2 a square",
       "attention is a square of the length, products with weights a square of the width; all else is linear",
     ],
   };

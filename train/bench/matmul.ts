@@ -6,7 +6,15 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { productTile } from "../../engine/ops/dispatch.ts";
 import { multiply } from "../../engine/ops/matmul.ts";
 import { empty, fromHost, release, slice, type Tensor, toHost } from "../../engine/tensor.ts";
-import { CPU_TILE, GPU_TILE, type ProductKind, type Tile } from "../../shaders/tile.ts";
+import {
+  CPU_TILE,
+  GPU_TILE,
+  LARGE_TILE,
+  type ProductKind,
+  SMALL_TILE,
+  TEXEL_TILE,
+  type Tile,
+} from "../../shaders/tile.ts";
 import { createRandom, fillNormal } from "../random.ts";
 import { summarize, type Summary } from "./measure.ts";
 
@@ -15,12 +23,11 @@ export const PRODUCT_KINDS: readonly ProductKind[] = ["NN", "NT", "TN"];
 
 /** Tilings worth comparing: either adapter's choice, and what it was chosen over. */
 export const TILE_VARIANTS: readonly Tile[] = [
+  TEXEL_TILE,
   CPU_TILE,
-  { ...CPU_TILE, rows: 8 },
-  { ...CPU_TILE, lanesX: 4, lanesY: 2 },
-  { ...CPU_TILE, rows: 8, lanesY: 8 },
   GPU_TILE,
-  { ...GPU_TILE, rows: 4, cols: 4, lanesX: 16, lanesY: 16 },
+  LARGE_TILE,
+  SMALL_TILE,
 ];
 
 /** One square product, measured. */
@@ -102,7 +109,10 @@ function createRun(gpu: Gpu, { kind, size, tile }: MatmulCase): MatmulRun {
   const [hostA, hostB] = [values(), values()];
   const [a, b] = [hostA, hostB].map((host) => fromHost(gpu, host, { shape: [size, size] }));
   const c = empty(gpu, [size, size], { owner: "caller" });
-  const multiplyOnce = () => multiply(kind, a, b, { tensor: c, accumulate: false }, tile);
+  const multiplyOnce = () =>
+    multiply(kind, a, b, { tensor: c, accumulate: false }, {
+      plan: tile && { tile, splitTo: 0 },
+    });
   return {
     async time(count) {
       const start = performance.now();

@@ -3,24 +3,23 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
-import { add } from "../../engine/ops/add.ts";
 import { attention } from "../../engine/ops/attention.ts";
 import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
 import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
-import { packColumns } from "../../engine/ops/pack_columns.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
 import type { SequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
-import { swiglu } from "../../engine/ops/swiglu.ts";
+import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
+import type { Storage } from "../../shaders/storage.ts";
 import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { BatchTensors } from "./batch_tensors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
-import { llamaParameterShapes } from "./llama_parameters.ts";
+import { llamaParameterGroups, llamaParameterShapes } from "./llama_parameters.ts";
 
 /** A model on the GPU. Dispose it when done. */
 export interface LlamaModel extends Disposable {
@@ -30,10 +29,26 @@ export interface LlamaModel extends Disposable {
   readonly config: LlamaConfig;
   /** Under Hugging Face's names. */
   readonly parameters: Parameters;
+  /** Of activations and their gradients. */
+  readonly dtype: "f32" | "f16";
   /** `[positions, D]`: see `ropeTable`. */
   readonly rope: Tensor;
   /** Whether a layer's inside is computed again in the backward instead of kept: less memory, more time. */
   readonly activationCheckpointing: boolean;
+}
+
+/** How to make a model. */
+export interface LlamaOptions {
+  /** Whether gradients are wanted. */
+  readonly trainable: boolean;
+  /** The longest sequence it will see; at most the config's max_position_embeddings, and that by default. */
+  readonly positions?: number;
+  /** Type of activations and their gradients, f32 by default; sums are f32 in any case. */
+  readonly dtype?: "f32" | "f16";
+  /** How matrices are stored: as `dtype` by default. bf16 is for frozen models. */
+  readonly storage?: Storage;
+  /** Whether backward computes layers again instead of keeping their insides; not by default. */
+  readonly activationCheckpointing?: boolean;
 }
 
 /**
@@ -41,11 +56,10 @@ export interface LlamaModel extends Disposable {
  *
  * @param gpu the device
  * @param config its shape
- * @param options.trainable whether gradients are wanted
- * @param options.positions the longest sequence it will see; at most the config's max_position_embeddings
- * @param options.activationCheckpointing whether backward computes layers again instead of keeping their insides
+ * @param options whether it is trained, in which types, for which lengths
  * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
+ * @throws {ShapeError} when 16-bit storage cannot hold rows of this config
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -65,7 +79,7 @@ export interface LlamaModel extends Disposable {
 export function createLlama(
   gpu: Gpu,
   config: LlamaConfig,
-  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
+  options: LlamaOptions,
 ): LlamaModel {
   const positions = options.positions ?? config.max_position_embeddings;
   if (positions > config.max_position_embeddings) {
@@ -74,12 +88,18 @@ export function createLlama(
         `(max_position_embeddings), found ${positions}`,
     );
   }
-  const parameters = createParameters(gpu, llamaParameterShapes(config), { trainable: options.trainable });
+  const dtype = options.dtype ?? "f32";
+  const parameters = createParameters(gpu, llamaParameterShapes(config), {
+    trainable: options.trainable,
+    groups: llamaParameterGroups(config),
+    storage: options.storage ?? dtype,
+  });
   const table = ropeTable(gpu, { positions, headDim: config.head_dim, theta: config.rope_theta });
   return {
     gpu,
     config,
     parameters,
+    dtype,
     rope: table,
     activationCheckpointing: options.activationCheckpointing ?? false,
     [Symbol.dispose]() {
@@ -117,11 +137,11 @@ export function createLlama(
  * ```
  */
 export function llamaHidden(model: LlamaModel, batch: BatchTensors): Tensor {
-  const { parameters } = model;
+  const { parameters, dtype: type } = model;
   const { shape: [tokens], capacity } = batch.positions;
   // How long its loops are was checked on the host, for every batch.
   const bounds = { rows: { ...batch.bounds, shape: [tokens, 4], capacity }, longest: 1, readers: 1 };
-  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.tokens);
+  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.tokens, { type });
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
     const body = (x: Tensor) => llamaLayer(model, x, { layer, positions: batch.positions, bounds });
     h = model.activationCheckpointing ? checkpoint(h, body) : scope(model.gpu, () => body(h));
@@ -129,31 +149,32 @@ export function llamaHidden(model: LlamaModel, batch: BatchTensors): Tensor {
   return h;
 }
 
-/** h + o(attention(rope(q), rope(k), v)), then h + down(swiglu(gate, up)), each on a normalised h. */
+/**
+ * h + o(attention(rope(q), rope(k), v)), then h + down(silu(gate) up), each on a normalised h. What shares an input is
+ * one product, what follows a product element by element is part of it, and queries and keys rotate where they lie.
+ */
 function llamaLayer(
   model: LlamaModel,
   h: Tensor,
   { layer, positions, bounds }: { layer: number; positions: Tensor; bounds: SequenceBounds },
 ): Tensor {
   const { parameters, config } = model;
-  const weight = (name: string) => parameters.get(`model.layers.${layer}.${name}.weight`);
-  const linear = (x: Tensor, name: string) => matmul(x, weight(name), { kind: "NT" });
+  const named = (name: string) => `model.layers.${layer}.${name}.weight`;
+  const weight = (name: string) => parameters.get(named(name));
+  const joined = (...names: string[]) => parameters.joined(names.map(named));
+  const { head_dim: headDim, num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
   const eps = config.rms_norm_eps;
 
   const x = rmsNorm(h, weight("input_layernorm"), { eps });
-  const q = rope(linear(x, "self_attn.q_proj"), positions, model.rope);
-  const k = rope(linear(x, "self_attn.k_proj"), positions, model.rope);
-  const v = linear(x, "self_attn.v_proj");
-  const attended = attention(packColumns([q, k, v]), {
-    headDim: config.head_dim,
-    heads: config.num_attention_heads,
-    kvHeads: config.num_key_value_heads,
-    bounds,
-  });
-  h = add(h, linear(attended, "self_attn.o_proj"));
+  const projections = joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj");
+  const packed = matmul(x, projections, { kind: "NT" });
+  const qkv = rope(packed, positions, model.rope, { heads: heads + kvHeads });
+  const attended = attention(qkv, { headDim, heads, kvHeads, bounds });
+  h = matmul(attended, weight("self_attn.o_proj"), { kind: "NT", residual: h });
 
   const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
-  return add(h, linear(swiglu(linear(y, "mlp.gate_proj"), linear(y, "mlp.up_proj")), "mlp.down_proj"));
+  const gated = swigluLinear(y, joined("mlp.gate_proj", "mlp.up_proj"));
+  return matmul(gated, weight("mlp.down_proj"), { kind: "NT", residual: h });
 }
 
 /** The output head's row shards: the embedding itself where the two are tied. */
@@ -261,5 +282,5 @@ export function llamaSequenceLogps(model: LlamaModel, batch: BatchTensors): Tens
  */
 export function llamaNextLogits(model: LlamaModel, batch: BatchTensors): Tensor[] {
   const final = finalRows(model, batch);
-  return head(model).map((shard) => matmul(final, shard, { kind: "NT" }));
+  return head(model).map((shard) => matmul(final, shard, { kind: "NT", type: "f32" }));
 }

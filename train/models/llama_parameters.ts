@@ -50,6 +50,27 @@ export function llamaParameterShapes(config: LlamaConfig): Map<string, number[]>
 }
 
 /**
+ * Parameters that one product reads together: queries, keys and values of a layer, and its gate and up projections.
+ *
+ * @param config The configuration.
+ * @returns Groups for `createParameters`, in the order of the forward pass.
+ * @example
+ * ```ts
+ * import { parseModelConfig } from "./config.ts";
+ *
+ * const sizes = { vocab_size: 16, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4 };
+ * const groups = llamaParameterGroups(parseModelConfig({ model_type: "llama", ...sizes }, { file: "config.json" }));
+ * if (groups[1].join() !== "model.layers.0.mlp.gate_proj.weight,model.layers.0.mlp.up_proj.weight") throw new Error();
+ * ```
+ */
+export function llamaParameterGroups(config: LlamaConfig): string[][] {
+  return Array.from({ length: config.num_hidden_layers }, (_, layer) => {
+    const names = (parts: string[]) => parts.map((part) => `model.layers.${layer}.${part}_proj.weight`);
+    return [names(["self_attn.q", "self_attn.k", "self_attn.v"]), names(["mlp.gate", "mlp.up"])];
+  }).flat();
+}
+
+/**
  * Holds an open checkpoint against the configuration, before any weight is loaded: every parameter there, of the right
  * shape and of a readable type, and nothing else, because a tensor that is silently left out is a different model.
  *

@@ -3,7 +3,7 @@
  * @module
  */
 import { join } from "node:path";
-import type { DType } from "../../engine/dtype.ts";
+import { type DType, findOverflow } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { toHost } from "../../engine/tensor.ts";
@@ -12,7 +12,7 @@ import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
 import { readModelConfig } from "./config.ts";
-import { createLlama, type LlamaModel } from "./llama.ts";
+import { createLlama, type LlamaModel, type LlamaOptions } from "./llama.ts";
 import { type LlamaConfig, llamaConfigJson } from "./llama_config.ts";
 import { checkLlamaCheckpoint } from "./llama_parameters.ts";
 import { findWeightsFile, openSafetensors } from "./safetensors.ts";
@@ -34,9 +34,7 @@ export interface LoadedModel {
  *
  * @param gpu the device
  * @param folder config.json, model.safetensors, tokenizer.json
- * @param options.trainable whether gradients are wanted
- * @param options.positions the longest sequence it will see
- * @param options.activationCheckpointing whether backward computes layers again instead of keeping their insides
+ * @param options whether it is trained, in which types, for which lengths
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
@@ -70,7 +68,7 @@ export interface LoadedModel {
 export async function loadModel(
   gpu: Gpu,
   folder: string,
-  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
+  options: LlamaOptions,
 ): Promise<LoadedModel> {
   const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
@@ -79,6 +77,7 @@ export async function loadModel(
     for (const name of model.parameters.shapes.keys()) {
       for (const rows of chunksOf(model, name)) {
         const values = await file.read(name, { rows, finite: true });
+        refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
         model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
       }
       gpu.queue.submit();
@@ -88,6 +87,20 @@ export async function loadModel(
     throw error;
   }
   return { model, tokenizer };
+}
+
+/** A weight that becomes infinite would make every loss NaN. */
+function refuseOverflow(
+  values: Float32Array,
+  { name, folder, storage }: { name: string; folder: string; storage: DType },
+): void {
+  const index = findOverflow(values, storage);
+  if (index < 0) return;
+  throw new CheckpointError(
+    `Cannot load ${folder} as ${storage}: expected weights that it can hold, found ${
+      values[index]
+    } in ${name}`,
+  );
 }
 
 /**
@@ -127,7 +140,7 @@ function chunksOf({ parameters }: LlamaModel, name: string): [number, number][] 
 export function loadNothing(
   gpu: Gpu,
   config: LlamaConfig,
-  options: { trainable: boolean; positions?: number; activationCheckpointing?: boolean },
+  options: LlamaOptions,
 ): LlamaModel {
   const model = createLlama(gpu, config, options);
   // Of equal shapes the first takes what the others take.
@@ -242,9 +255,7 @@ export async function saveModel(
   const tensors = [...parameters.shapes].map(([name, shape]) => ({
     name,
     shape,
-    data: async function* () {
-      for (const shard of parameters.shards(name)) yield await toHost(shard);
-    },
+    data: () => parameters.readShards(name),
   }));
   await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype });
   const json = JSON.stringify(llamaConfigJson(model.config, { dtype }), null, 2) + "\n";

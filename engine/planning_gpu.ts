@@ -4,6 +4,7 @@
  * @module
  */
 import { type AdapterDescription, Gpu } from "./gpu.ts";
+import { followPlans } from "./ops/dispatch.ts";
 
 /** The limits that decide what is allocated, and what is refused. */
 export type DeviceLimits = Readonly<
@@ -28,6 +29,8 @@ export interface PlanningOptions {
   readonly adapter: AdapterDescription;
   /** Upper bound for all GPU buffers in bytes; none by default. */
   readonly memoryBudgetBytes?: number;
+  /** A device whose tuner's choice of products is followed: what they allocate depends on it. */
+  readonly tunedAs?: Gpu;
 }
 
 /**
@@ -60,8 +63,10 @@ export interface PlanningOptions {
  * ```
  */
 export function openPlanningGpu(options: PlanningOptions): Gpu {
-  const { limits, adapter, memoryBudgetBytes = Infinity } = options;
-  return new Gpu(standIn(limits), adapter, { memoryBudgetBytes, isPlanning: true });
+  const { limits, adapter, memoryBudgetBytes = Infinity, tunedAs } = options;
+  const gpu = new Gpu(standIn(limits), adapter, { memoryBudgetBytes, isPlanning: true });
+  if (tunedAs) followPlans(gpu, tunedAs);
+  return gpu;
 }
 
 /** As much of a GPUDevice as the engine uses. */

@@ -89,7 +89,8 @@ export function fits({ totalBytes, budgetBytes }: MemoryPlan): boolean {
  * ```
  */
 export function planningOptions(gpu: Gpu): PlanningOptions {
-  return { limits: gpu.device.limits, adapter: gpu.adapter, memoryBudgetBytes: gpu.buffers.budgetBytes };
+  const { device: { limits }, adapter, buffers: { budgetBytes } } = gpu;
+  return { limits, adapter, memoryBudgetBytes: budgetBytes, tunedAs: gpu };
 }
 
 /**

@@ -111,6 +111,12 @@ export function choosePlans(gpu: Gpu, plans: ProductPlans): void {
   CHOSEN.set(gpu, plans);
 }
 
+/** Makes a device's products follow the plans of another one. */
+export function followPlans(gpu: Gpu, other: Gpu): void {
+  const plans = CHOSEN.get(other);
+  if (plans) CHOSEN.set(gpu, plans);
+}
+
 /** The plan of a product on this adapter. */
 export function productPlan(gpu: Gpu, kind: ProductKind, size: ProductSize): ProductPlan {
   const shape = productClass(size);

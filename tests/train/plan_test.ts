@@ -6,7 +6,8 @@
 import assert from "node:assert/strict";
 import { MEMORY_CATEGORIES } from "../../engine/buffers.ts";
 import { Gpu } from "../../engine/gpu.ts";
-import type { PlanningOptions } from "../../engine/planning_gpu.ts";
+import { builtInPlan, choosePlans, productPlan } from "../../engine/ops/dispatch.ts";
+import { openPlanningGpu, type PlanningOptions } from "../../engine/planning_gpu.ts";
 import { COMMON_CARD, QWEN_EXTENTS, qwenStep } from "../../train/bench/memory.ts";
 import { parseRunConfig, type RunConfig } from "../../train/config.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
@@ -16,6 +17,7 @@ import {
   formatBytes,
   type MemoryPlan,
   PlanError,
+  planningOptions,
   planRun,
   planTraining,
   type TrainingSizes,
@@ -178,6 +180,14 @@ Deno.test("a plan over the budget names three settings that fit, each with its s
         `planned; ${remedies.map(({ flag }, index) => `${flag} takes ${parts[index]}`).join("; ")}`,
     ),
   );
+});
+
+Deno.test("a plan follows the tuner's choice of the device that it is for", () => {
+  using device = openPlanningGpu(COMMON_CARD);
+  const plan = { ...builtInPlan(device, "deep"), splitTo: 4321 };
+  choosePlans(device, new Map([["TN deep", plan]]));
+  using planning = openPlanningGpu(planningOptions(device));
+  assert.equal(productPlan(planning, "TN", { m: 64, n: 64, k: 1024 }), plan);
 });
 
 Deno.test("a setting that cannot make the run fit says why", async () => {

@@ -47,7 +47,7 @@
  * import {
  *   characterTokenizerFiles, createLlama, createMetricsRing, createOptimizer, createRandom, createTokenizer,
  *   encodeCompletions, ensureAdapter, fromHost, initializeModel, llamaTokenLogps, openGpu, packSequences,
- *   parseModelConfig, scaledSum, Tape,
+ *   parseModelConfig, scaledSum, Tape, uploadBatch,
  * } from "./mod.ts";
  *
  * await ensureAdapter();
@@ -71,7 +71,7 @@
  * for (let step = 0; step < 10; step++) {
  *   model.parameters.zeroGradients();
  *   using tape = new Tape(gpu);
- *   const logps = llamaTokenLogps(model, batch);
+ *   const logps = llamaTokenLogps(model, uploadBatch(model, batch));
  *   const metric = { metrics: ring.tensor, index: 0, accumulate: false };
  *   const loss = scaledSum(logps, { scale: -1 / logps.shape[0], metric });
  *   tape.backward([{ tensor: loss, gradient: one }]);

@@ -47,9 +47,10 @@ export class MemoryBudgetError extends RangeError {
 export class Allocation {
   #references = 1;
 
-  /** Only the pool makes allocations. */
+  /** Only a pool or an arena makes allocations. */
   constructor(
-    readonly pool: BufferPool,
+    /** Where the buffer goes when its last holder lets go of it. */
+    readonly home: BufferPool | BufferArena,
     readonly buffer: GPUBuffer,
     readonly sizeBytes: number,
     /** Unique in its pool; keys cached bind groups. */
@@ -71,10 +72,10 @@ export class Allocation {
   /** Removes a holder; the last one gives the buffer back to the pool. */
   release(): void {
     if (this.#references === 0) throw new Error(`Cannot release buffer ${this.id}: it was already released`);
-    if (--this.#references === 0) this.pool.giveBack(this);
+    if (--this.#references === 0) this.home.giveBack(this);
   }
 
-  /** Makes a pooled buffer live again; only the pool calls this. */
+  /** Makes a free buffer live again; only its home calls this. */
   revive(): this {
     this.#references = 1;
     return this;
@@ -122,7 +123,7 @@ export class BufferPool {
   readonly #free = new Map<number, Allocation[]>();
   /** What the pool holds now. */
   readonly stats: MemoryStats = { created: 0, totalBytes: 0, usedBytes: 0, peakBytes: 0 };
-  readonly #fixed: Allocation[] = [];
+  readonly #fixed = new Set<Allocation>();
   readonly #trimmed: GPUBuffer[] = [];
   #nextId = 0;
 
@@ -153,26 +154,35 @@ export class BufferPool {
    * @throws {RangeError} when one binding cannot be that large on this adapter
    */
   acquire(sizeBytes: number, label: string): Allocation {
-    const size = this.#roundUp(sizeBytes, label);
-    this.stats.usedBytes += size;
-    const free = this.#takeFree(size);
-    if (free) return free.revive();
-    try {
-      this.#reserve(size, label);
-    } catch (error) {
-      this.stats.usedBytes -= size;
-      throw error;
+    return this.acquireFor(this, sizeBytes, label);
+  }
+
+  /** {@link acquire} for an arena, which the allocation goes back to; only an arena calls this. */
+  acquireFor(home: BufferPool | BufferArena, sizeBytes: number, label: string): Allocation {
+    const size = this.roundUp(sizeBytes, label);
+    const free = takeLowest(this.#free.get(size));
+    if (free) {
+      this.stats.usedBytes += size;
+      return home === this ? free.revive() : new Allocation(home, free.buffer, size, this.#nextId++);
     }
+    this.#reserve(size, label);
+    this.stats.usedBytes += size;
     const buffer = this.device.createBuffer({
       label: `pool ${size} B`,
       size,
       usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
     });
-    return new Allocation(this, buffer, size, this.#nextId++);
+    return new Allocation(home, buffer, size, this.#nextId++);
+  }
+
+  /** Takes an arena's buffer back; only an arena calls this. */
+  adopt({ buffer, sizeBytes }: Allocation): void {
+    this.giveBack(new Allocation(this, buffer, sizeBytes, this.#nextId++));
   }
 
   /**
-   * Makes a buffer outside the buckets that lives as long as the pool: arena pages and staging.
+   * Makes a buffer outside the buckets that lives as long as the pool, or until {@link destroyFixed}: uniform pages and
+   * staging.
    *
    * @throws {MemoryBudgetError} when the budget would be passed
    */
@@ -180,8 +190,15 @@ export class BufferPool {
     this.#reserve(sizeBytes, label);
     const buffer = this.device.createBuffer({ label, size: sizeBytes, usage });
     const allocation = new Allocation(this, buffer, sizeBytes, this.#nextId++);
-    this.#fixed.push(allocation);
+    this.#fixed.add(allocation);
     return allocation;
+  }
+
+  /** Gives a fixed buffer up. Recorded work may still use it: it goes with the next submit. */
+  destroyFixed(allocation: Allocation): void {
+    if (!this.#fixed.delete(allocation)) throw new Error("Cannot destroy a buffer: expected a fixed one");
+    this.stats.totalBytes -= allocation.sizeBytes;
+    this.#trimmed.push(allocation.buffer);
   }
 
   /**
@@ -226,21 +243,6 @@ export class BufferPool {
     this.options.onTrim?.();
   }
 
-  /**
-   * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same
-   * buffers, and its cached bind groups fit.
-   */
-  #takeFree(sizeBytes: number): Allocation | undefined {
-    const free = this.#free.get(sizeBytes);
-    if (!free || free.length === 0) return undefined;
-    let lowest = 0;
-    for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
-    const taken = free[lowest];
-    free[lowest] = free[free.length - 1];
-    free.pop();
-    return taken;
-  }
-
   #reserve(sizeBytes: number, label: string): void {
     const { stats } = this;
     const { budgetBytes } = this.options;
@@ -256,7 +258,8 @@ export class BufferPool {
     stats.peakBytes = Math.max(stats.peakBytes, stats.totalBytes);
   }
 
-  #roundUp(sizeBytes: number, label: string): number {
+  /** The size of the buffer that such a request gets. */
+  roundUp(sizeBytes: number, label: string): number {
     const { maxBufferBytes } = this.options;
     if (sizeBytes > maxBufferBytes) {
       throw new RangeError(
@@ -265,6 +268,81 @@ export class BufferPool {
       );
     }
     return Math.min(bucketBytes(sizeBytes), maxBufferBytes);
+  }
+}
+
+/**
+ * The free buffer of the lowest id: a step that asks for the same sizes in the same order then gets the same buffers,
+ * and its cached bind groups fit.
+ */
+function takeLowest(free: Allocation[] | undefined): Allocation | undefined {
+  if (!free || free.length === 0) return undefined;
+  let lowest = 0;
+  for (let index = 1; index < free.length; index++) if (free[index].id < free[lowest].id) lowest = index;
+  const taken = free[lowest];
+  free[lowest] = free[free.length - 1];
+  free.pop();
+  return taken;
+}
+
+/**
+ * Buffers that a pool lends for as long as recorded commands name them: what is given back here is handed out here
+ * again, and to nobody else. They count as used in the pool until the arena is disposed.
+ *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "./mod.ts";
+ * import { ensureAdapter } from "../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ *
+ * {
+ *   using arena = new BufferArena(gpu.buffers);
+ *   arena.acquire(256, "activation").release();
+ *   assert.equal(gpu.stats().memory.usedBytes, 256); // free, but only for this arena
+ * }
+ * assert.equal(gpu.stats().memory.usedBytes, 0);
+ * ```
+ */
+export class BufferArena implements Disposable {
+  readonly #free = new Map<number, Allocation[]>();
+  #open = true;
+
+  /**
+   * An empty arena.
+   *
+   * @param pool where its buffers come from and go back to
+   */
+  constructor(private readonly pool: BufferPool) {}
+
+  /**
+   * Hands out a buffer.
+   *
+   * @param sizeBytes how much is needed
+   * @param label names the buffer in the error
+   * @returns an allocation of at least that size, contents undefined, owned by the caller
+   * @throws {MemoryBudgetError} when the pool's budget would be passed
+   */
+  acquire(sizeBytes: number, label: string): Allocation {
+    const free = takeLowest(this.#free.get(this.pool.roundUp(sizeBytes, label)));
+    return free?.revive() ?? this.pool.acquireFor(this, sizeBytes, label);
+  }
+
+  /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
+  giveBack(allocation: Allocation): void {
+    if (!this.#open) return this.pool.adopt(allocation);
+    const free = this.#free.get(allocation.sizeBytes);
+    if (free) free.push(allocation);
+    else this.#free.set(allocation.sizeBytes, [allocation]);
+  }
+
+  /** Gives all buffers back to the pool: the free ones now, the others when their last holder releases them. */
+  [Symbol.dispose](): void {
+    this.#open = false;
+    for (const free of this.#free.values()) for (const allocation of free) this.pool.adopt(allocation);
+    this.#free.clear();
   }
 }
 

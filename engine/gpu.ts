@@ -2,7 +2,7 @@
  * The device: opening it with everything the adapter offers, its memory, its queue, and what went wrong on it.
  * @module
  */
-import { type Allocation, BufferPool, type MemoryStats, type Scope } from "./buffers.ts";
+import { type Allocation, type BufferArena, BufferPool, type MemoryStats, type Scope } from "./buffers.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";
@@ -71,6 +71,8 @@ export interface GpuStats extends QueueStats {
   memory: Readonly<MemoryStats>;
   /** Kernels compiled. */
   pipelines: number;
+  /** Ops that tapes recorded. */
+  tapeNodes: number;
 }
 
 /** Optional features worth having, where the adapter lists them. */
@@ -106,6 +108,10 @@ export class Gpu {
   readonly queue: CommandQueue;
   /** The tape that records, if any; set by `Tape`. */
   tape: Tape | null = null;
+  /** Where allocations come from while a graph is recorded; only `recordGraph` sets it. */
+  arena: BufferArena | null = null;
+  /** Ops that tapes recorded so far. */
+  tapeNodes = 0;
   readonly #scopes: Scope[] = [];
   readonly #poison: boolean;
   #fault: Error | null = null;
@@ -171,7 +177,7 @@ export class Gpu {
 
   /** Allocates bytes into the current scope, or to the caller when there is none or the caller asks. */
   allocate(sizeBytes: number, label: string, owner: "scope" | "caller" = "scope"): Allocation {
-    const allocation = this.buffers.acquire(sizeBytes, label);
+    const allocation = (this.arena ?? this.buffers).acquire(sizeBytes, label);
     if (owner === "scope") this.#scopes.at(-1)?.own(allocation);
     if (this.#poison) this.#fillWithNan(allocation);
     return allocation;
@@ -196,7 +202,12 @@ export class Gpu {
 
   /** A copy of every counter. */
   stats(): GpuStats {
-    return { ...this.queue.stats, memory: { ...this.buffers.stats }, pipelines: this.pipelines.size };
+    return {
+      ...this.queue.stats,
+      memory: { ...this.buffers.stats },
+      pipelines: this.pipelines.size,
+      tapeNodes: this.tapeNodes,
+    };
   }
 
   /** Destroys all buffers and the device. */

@@ -11,10 +11,30 @@ export {
   GpuUnavailableError,
   openGpu,
 } from "./gpu.ts";
-export { Allocation, BufferPool, MemoryBudgetError, type MemoryStats, Scope } from "./buffers.ts";
+export {
+  Allocation,
+  BufferArena,
+  BufferPool,
+  MemoryBudgetError,
+  type MemoryStats,
+  Scope,
+} from "./buffers.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
-export { type BufferRange, CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
+export {
+  type BufferRange,
+  CommandQueue,
+  type CommandRecorder,
+  type Dispatch,
+  type EncodedDispatch,
+  type Flag,
+  type QueueStats,
+  type ResolvedDispatch,
+  type Scalar,
+} from "./queue.ts";
+export { Graph, GraphCache, type GraphResult, recordGraph } from "./graph.ts";
+export { createInputs, type DeviceTensors, type HostArray, Inputs, uploadAll } from "./inputs.ts";
+export type { DispatchObserver, ObservedDispatch } from "./queue.ts";
 export { type Shape, ShapeError, sizeOf } from "./shape.ts";
 export {
   empty,
@@ -61,7 +81,7 @@ export {
 } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type AttentionOptions } from "./ops/attention.ts";
-export { embedding } from "./ops/embedding.ts";
+export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
 export {
   gatherRows,
   type HostRowIndex,
@@ -92,10 +112,15 @@ export {
   type SequenceBounds,
   sequenceBounds,
 } from "./ops/sequence_bounds.ts";
-export { sequenceLogps } from "./ops/sequence_logps.ts";
+export {
+  type HostSequenceIndex,
+  hostSequenceIndex,
+  type SequenceIndex,
+  sequenceLogps,
+} from "./ops/sequence_logps.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { swigluLinear } from "./ops/swiglu_linear.ts";
-export { tokenLogps } from "./ops/token_logps.ts";
+export { hostLabels, tokenLogps } from "./ops/token_logps.ts";
 export {
   type ElementType,
   type Kernel,
@@ -105,4 +130,5 @@ export {
   type StorageBinding,
 } from "../shaders/kernel.ts";
 export type { ProductKind } from "../shaders/tile.ts";
+export type { ActivationKind } from "../shaders/elementwise.ts";
 export type { Storage } from "../shaders/storage.ts";

@@ -3,7 +3,7 @@
  * are uniforms rather than constants.
  * @module
  */
-import { type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
+import { type ElementType, type Kernel, type KernelSource, kernelWgsl } from "../shaders/kernel.ts";
 
 /** A kernel ready to dispatch. */
 export interface Pipeline {
@@ -11,6 +11,10 @@ export interface Pipeline {
   readonly id: number;
   /** Kernel and constants, as error messages show them. */
   readonly name: string;
+  /** The kernel's name alone. */
+  readonly kernelName: string;
+  /** What it was specialised on. */
+  readonly constants: unknown;
   /** What it binds and takes. */
   readonly source: KernelSource;
   /** The compiled kernel. */
@@ -19,6 +23,8 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Size of the uniform block. */
   readonly paramsBytes: number;
+  /** The bindings that are read through textures. */
+  readonly texels: readonly { readonly binding: number; readonly type: ElementType }[];
 }
 
 /**
@@ -92,12 +98,13 @@ export class PipelineCache {
     if (cached) return cached;
     const source = kernel.build(constants);
     checkLimits(key, source, this.device.limits);
-    const pipeline = this.#compile(key, kernelWgsl(kernel, constants), source);
+    const compiled = this.#compile(key, kernelWgsl(kernel, constants), source);
+    const pipeline = { ...compiled, kernelName: kernel.name, constants };
     this.#pipelines.set(key, pipeline);
     return pipeline;
   }
 
-  #compile(label: string, code: string, source: KernelSource): Pipeline {
+  #compile(label: string, code: string, source: KernelSource): Omit<Pipeline, "kernelName" | "constants"> {
     const { device } = this;
     device.pushErrorScope("validation");
     const layout = device.createBindGroupLayout({ label, entries: layoutEntries(source) });
@@ -114,7 +121,10 @@ export class PipelineCache {
       }
     });
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
-    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes };
+    const texels = Object.values(source.bindings).flatMap(({ access, type }, binding) =>
+      access === "texels" ? [{ binding, type }] : []
+    );
+    return { id: this.#pipelines.size, name: label, source, pipeline, layout, paramsBytes, texels };
   }
 }
 

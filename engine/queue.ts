@@ -3,10 +3,10 @@
  * arenas that are written once, just before the submit.
  * @module
  */
-import type { Kernel } from "../shaders/kernel.ts";
+import type { Kernel, KernelSource } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
-import { TexelStage } from "./texels.ts";
+import { TexelStage, type TexelTexture } from "./texels.ts";
 
 /** A range of a buffer to bind or copy. */
 export interface BufferRange {
@@ -20,6 +20,34 @@ export interface BufferRange {
   readonly epoch?: number;
 }
 
+/** A number of a dispatch. A function is asked again each time that a recorded graph is replayed. */
+export type Scalar = number | (() => number);
+
+/**
+ * A number that follows from others, asked again whenever one of them is.
+ *
+ * @param from what it follows from
+ * @param of computes it, in f64
+ * @returns a number where all of `from` are numbers, else a function
+ */
+export function derive(from: readonly Scalar[], of: (...values: number[]) => number): Scalar {
+  const now = () => of(...from.map(valueOf));
+  return from.every((scalar) => typeof scalar === "number") ? now() : now;
+}
+
+/** A condition that a kernel reads as 1 or 0. A function is asked again at each replay, as for {@link Scalar}. */
+export type Flag = boolean | (() => boolean);
+
+/** 1 or 0. */
+export function flagScalar(flag: Flag): Scalar {
+  return typeof flag === "function" ? () => (flag() ? 1 : 0) : flag ? 1 : 0;
+}
+
+/** A scalar's value now. */
+export function valueOf(scalar: Scalar): number {
+  return typeof scalar === "number" ? scalar : scalar();
+}
+
 /** One dispatch. */
 export interface Dispatch<Constants> {
   /** Which member of the kernel's family. */
@@ -27,14 +55,66 @@ export interface Dispatch<Constants> {
   /** A range for each binding of the kernel. */
   readonly bindings: Readonly<Record<string, BufferRange>>;
   /** A number for each member of its uniform block. */
-  readonly params: Readonly<Record<string, number>>;
+  readonly params: Readonly<Record<string, Scalar>>;
   /** Workgroups in x and y; a single number is folded into both where it passes the limit of one dimension. */
   readonly workgroups: number | readonly [number, number];
 }
 
+/** A dispatch whose kernel is compiled and whose ranges are in the order of its bindings. */
+export interface ResolvedDispatch {
+  /** The compiled kernel. */
+  readonly pipeline: Pipeline;
+  /** One for each binding, the uniform block excepted. */
+  readonly ranges: readonly BufferRange[];
+  /** A number for each member of its uniform block. */
+  readonly params: Readonly<Record<string, Scalar>>;
+  /** Workgroups in x and y, each within the limit. */
+  readonly workgroups: readonly [number, number];
+}
+
+/** A dispatch with everything made that it needs. */
+export interface EncodedDispatch extends ResolvedDispatch {
+  /** Its buffers and textures. */
+  readonly group: GPUBindGroup;
+  /** Where its uniform block starts. */
+  readonly offsets: number[];
+}
+
+/** Takes commands in place of the encoder. */
+export interface CommandRecorder {
+  /** A dispatch. */
+  dispatch(dispatch: ResolvedDispatch): void;
+  /** A copy of `source` to the start of `target`. */
+  copy(source: BufferRange, target: BufferRange): void;
+  /** Zeroing a range. */
+  clear(range: BufferRange): void;
+}
+
+/** A dispatch as an observer sees it. */
+export interface ObservedDispatch extends Omit<Dispatch<unknown>, "params" | "workgroups"> {
+  /** A number for each member of its uniform block. */
+  readonly params: Readonly<Record<string, number>>;
+  /** The kernel's name. */
+  readonly name: string;
+  /** What it binds, and which of it is written. */
+  readonly source: KernelSource;
+}
+
+/** Watches what is encoded, replays of graphs included: how `deno task profile` times kernels. */
+export interface DispatchObserver {
+  /**
+   * Called before each dispatch.
+   *
+   * @returns where the GPU writes the time before and after it; the dispatch then has a compute pass of its own
+   */
+  onDispatch(dispatch: ObservedDispatch): GPUComputePassTimestampWrites | undefined;
+  /** Called when a submit's last command is recorded: what is added here sees the times of its dispatches. */
+  onSubmit(encoder: GPUCommandEncoder): void;
+}
+
 /** Counters that tests and the profiler read. */
 export interface QueueStats {
-  /** Kernels recorded. */
+  /** Kernels sent, those of replayed graphs included. */
   dispatches: number;
   /** Command buffers sent. */
   submits: number;
@@ -115,6 +195,10 @@ export class CommandQueue {
   readonly stats: QueueStats = { dispatches: 0, submits: 0, readbacks: 0, bindGroups: 0 };
   /** Grows with each submit; uploads of an earlier epoch are gone. */
   epoch = 0;
+  /** Takes the commands while a graph is recorded; only `recordGraph` sets it. */
+  recorder: CommandRecorder | null = null;
+  /** Watches every dispatch and submit while it is set. */
+  observer: DispatchObserver | null = null;
   readonly #uniforms: Arena;
   readonly #uploads: Arena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
@@ -158,21 +242,84 @@ export class CommandQueue {
 
   /** Records one dispatch. Nothing runs before {@link submit}. */
   dispatch<Constants>(kernel: Kernel<Constants>, dispatch: Dispatch<Constants>): void {
-    const [x, y] = foldWorkgroups(kernel.name, dispatch.workgroups);
-    if (x === 0 || y === 0) return;
+    const workgroups = foldWorkgroups(kernel.name, dispatch.workgroups);
+    if (workgroups[0] === 0 || workgroups[1] === 0) return;
     const pipeline = this.options.pipelines.get(kernel, dispatch.constants);
-    const uniform = this.#writeParams(pipeline, dispatch.params);
-    const group = this.#bindGroup(pipeline, dispatch.bindings, uniform.page);
-    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel" });
+    const { params } = dispatch;
+    const ranges = this.#ranges(pipeline, dispatch.bindings);
+    if (this.recorder) return this.recorder.dispatch({ pipeline, ranges, params, workgroups });
+    const { page, offsetBytes } = this.#uniforms.take(pipeline.paramsBytes);
+    writeParams(pipeline, params, new DataView(page.mirror.buffer, offsetBytes, pipeline.paramsBytes));
+    const resolved = { pipeline, ranges, params, workgroups };
+    if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
+    const group = this.bindGroup(resolved, page.allocation, this.#bindGroups);
+    this.encode({ ...resolved, group, offsets: [offsetBytes] });
+  }
+
+  /** Encodes a dispatch that is ready: of {@link dispatch}, or of a graph. */
+  encode(dispatch: EncodedDispatch): void {
+    const { pipeline, ranges, group, offsets, workgroups: [x, y] } = dispatch;
+    for (const place of pipeline.texels) this.#texels.copy(this.#endPass(), ranges[place.binding], place);
+    const timestampWrites = this.observer?.onDispatch(observed(dispatch));
+    if (timestampWrites) this.#endPass();
+    this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel", timestampWrites });
     this.#pass.setPipeline(pipeline.pipeline);
-    this.#pass.setBindGroup(0, group, [uniform.offsetBytes]);
+    this.#pass.setBindGroup(0, group, offsets);
     this.#pass.dispatchWorkgroups(x, y);
+    if (timestampWrites) this.#endPass();
     this.stats.dispatches++;
+  }
+
+  /** Grows with each texture that was replaced by a larger one: bind groups that name it are of no use then. */
+  get texelGeneration(): number {
+    return this.#texels.generation;
+  }
+
+  /** Makes the textures that a dispatch reads operands through, where they are not there or too small. */
+  reserveTexels({ pipeline, ranges }: ResolvedDispatch): void {
+    for (const place of pipeline.texels) this.#texels.texture(ranges[place.binding], place);
+  }
+
+  /** A dispatch's bind group, from the cache where one like it was made before. */
+  bindGroup(
+    { pipeline, ranges }: ResolvedDispatch,
+    uniforms: Allocation,
+    cache: Map<string, GPUBindGroup>,
+  ): GPUBindGroup {
+    const resources: (BufferRange | TexelTexture)[] = [...ranges];
+    for (const place of pipeline.texels) {
+      resources[place.binding] = this.#texels.texture(ranges[place.binding], place);
+    }
+    const key = `${pipeline.id}|${uniforms.id}|` +
+      resources.map((one) =>
+        "view" in one ? `t${one.id}` : `${one.allocation.id}:${one.offsetBytes}:${one.sizeBytes}`
+      ).join("|");
+    const cached = cache.get(key);
+    if (cached) return cached;
+    const group = this.device.createBindGroup({
+      label: pipeline.name,
+      layout: pipeline.layout,
+      entries: [
+        ...resources.map((one, binding) => ({
+          binding,
+          resource: "view" in one ? one.view : {
+            buffer: one.allocation.buffer,
+            offset: one.offsetBytes,
+            size: Math.ceil(one.sizeBytes / 16) * 16,
+          },
+        })),
+        { binding: resources.length, resource: { buffer: uniforms.buffer, size: pipeline.paramsBytes } },
+      ],
+    });
+    this.stats.bindGroups++;
+    cache.set(key, group);
+    return group;
   }
 
   /** Records a copy of `source` to the start of `target`. */
   copy(source: BufferRange, target: BufferRange): void {
     this.#requireCurrent(source, "copy: the source");
+    if (this.recorder) return this.recorder.copy(source, target);
     this.#endPass().copyBufferToBuffer(
       source.allocation.buffer,
       source.offsetBytes,
@@ -184,6 +331,7 @@ export class CommandQueue {
 
   /** Records zeroing a range. */
   clear(range: BufferRange): void {
+    if (this.recorder) return this.recorder.clear(range);
     this.#endPass().clearBuffer(range.allocation.buffer, range.offsetBytes, range.sizeBytes);
   }
 
@@ -192,8 +340,10 @@ export class CommandQueue {
    *
    * @param data the values
    * @param capacity elements to reserve, so that later, larger batches find the same place
+   * @throws {Error} while a graph is recorded: the data would be that of the recording for ever
    */
   upload(data: Uint32Array | Int32Array | Float32Array, capacity: number): BufferRange {
+    this.#refuseInGraph("upload");
     const sizeBytes = Math.max(16, Math.max(data.length, capacity) * 4);
     const { page, offsetBytes } = this.#uploads.take(Math.ceil(sizeBytes / 16) * 16);
     page.mirror.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offsetBytes);
@@ -203,8 +353,10 @@ export class CommandQueue {
   /** Sends everything recorded to the device. */
   submit(): void {
     this.options.check();
+    this.#refuseInGraph("submit");
     if (!this.#encoder) return;
     const encoder = this.#endPass();
+    this.observer?.onSubmit(encoder);
     this.#uniforms.write(this.device.queue);
     this.#uploads.write(this.device.queue);
     this.device.queue.submit([encoder.finish()]);
@@ -221,6 +373,7 @@ export class CommandQueue {
    * @throws when the device was lost or reported an error
    */
   async read(range: BufferRange): Promise<ArrayBuffer> {
+    this.#refuseInGraph("read");
     this.#requireCurrent(range, "read: the range");
     const size = bucketBytes(range.sizeBytes);
     const staging = this.#staging.get(size)?.pop() ?? this.options.buffers.createFixed(
@@ -256,6 +409,12 @@ export class CommandQueue {
     }
   }
 
+  #refuseInGraph(action: string): void {
+    if (this.recorder) {
+      throw new Error(`Cannot ${action}: expected commands that can be replayed, while a graph is recorded`);
+    }
+  }
+
   #openEncoder(): GPUCommandEncoder {
     return this.#encoder ??= this.device.createCommandEncoder({ label: "keel" });
   }
@@ -266,65 +425,49 @@ export class CommandQueue {
     return this.#openEncoder();
   }
 
-  #writeParams(pipeline: Pipeline, params: Readonly<Record<string, number>>) {
-    const place = this.#uniforms.take(pipeline.paramsBytes);
-    const view = new DataView(place.page.mirror.buffer, place.offsetBytes, pipeline.paramsBytes);
-    let offset = 0;
-    for (const [name, type] of Object.entries(pipeline.source.params)) {
-      const value = params[name];
-      if (value === undefined) {
-        throw new TypeError(`Cannot dispatch ${pipeline.name}: expected parameter ${name}, found none`);
-      }
-      if (type === "u32") view.setUint32(offset, value, true);
-      else view.setFloat32(offset, value, true);
-      offset += 4;
-    }
-    return place;
-  }
-
-  #bindGroup(
-    pipeline: Pipeline,
-    bindings: Readonly<Record<string, BufferRange>>,
-    uniformPage: Page,
-  ): GPUBindGroup {
-    const resources = Object.entries(pipeline.source.bindings).map(([name, { access, type }], binding) => {
+  #ranges(pipeline: Pipeline, bindings: Readonly<Record<string, BufferRange>>): readonly BufferRange[] {
+    return Object.keys(pipeline.source.bindings).map((name) => {
       const range = bindings[name];
       if (!range) {
         throw new TypeError(`Cannot dispatch ${pipeline.name}: expected binding ${name}, found none`);
       }
       this.#requireCurrent(range, `dispatch ${pipeline.name}: ${name}`);
-      if (access !== "texels") return range;
-      return this.#texels.copy(this.#endPass(), range, { binding, type });
+      return range;
     });
-    const key = `${pipeline.id}|${uniformPage.allocation.id}|` +
-      resources.map((one) =>
-        "view" in one ? `t${one.id}` : `${one.allocation.id}:${one.offsetBytes}:${one.sizeBytes}`
-      ).join("|");
-    const cached = this.#bindGroups.get(key);
-    if (cached) return cached;
-    if (this.#bindGroups.size >= MAX_BIND_GROUPS) this.#bindGroups.clear();
-    const group = this.device.createBindGroup({
-      label: pipeline.name,
-      layout: pipeline.layout,
-      entries: [
-        ...resources.map((one, binding) => ({
-          binding,
-          resource: "view" in one ? one.view : {
-            buffer: one.allocation.buffer,
-            offset: one.offsetBytes,
-            size: Math.ceil(one.sizeBytes / 16) * 16,
-          },
-        })),
-        {
-          binding: resources.length,
-          resource: { buffer: uniformPage.buffer, size: pipeline.paramsBytes },
-        },
-      ],
-    });
-    this.stats.bindGroups++;
-    this.#bindGroups.set(key, group);
-    return group;
   }
+}
+
+function observed({ pipeline, ranges, params }: ResolvedDispatch): ObservedDispatch {
+  const { kernelName, constants, source } = pipeline;
+  const names = Object.keys(source.bindings);
+  return {
+    ...{ name: kernelName, constants, source },
+    bindings: Object.fromEntries(names.map((name, index) => [name, ranges[index]])),
+    params: Object.fromEntries(Object.entries(params).map(([name, scalar]) => [name, valueOf(scalar)])),
+  };
+}
+
+/**
+ * Writes a uniform block.
+ *
+ * @param pipeline whose block it is
+ * @param params a number for each member
+ * @param view the block
+ * @throws {TypeError} when a number is missing
+ */
+export function writeParams(
+  pipeline: Pipeline,
+  params: Readonly<Record<string, Scalar>>,
+  view: DataView,
+): void {
+  Object.entries(pipeline.source.params).forEach(([name, type], index) => {
+    const scalar = params[name];
+    if (scalar === undefined) {
+      throw new TypeError(`Cannot dispatch ${pipeline.name}: expected parameter ${name}, found none`);
+    }
+    if (type === "u32") view.setUint32(index * 4, valueOf(scalar), true);
+    else view.setFloat32(index * 4, valueOf(scalar), true);
+  });
 }
 
 function foldWorkgroups(

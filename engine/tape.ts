@@ -94,6 +94,7 @@ export class Tape implements GradientSink {
   /** Adds a node; only `record` calls this. */
   add(recording: Recording): void {
     this.#nodes.push(recording);
+    this.gpu.tapeNodes++;
     this.#recorded.set(recording.output, recording);
     if (recording.isInPlace) return;
     for (const input of recording.inputs) this.#read.add(input.range.allocation);

@@ -32,6 +32,8 @@ export class TexelStage {
   readonly #slots = new Map<string, Slot>();
   readonly #outgrown: GPUTexture[] = [];
   #nextId = 0;
+  /** Textures that were replaced by larger ones so far. */
+  generation = 0;
 
   /** A stage without textures; their bytes count in the pool's budget. */
   constructor(private readonly device: GPUDevice, private readonly buffers: BufferPool) {}
@@ -52,7 +54,7 @@ export class TexelStage {
   ): TexelTexture {
     const { bytes } = FORMATS[place.type]!;
     const count = Math.ceil(range.sizeBytes / bytes);
-    const slot = this.#slot(place, Math.ceil(count / ROW_TEXELS));
+    const slot = this.texture(range, place);
     const wholeRows = Math.floor(count / ROW_TEXELS);
     const source = { buffer: range.allocation.buffer, bytesPerRow: ROW_TEXELS * bytes };
     const copyRows = (first: number, size: [number, number]) =>
@@ -64,6 +66,19 @@ export class TexelStage {
     if (wholeRows > 0) copyRows(0, [ROW_TEXELS, wholeRows]);
     if (count % ROW_TEXELS > 0) copyRows(wholeRows, [count % ROW_TEXELS, 1]);
     return slot;
+  }
+
+  /**
+   * The texture that a range is copied into: made here where there is none, or one too small.
+   *
+   * @param range what it must hold
+   * @param place which binding of a kernel reads it, and how it names an element
+   * @returns the texture, to bind until {@link generation} changes
+   * @throws {RangeError} when it has more rows than a texture can have on this adapter
+   */
+  texture(range: BufferRange, place: { readonly binding: number; readonly type: ElementType }): Slot {
+    const count = Math.ceil(range.sizeBytes / FORMATS[place.type]!.bytes);
+    return this.#slot(place, Math.ceil(count / ROW_TEXELS));
   }
 
   /** Destroys textures that were replaced by larger ones; after the submit that may have used them. */
@@ -90,7 +105,10 @@ export class TexelStage {
       (room - (existing?.rows ?? 0)) * ROW_TEXELS * bytes,
       `texels of binding ${binding}`,
     );
-    if (existing) this.#outgrown.push(existing.texture);
+    if (existing) {
+      this.#outgrown.push(existing.texture);
+      this.generation++;
+    }
     const texture = this.device.createTexture({
       label: `texels ${key}`,
       size: [ROW_TEXELS, room],

@@ -48,19 +48,29 @@ export const DOCS = {
     columns behind the queries'. Grid: (row tiles, K). The sum's order is fixed.`,
 } as const;
 
-/** Bindings of the three kernels for a storage of qkv, out and their gradients. */
+/** The element of a binding that is read through a texture, four in one texel. */
+export function texelType(storage: Storage): "vec4f" | "vec2u" {
+  return storage === "f32" ? "vec4f" : "vec2u";
+}
+
+/**
+ * Bindings of the three kernels for a storage of qkv, out and their gradients.
+ *
+ * @param quads how qkv, out and d_out are read
+ */
 export function attentionBindings(
   storage: Storage,
+  quads: StorageBinding,
 ): Record<"forward" | "backwardQ" | "backwardKv", Record<string, StorageBinding>> {
   const quad = quadType(storage);
-  const read = { qkv: input(quad), bounds: input("vec4u") };
+  const read = { qkv: quads, bounds: input("vec4u") };
   return {
     forward: { ...read, lse: output("f32"), out: output(quad) },
     backwardQ: {
       ...read,
       lse: input("f32"),
-      out: input(quad),
-      d_out: input(quad),
+      out: quads,
+      d_out: quads,
       delta: output("f32"),
       d_qkv: output(quad),
     },
@@ -68,7 +78,7 @@ export function attentionBindings(
       ...read,
       lse: input("f32"),
       delta: input("f32"),
-      d_out: input(quad),
+      d_out: quads,
       d_qkv: output(quad),
     },
   };

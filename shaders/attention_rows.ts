@@ -1,8 +1,8 @@
 /**
- * Attention in rows, for CPU adapters: see `attention.ts` for the maths. An invocation owns `rows` query rows
- * (forward, dQ) or key rows (dK, dV) in registers; the lanes of a workgroup walk the other side together, a tile of a
- * few rows at a time. There a load costs more than tens of multiply-adds, so with `broadcast` each lane loads another
- * row of the tile and all lanes read it from that lane's registers.
+ * Attention in rows, for CPU adapters: see `attention.ts` for the maths. An invocation owns a few query rows (forward,
+ * dQ) or key rows (dK, dV) in registers; the lanes of a workgroup walk the other side together, in tiles of as many rows
+ * as lanes. A load costs more than tens of multiply-adds there, so each lane loads one row of the tile, through a
+ * texture, and all lanes read it from that lane's registers.
  * @module
  */
 import {
@@ -14,25 +14,25 @@ import {
   MASKED,
   PARAMS,
   SUM4,
+  texelType,
 } from "./attention.ts";
-import type { Kernel } from "./kernel.ts";
+import { elementOf, type Kernel, texels } from "./kernel.ts";
 import { LOG_F32 } from "./lib.ts";
 import { loadQuad, packQuad, storageFunctions } from "./storage.ts";
 import { unroll, wgsl } from "./wgsl.ts";
 
 /** What a row kernel's pipelines are specialised on. */
 export interface AttentionRowsConstants extends AttentionShape {
-  /** Invocations per workgroup, and rows of the other side in a tile. */
-  readonly lanes: number;
   /** Rows an invocation owns. */
   readonly rows: number;
-  /** Whether the lanes share their loads by `subgroupBroadcast`: they must be of one subgroup. */
-  readonly broadcast: boolean;
 }
 
+/** Invocations of a workgroup, which must be one subgroup; as many rows of the other side make a tile. */
+export const ROW_LANES = 8;
+
 /** Rows of a workgroup. */
-export function rowsPerWorkgroup({ lanes, rows }: { lanes: number; rows: number }): number {
-  return lanes * rows;
+export function rowsPerWorkgroup({ rows }: AttentionRowsConstants): number {
+  return ROW_LANES * rows;
 }
 
 /** Sums of products in two chains, to shorten the dependency. */
@@ -47,44 +47,32 @@ function dotProduct(quads: number, left: (d: number) => string, right: (d: numbe
 }
 
 /** The text that writes a row kernel of these constants. */
-function writer(constants: AttentionRowsConstants) {
-  const { headDim, lanes, rows, storage, broadcast } = constants;
+function writer({ headDim, rows, storage }: AttentionRowsConstants) {
   const quads = headDim / 4;
-  const load = (at: string) => loadQuad(storage, at);
-  /** Rows of a tile of the other side: as many as lanes that load them, or a few that all lanes load. */
-  const tile = broadcast ? lanes : 4;
+  const staged = texels(texelType(storage));
   return {
     quads,
-    tile,
-    load,
+    /** The quad at `index` of an input. */
+    read: (array: string, index: string) => loadQuad(storage, elementOf(staged, array, index)),
+    /** The quad at `index` of the gradient that is added to. */
+    load: (stored: string) => loadQuad(storage, stored),
     pack: (value: string) => packQuad(storage, value),
-    /** For each row that the invocation owns. */
+    /** For each row that the invocation owns, each quad of it, each row of the tile of the other side. */
     eachRow: (fragment: (r: number) => string) => unroll(rows, fragment),
     eachQuad: (fragment: (d: number) => string) => unroll(quads, fragment),
-    eachOther: (fragment: (n: number) => string) => unroll(tile, fragment),
-    /** The tile's rows as `<name><n>`: `index` is what one row's is, `at` the expression of a row's first quad. */
-    base: (name: string, at: (index: string) => string, index: (offset: string) => string) =>
-      broadcast
-        ? `let ${name} = ${at(index("local_id.x"))};`
-        : unroll(tile, (n) => `let ${name}${n} = ${at(index(`${n}u`))};`),
-    /** Loads that all of the tile's rows need beforehand; none without broadcast. */
+    eachOther: (fragment: (n: number) => string) => unroll(ROW_LANES, fragment),
+    /** `<name>_<d>`: the quads of this lane's row of the tile. */
     stage: (name: string, array: string, base: string) =>
-      broadcast ? unroll(quads, (d) => `let ${name}_${d} = ${load(`${array}[${base} + ${d}u]`)};`) : "",
-    /** `<name><n>_<d>`: quad d of the tile's row n. */
-    fetch: (name: string, array: string, base: string, n: number) =>
       unroll(
         quads,
-        (d) =>
-          `let ${name}${n}_${d} = ${
-            broadcast ? `subgroupBroadcast(${name}_${d}, ${n}u)` : load(`${array}[${base}${n} + ${d}u]`)
-          };`,
+        (d) => `let ${name}_${d} = ${loadQuad(storage, elementOf(staged, array, `${base} + ${d}u`))};`,
       ),
-    /** A scalar of the tile's row n. */
-    scalar: (name: string, array: string, base: string, n: number) =>
-      broadcast ? `subgroupBroadcast(${name}_own, ${n}u)` : `${array}[${base}${n}]`,
-    first: `let first_row = workgroup_id.x * ${lanes * rows}u;
-let last_row = min(first_row + ${lanes * rows - 1}u, p.tokens - 1u);
-${unroll(rows, (r) => `let own${r} = first_row + ${r * lanes}u + local_id.x;`)}`,
+    /** `<name><n>_<d>`: the quads of the tile's row n. */
+    fetch: (name: string, n: number) =>
+      unroll(quads, (d) => `let ${name}${n}_${d} = subgroupBroadcast(${name}_${d}, ${n}u);`),
+    first: `let first_row = workgroup_id.x * ${ROW_LANES * rows}u;
+let last_row = min(first_row + ${ROW_LANES * rows - 1}u, p.tokens - 1u);
+${unroll(rows, (r) => `let own${r} = first_row + ${r * ROW_LANES}u + local_id.x;`)}`,
   };
 }
 
@@ -107,12 +95,12 @@ let prefix_end = min(bounds[last_row].z, first_seen.x);`;
 }
 
 /** Walks the tiles of keys: those of the prefix that some row sees, then those from the first row's own start. */
-function keyLoop({ tile }: ReturnType<typeof writer>, body: string): string {
+function keyLoop(body: string): string {
   return `
 var j0 = select(first_seen.x, first_seen.y, first_seen.y < prefix_end);
 while (j0 <= last_row) {
 ${body}
-  j0 += ${tile}u;
+  j0 += ${ROW_LANES}u;
   if (j0 >= prefix_end) { j0 = max(j0, first_seen.x); }
 }`;
 }
@@ -139,53 +127,54 @@ export const attentionRowsForward: Kernel<AttentionRowsConstants> = {
   doc: DOCS.forward,
   build(constants) {
     const w = writer(constants);
-    const { quads, tile, load, pack, eachRow, eachQuad, eachOther } = w;
+    const { quads, read, pack, eachRow, eachQuad, eachOther } = w;
     return {
-      bindings: attentionBindings(constants.storage).forward,
+      bindings: attentionBindings(constants.storage, texels(texelType(constants.storage))).forward,
       params: PARAMS,
-      workgroupSize: [constants.lanes, 1],
+      workgroupSize: [ROW_LANES, 1],
       declarations: storageFunctions(constants.storage) + SUM4 + LOG_F32,
       body: wgsl`
 ${queryRows(w)}
 ${
         eachRow((r) => `
-${eachQuad((d) => `let q${r}_${d} = ${load(`qkv[q_base${r} + ${d}u]`)} * p.scale; var o${r}_${d} = vec4f();`)}
+${
+          eachQuad((d) =>
+            `let q${r}_${d} = ${read("qkv", `q_base${r} + ${d}u`)} * p.scale; var o${r}_${d} = vec4f();`
+          )
+        }
 var m${r} = ${MASKED};
 var l${r} = 0.0;`)
       }
 ${
-        keyLoop(
-          w,
-          `
-${w.base("kv", (j) => `${j} * row_quads`, (offset) => `min(j0 + ${offset}, last_row)`)}
+        keyLoop(`
+let kv = min(j0 + local_id.x, last_row) * row_quads;
 ${w.stage("k", "qkv", "kv + k_first")}
 ${
-            eachOther((n) => `
-${w.fetch("k", "qkv", `k_first + kv`, n)}
+          eachOther((n) => `
+${w.fetch("k", n)}
 ${
-              eachRow((r) =>
-                `let s${r}_${n} = select(${MASKED}, ${
-                  dotProduct(quads, (d) => `q${r}_${d}`, (d) => `k${n}_${d}`)
-                }, ${visible(r, n)});`
-              )
-            }`)
-          }
+            eachRow((r) =>
+              `let s${r}_${n} = select(${MASKED}, ${
+                dotProduct(quads, (d) => `q${r}_${d}`, (d) => `k${n}_${d}`)
+              }, ${visible(r, n)});`
+            )
+          }`)
+        }
 ${
-            eachRow((r) => `
-let m_new${r} = max(m${r}, ${maxOf(range(tile, (n) => `s${r}_${n}`))});
+          eachRow((r) => `
+let m_new${r} = max(m${r}, ${maxOf(range(ROW_LANES, (n) => `s${r}_${n}`))});
 let rescale${r} = exp(m${r} - m_new${r});
 ${eachOther((n) => `let e${r}_${n} = select(0.0, exp(s${r}_${n} - m_new${r}), ${visible(r, n)});`)}
-l${r} = l${r} * rescale${r} + ${sumOf(range(tile, (n) => `e${r}_${n}`))};
+l${r} = l${r} * rescale${r} + ${sumOf(range(ROW_LANES, (n) => `e${r}_${n}`))};
 m${r} = m_new${r};
 ${eachQuad((d) => `o${r}_${d} *= rescale${r};`)}`)
-          }
+        }
 ${w.stage("v", "qkv", "kv + v_first")}
 ${
-            eachOther((n) => `
-${w.fetch("v", "qkv", `v_first + kv`, n)}
+          eachOther((n) => `
+${w.fetch("v", n)}
 ${eachRow((r) => eachQuad((d) => `o${r}_${d} += e${r}_${n} * v${n}_${d};`))}`)
-          }`,
-        )
+        }`)
       }
 ${
         eachRow((r) => `
@@ -204,11 +193,11 @@ export const attentionRowsBackwardQ: Kernel<AttentionRowsConstants> = {
   doc: DOCS.backwardQ,
   build(constants) {
     const w = writer(constants);
-    const { quads, load, pack, eachRow, eachQuad, eachOther } = w;
+    const { quads, read, load, pack, eachRow, eachQuad, eachOther } = w;
     return {
-      bindings: attentionBindings(constants.storage).backwardQ,
+      bindings: attentionBindings(constants.storage, texels(texelType(constants.storage))).backwardQ,
       params: { ...PARAMS, accumulate: "u32" },
-      workgroupSize: [constants.lanes, 1],
+      workgroupSize: [ROW_LANES, 1],
       declarations: storageFunctions(constants.storage) + SUM4,
       body: wgsl`
 ${queryRows(w)}
@@ -216,34 +205,31 @@ ${
         eachRow((r) => `
 ${
           eachQuad((d) =>
-            `let q${r}_${d} = ${load(`qkv[q_base${r} + ${d}u]`)} * p.scale;
-let do${r}_${d} = ${load(`d_out[out_base${r} + ${d}u]`)}; var dq${r}_${d} = vec4f();`
+            `let q${r}_${d} = ${read("qkv", `q_base${r} + ${d}u`)} * p.scale;
+let do${r}_${d} = ${read("d_out", `out_base${r} + ${d}u`)}; var dq${r}_${d} = vec4f();`
           )
         }
-let delta${r} = ${dotProduct(quads, (d) => `do${r}_${d}`, (d) => load(`out[out_base${r} + ${d}u]`))};
+let delta${r} = ${dotProduct(quads, (d) => `do${r}_${d}`, (d) => read("out", `out_base${r} + ${d}u`))};
 let lse${r} = lse[row${r}];`)
       }
 ${
-        keyLoop(
-          w,
-          `
-${w.base("kv", (j) => `${j} * row_quads`, (offset) => `min(j0 + ${offset}, last_row)`)}
+        keyLoop(`
+let kv = min(j0 + local_id.x, last_row) * row_quads;
 ${w.stage("k", "qkv", "kv + k_first")}
 ${w.stage("v", "qkv", "kv + v_first")}
 ${
-            eachOther((n) => `
-${w.fetch("k", "qkv", `k_first + kv`, n)}
-${w.fetch("v", "qkv", `v_first + kv`, n)}
+          eachOther((n) => `
+${w.fetch("k", n)}
+${w.fetch("v", n)}
 ${
-              eachRow((r) => `
+            eachRow((r) => `
 let s${r}_${n} = ${dotProduct(quads, (d) => `q${r}_${d}`, (d) => `k${n}_${d}`)};
 let d_prob${r}_${n} = ${dotProduct(quads, (d) => `do${r}_${d}`, (d) => `v${n}_${d}`)};
 let prob${r}_${n} = select(0.0, exp(min(s${r}_${n} - lse${r}, 0.0)), ${visible(r, n)});
 let d_s${r}_${n} = prob${r}_${n} * (d_prob${r}_${n} - delta${r});
 ${eachQuad((d) => `dq${r}_${d} += d_s${r}_${n} * k${n}_${d};`)}`)
-            }`)
-          }`,
-        )
+          }`)
+        }`)
       }
 ${
         eachRow((r) => `
@@ -267,11 +253,11 @@ export const attentionRowsBackwardKv: Kernel<AttentionRowsConstants> = {
   doc: DOCS.backwardKv,
   build(constants) {
     const w = writer(constants);
-    const { quads, tile, load, pack, eachRow, eachQuad, eachOther } = w;
+    const { quads, read, load, pack, eachRow, eachQuad, eachOther } = w;
     return {
-      bindings: attentionBindings(constants.storage).backwardKv,
+      bindings: attentionBindings(constants.storage, texels(texelType(constants.storage))).backwardKv,
       params: { ...PARAMS, accumulate: "u32" },
-      workgroupSize: [constants.lanes, 1],
+      workgroupSize: [ROW_LANES, 1],
       declarations: storageFunctions(constants.storage) + SUM4,
       body: wgsl`
 ${w.first}
@@ -285,33 +271,26 @@ let readers_end${r} = bounds[j${r}].w;
 let kv${r} = j${r} * row_quads;
 ${
           eachQuad((d) => `
-let k${r}_${d} = ${load(`qkv[kv${r} + k_first + ${d}u]`)} * p.scale;
-let v${r}_${d} = ${load(`qkv[kv${r} + v_first + ${d}u]`)};
+let k${r}_${d} = ${read("qkv", `kv${r} + k_first + ${d}u`)} * p.scale;
+let v${r}_${d} = ${read("qkv", `kv${r} + v_first + ${d}u`)};
 var dk${r}_${d} = vec4f(); var dv${r}_${d} = vec4f();`)
         }`)
       }
-var end = 0u;
-for (var j = first_row; j <= last_row; j++) { end = max(end, bounds[j].w); }
+let end = subgroupMax(${maxOf(range(constants.rows, (r) => `readers_end${r}`))});
 for (var h = g * group; h < (g + 1u) * group; h++) {
-  for (var i0 = first_row; i0 < end; i0 += ${tile}u) {
-${w.base("query", (i) => i, (offset) => `min(i0 + ${offset}, p.tokens - 1u)`)}
-${
-        constants.broadcast
-          ? `let row = query * p.heads + h; let q_base = query * row_quads + h * ${quads}u; let out_base = row * ${quads}u;
-let lse_own = lse[row]; let delta_own = delta[row];`
-          : eachOther((n) =>
-            `let row${n} = query${n} * p.heads + h; let q_base${n} = query${n} * row_quads + h * ${quads}u;
-let out_base${n} = row${n} * ${quads}u;`
-          )
-      }
-${w.stage("q", "qkv", "q_base")}
-${w.stage("do", "d_out", "out_base")}
+  for (var i0 = first_row; i0 < end; i0 += ${ROW_LANES}u) {
+let query = min(i0 + local_id.x, p.tokens - 1u);
+let row = query * p.heads + h;
+let own_lse = lse[row];
+let own_delta = delta[row];
+${w.stage("q", "qkv", `query * row_quads + h * ${quads}u`)}
+${w.stage("do", "d_out", `row * ${quads}u`)}
 ${
         eachOther((n) => `
-${w.fetch("q", "qkv", "q_base", n)}
-${w.fetch("do", "d_out", "out_base", n)}
-let lse${n} = ${w.scalar("lse", "lse", "row", n)};
-let delta${n} = ${w.scalar("delta", "delta", "row", n)};
+${w.fetch("q", n)}
+${w.fetch("do", n)}
+let lse${n} = subgroupBroadcast(own_lse, ${n}u);
+let delta${n} = subgroupBroadcast(own_delta, ${n}u);
 ${
           eachRow((r) => `
 let s${r}_${n} = ${dotProduct(quads, (d) => `q${n}_${d}`, (d) => `k${r}_${d}`)};

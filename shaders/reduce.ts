@@ -30,20 +30,20 @@ sums[s] = total;`,
 /** dValues (+)= dSums of the value's segment. */
 export const segmentSumBackward: Kernel<Record<string, never>> = {
   name: "segment_sum_backward",
-  doc:
-    "sums[s] = sum of the segment: d_values[r] (+)= d_sums[s], r in segment s. An invocation owns a segment.",
+  doc: `sums[s] = sum of the segment: d_values[r] (+)= d_sums[segments[r]], or zero where that is no segment.
+    segments, d_values [R], d_sums [S]. An invocation owns a row.`,
   build: () => ({
-    bindings: { d_sums: input("f32"), offsets: input("u32"), d_values: output("f32") },
-    params: { segments: "u32", accumulate: "u32" },
+    bindings: { d_sums: input("f32"), segments: input("u32"), d_values: output("f32") },
+    params: { rows: "u32", count: "u32", accumulate: "u32" },
     workgroupSize: [SEGMENT_WORKGROUP, 1],
     body: wgsl`
-let s = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
-if (s >= p.segments) { return; }
-for (var r = offsets[s]; r < offsets[s + 1u]; r++) {
-  var value = d_sums[s];
-  if (p.accumulate != 0u) { value += d_values[r]; }
-  d_values[r] = value;
-}`,
+let r = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
+if (r >= p.rows) { return; }
+let s = segments[r];
+var value = 0.0;
+if (s < p.count) { value = d_sums[s]; }
+if (p.accumulate != 0u) { value += d_values[r]; }
+d_values[r] = value;`,
   }),
 };
 

@@ -28,6 +28,12 @@ import {
   gatherRowsBackward,
   gatherRowsForward,
 } from "./embedding.ts";
+import {
+  attentionTilesBackwardKv,
+  attentionTilesBackwardQ,
+  type AttentionTilesConstants,
+  attentionTilesForward,
+} from "./attention_tiles.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward } from "./matmul.ts";
@@ -113,6 +119,10 @@ const HALF = [
   { a: "f16", b: "bf16", c: "f16" },
   { a: "f16", b: "f16", c: "f32" },
 ] as const;
+const ATTENTION_TILES: AttentionTilesConstants[] = HALVES.flatMap((storage) => [
+  ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
+  { headDim: 256, storage, lanesX: 16 as const },
+]);
 const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =>
   TILES.flatMap((tile) => [
     ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
@@ -146,6 +156,9 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionRowsBackwardKv, ATTENTION_ROWS),
   entry(attentionRowsBackwardQ, ATTENTION_ROWS),
   entry(attentionRowsForward, ATTENTION_ROWS),
+  entry(attentionTilesBackwardKv, ATTENTION_TILES),
+  entry(attentionTilesBackwardQ, ATTENTION_TILES),
+  entry(attentionTilesForward, ATTENTION_TILES),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
   entry(columnSumPartial, PLAIN_ROWS),

@@ -6,13 +6,16 @@
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import type { Gpu } from "../engine/gpu.ts";
-import { toHost } from "../engine/tensor.ts";
+import { uploadAll } from "../engine/inputs.ts";
+import { type Tensor, toHost } from "../engine/tensor.ts";
+import type { BatchSize } from "../train/data/batch.ts";
 import { characterTokenizerFiles } from "../train/data/character_tokenizer.ts";
 import type { EncodedCompletion, EncodedPair } from "../train/data/encode.ts";
 import { createTokenizer, type Tokenizer } from "../train/data/tokenizer.ts";
 import { createLlama, type LlamaModel } from "../train/models/llama.ts";
 import { parseModelConfig } from "../train/models/config.ts";
 import { initializeModel } from "../train/models/model_files.ts";
+import type { Objective } from "../train/objective.ts";
 import { createRandom } from "../train/random.ts";
 import * as llama from "./reference/llama.ts";
 import { integers, seededRandom } from "./reference/random.ts";
@@ -162,6 +165,27 @@ export async function referenceTokenLogps(
       const row = logits.subarray(start, start + model.config.vocab_size);
       return row[id] - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0));
     });
+  });
+}
+
+/**
+ * An objective's loss on the whole of a step, recorded once and not as a graph.
+ *
+ * @param objective What to minimise.
+ * @param options.items The batch.
+ * @param options.step From 1.
+ * @param options.metrics A ring of one row.
+ * @param options.size What to pad the batch to; its own size by default.
+ * @returns `[1]`.
+ */
+export function lossOf(
+  objective: Objective,
+  { items, step, metrics, size }: { items: Uint32Array; step: number; metrics: Tensor; size?: BatchSize },
+): Tensor {
+  const own = objective.size(items);
+  return objective.forward(uploadAll(objective.model.gpu, objective.pack(items, size ?? own)), {
+    ...{ step, metrics, metricsRow: 0, isFirst: true, isLast: true },
+    ...{ batchItems: items.length, batchLabels: own.labels },
   });
 }
 

@@ -3,36 +3,31 @@
  * subtracted; every measurement is warmed up, repeated and given with its spread.
  * @module
  */
-import { type Gpu, openGpu } from "../engine/gpu.ts";
+import type { Gpu } from "../engine/gpu.ts";
 import { type Conditions, readConditions } from "./bench/conditions.ts";
+import { benchGrowth, type GrowthOptions, type GrowthResult } from "./bench/growth.ts";
 import { benchMatmul, type MatmulResult, PRODUCT_KINDS, TILE_VARIANTS } from "./bench/matmul.ts";
-import {
-  BENCH_SHAPE,
-  benchTraining,
-  countParameters,
-  STEP_KINDS,
-  type StepKind,
-  type TrainingResult,
-  type TrainingShape,
-} from "./bench/training.ts";
-import { ensureAdapter } from "./software_driver.ts";
+import { TRAINING_SHAPES, type TrainingShape } from "./bench/shapes.ts";
+import { benchTraining, STEP_KINDS, type StepKind, type TrainingResult } from "./bench/training.ts";
 
 export { formatBench } from "./bench/format.ts";
 
 /** What to measure; everything has a default. */
 export interface BenchOptions {
-  /** An open device; by default one is opened and closed. */
-  readonly gpu?: Gpu;
   /** Compare tilings of the product, too. */
   readonly tiles?: boolean;
   /** Extent of the products that compare them. */
   readonly tileSize?: number;
   /** Extents of the square products. */
   readonly sizes?: readonly number[];
+  /** Those above it are left out. */
+  readonly maxSize?: number;
   /** Which steps; none leaves training out. */
   readonly steps?: readonly StepKind[];
   /** Sizes of the model and its batches. */
   readonly shape?: TrainingShape;
+  /** Measure how a step's cost grows, too; from where, if not from sizes that suit the adapter. */
+  readonly growth?: boolean | TrainingShape;
   /** Repetitions of each measurement. */
   readonly samples?: number;
   /** Least duration of one repetition of a product. */
@@ -51,34 +46,37 @@ export interface BenchReport {
   readonly tiles: readonly MatmulResult[];
   readonly training: readonly TrainingResult[];
   readonly shape: TrainingShape;
-  /** Of the model of that shape. */
-  readonly parameters: number;
+  /** Empty unless asked for. */
+  readonly growth: readonly GrowthResult[];
 }
 
 /** Waits between steps as in training by default, fewer on a software adapter, where a wait is a small part. */
 const STEPS_PER_SAMPLE = { cpu: 5, gpu: 10 };
 
+/** A software adapter takes minutes for what fills a GPU. */
+const SIZES = { cpu: [256, 512, 1024], gpu: [512, 1024, 2048, 4096] };
+
+/** Growth has many cases, and compares least times: few repetitions do. */
+const GROWTH: Record<"cpu" | "gpu", GrowthOptions> = {
+  cpu: { samples: 3, stepsPerSample: 2 },
+  gpu: { samples: 3, stepsPerSample: 5 },
+};
+
 /**
  * Runs the benchmark.
  *
+ * @param gpu the device
  * @param options what to measure
  * @returns all measurements; `formatBench` makes tables of them
- * @throws {AdapterUnavailableError} or {GpuUnavailableError} where no adapter opens
  */
-export async function runBench(options: BenchOptions = {}): Promise<BenchReport> {
-  if (options.gpu) return await measure(options.gpu, options);
-  await ensureAdapter({ log: options.log });
-  using gpu = await openGpu();
-  return await measure(gpu, options);
-}
-
-async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
-  const { sizes = [256, 512, 1024], shape = BENCH_SHAPE, log = () => {} } = options;
-  const { samples = 7, sampleMs = 250 } = options;
-  const stepsPerSample = options.stepsPerSample ?? STEPS_PER_SAMPLE[gpu.adapter.isCpu ? "cpu" : "gpu"];
+export async function runBench(gpu: Gpu, options: BenchOptions = {}): Promise<BenchReport> {
+  const kind = gpu.adapter.isCpu ? "cpu" : "gpu";
+  const { sizes = SIZES[kind], shape = TRAINING_SHAPES.bench, log = () => {} } = options;
+  const { samples = 7, sampleMs = 250, maxSize = Infinity, stepsPerSample = STEPS_PER_SAMPLE[kind] } =
+    options;
   const conditions = readConditions(gpu);
   const matmul: MatmulResult[] = [];
-  for (const size of sizes) {
+  for (const size of sizes.filter((one) => one <= maxSize)) {
     log(`matmul ${PRODUCT_KINDS.join(", ")} ${size}`);
     const cases = PRODUCT_KINDS.map((kind) => ({ kind, size }));
     matmul.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
@@ -94,5 +92,7 @@ async function measure(gpu: Gpu, options: BenchOptions): Promise<BenchReport> {
     log(`training step: ${kind}`);
     training.push(await benchTraining(gpu, kind, { shape, samples, stepsPerSample }));
   }
-  return { conditions, matmul, tiles, training, shape, parameters: countParameters(shape) };
+  const from = typeof options.growth === "object" ? { shape: options.growth } : {};
+  const growth = options.growth ? await benchGrowth(gpu, { ...GROWTH[kind], ...from }, log) : [];
+  return { conditions, matmul, tiles, training, shape, growth };
 }

@@ -4,15 +4,19 @@
  * @module
  */
 import { join } from "node:path";
-import { type Gpu, openGpu } from "../engine/gpu.ts";
+import { type Gpu, GpuUnavailableError, openGpu } from "../engine/gpu.ts";
 import { formatBench, runBench } from "./bench.ts";
+import { formatProbe, probeAdapter } from "./bench/probe.ts";
+import { TRAINING_SHAPES } from "./bench/shapes.ts";
 import { cacheFolder } from "./cache_folder.ts";
-import { benchFlagsSchema, type Invocation, parseCommandLine } from "./command_line.ts";
+import { benchFlagsSchema, type Invocation, parseCommandLine, parseFlags } from "./command_line.ts";
 import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "./config.ts";
 import { DEMO_ENTRIES, runDemo } from "./demo.ts";
 import { demoSettings } from "./demo_settings.ts";
-import { ConfigError, InputError } from "./errors.ts";
+import { InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
+import { formatProfile } from "./profile.ts";
+import { parseProfile, profileRun, profileShape } from "./profile/target.ts";
 import { createProgress } from "./progress.ts";
 import { prepareRun, RUN_ENTRIES, runTraining } from "./run.ts";
 import {
@@ -39,6 +43,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (invocation.command === "bench") return await bench(invocation);
+  if (invocation.command === "profile") return await profile(invocation);
   return await train(invocation);
 }
 
@@ -99,20 +104,42 @@ async function finish(session: Session, results: readonly PhaseResult[]): Promis
   session.log(`\nWrote ${session.folder}: model/, metrics.jsonl, results.json, config.json`);
 }
 
-async function bench({ raw, source }: Invocation): Promise<number> {
-  const flags = benchFlagsSchema.safeParse(raw);
-  if (!flags.success) {
-    const { path, message } = flags.error.issues[0];
-    throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
+async function bench(invocation: Invocation): Promise<number> {
+  const flags = parseFlags(benchFlagsSchema, invocation);
+  const { json, markdown, tiles, shape, maxSize, samples, growth, probe } = flags;
+  const log = (line: string) => console.error(line);
+  if (probe) {
+    await ensureAdapter({ log });
+    const adapter = await navigator.gpu.requestAdapter();
+    if (!adapter) throw new GpuUnavailableError("Cannot probe: expected a WebGPU adapter, found none");
+    const report = await probeAdapter(adapter);
+    console.log(json ? JSON.stringify(report, null, 2) : formatProbe(report, { markdown }));
+    return 0;
   }
-  const { json, markdown, tiles } = flags.data;
-  const report = await runBench({ tiles, log: (line) => console.error(line) });
+  using gpu = await openDevice({}, { log });
+  const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
+  const report = await runBench(gpu, { ...what, samples, log });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
   return 0;
 }
 
+async function profile(invocation: Invocation): Promise<number> {
+  const flags = parseProfile(invocation);
+  const log = (line: string) => console.error(line);
+  using gpu = await openDevice(flags.config, { log });
+  const isRun = flags.config.model !== undefined || flags.config.data !== undefined;
+  const report = isRun
+    ? await profileRun(gpu, flags, { log, progress: terminalProgress })
+    : await profileShape(gpu, flags, log);
+  console.log(flags.json ? JSON.stringify(report, null, 2) : formatProfile(report, flags));
+  return 0;
+}
+
 /** Opens the adapter, saying when it is a software one. */
-async function openDevice(config: RunConfig, hooks: RunHooks): Promise<Gpu> {
+async function openDevice(
+  config: Pick<RunConfig, "memoryBudgetGb">,
+  hooks: Pick<RunHooks, "log">,
+): Promise<Gpu> {
   const source = await ensureAdapter({ log: hooks.log });
   const gpu = await openGpu({
     memoryBudgetBytes: ({ isCpu }) => {

@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { z } from "zod";
+import { SHAPE_NAMES } from "./bench/shapes.ts";
 import { type ConfigSource, runConfigSchema } from "./config.ts";
 import { describeFileKey, readConfigFile } from "./config_file.ts";
 import { ConfigError, showFound } from "./errors.ts";
@@ -18,12 +19,48 @@ export const benchFlagsSchema = z.strictObject({
   markdown: z.boolean().default(false),
   /** Compare the tilings of the product, too. */
   tiles: z.boolean().default(false),
+  /** Sizes of the model and batch of the training steps. */
+  shape: z.enum(SHAPE_NAMES).default("bench"),
+  /** Largest extent of the products; by default what suits the adapter. */
+  maxSize: z.int().positive().optional(),
+  /** Repetitions of each measurement. */
+  samples: z.int().positive().default(7),
+  /** Measure how a step's cost grows, and nothing else. */
+  growth: z.boolean().default(false),
+  /** Print what the adapter grants, and measure nothing. */
+  probe: z.boolean().default(false),
 });
+
+/** Flags of `profile` that are no settings of a run. */
+export const profileFlagsSchema = z.strictObject({
+  /** Sizes of the model and batch, where no model and data are given. */
+  shape: z.enum(SHAPE_NAMES).default("bench"),
+  /** Steps that are timed; by default what suits the adapter. */
+  steps: z.int().positive().optional(),
+  /** Print JSON instead of a table. */
+  json: z.boolean().default(false),
+  /** Print a Markdown table. */
+  markdown: z.boolean().default(false),
+});
+
+/** Settings of a run that a profile of a few steps has no use for. */
+const UNPROFILED = {
+  evalData: true,
+  evalRecords: true,
+  maxSteps: true,
+  logEvery: true,
+  output: true,
+  overwrite: true,
+} as const;
 
 /** Every command: what its flags set, and whether a file may set them too. */
 export const COMMANDS = {
   train: { schema: runConfigSchema, takesConfig: true },
   bench: { schema: benchFlagsSchema, takesConfig: false },
+  profile: {
+    schema: runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape),
+    takesConfig: false,
+  },
 } as const satisfies Record<string, { schema: z.ZodObject; takesConfig: boolean }>;
 
 /** A name in {@link COMMANDS}. */
@@ -76,6 +113,23 @@ export function parseCommandLine(argv: readonly string[]): Invocation | HelpRequ
     return { help: true, command: word };
   }
   return { help: false, command: word, ...collect(tokens, { ...flags, command: word, words }) };
+}
+
+/**
+ * Checks the flags of a command that is no run, and fills in defaults.
+ *
+ * @param schema of the flags
+ * @param invocation what was set
+ * @throws {ConfigError} naming the flag and what was expected
+ */
+export function parseFlags<Schema extends z.ZodObject>(
+  schema: Schema,
+  { raw, source }: Pick<Invocation, "raw" | "source">,
+): z.output<Schema> {
+  const flags = schema.safeParse(raw);
+  if (flags.success) return flags.data;
+  const { path, message } = flags.error.issues[0];
+  throw new ConfigError(`Cannot use ${source.describe(path.map(String))}: ${message}`);
 }
 
 /** What parseArgs needs to know of a command's flags, and what we need to know of its answer. */

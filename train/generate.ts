@@ -5,7 +5,8 @@
 import { argmax } from "../engine/ops/argmax.ts";
 import { noGrad } from "../engine/tape.ts";
 import { scope, type Tensor, toHost } from "../engine/tensor.ts";
-import type { PackedSequences } from "./data/batch.ts";
+import type { BatchSize, PackedSequences } from "./data/batch.ts";
+import { uploadBatch } from "./models/batch_tensors.ts";
 import { type LlamaModel, llamaNextLogits } from "./models/llama.ts";
 
 /** How to decode. */
@@ -78,14 +79,14 @@ async function decodeBatch(
 /** The most probable next id of each sequence. */
 async function nextIds(
   model: LlamaModel,
-  batch: PackedSequences,
-  capacity: { tokens: number; labels: number },
+  packed: PackedSequences,
+  capacity: BatchSize,
 ): Promise<ArrayLike<number>> {
   const { gpu } = model;
   const single = model.parameters.shards("model.embed_tokens.weight").length === 1;
   const kept = scope(gpu, () =>
     noGrad(gpu, (): Tensor[] => {
-      const logits = llamaNextLogits(model, batch, capacity);
+      const logits = llamaNextLogits(model, uploadBatch(model, packed, capacity));
       return single ? [argmax(logits[0])] : logits;
     }));
   try {
@@ -128,8 +129,9 @@ function packPrompts(sequences: readonly (readonly number[])[]): PackedSequences
     positions: Uint32Array.from(sequences.flatMap((ids) => [...ids.keys()])),
     segmentOffsets: offsets,
     prefixSegments: Uint32Array.from(sequences.keys()),
-    rows: new Uint32Array(0),
-    labels: new Uint32Array(0),
-    completionLengths: new Uint32Array(sequences.length),
+    // The next id of each, whatever it will be.
+    rows: offsets.subarray(1).map((end) => end - 1),
+    labels: new Uint32Array(sequences.length),
+    completionLengths: new Uint32Array(sequences.length).fill(1),
   };
 }

@@ -68,6 +68,24 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof COMMANDS.bench.schema>> = {
   json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
+  shape: [RUN, "model and batch of the training steps; all but bench and tiny are for a GPU"],
+  maxSize: [RUN, "largest extent of the matrix products (default: by the adapter)"],
+  samples: [RUN, "repetitions of each measurement"],
+  growth: [RUN, "measure how a step's cost grows with each extent, and nothing else"],
+  probe: [RUN, "print what the adapter grants, and measure nothing"],
+};
+
+/** A profile reads the settings of a run that shape its steps. */
+const PROFILE_MEANINGS: Meanings<string> = {
+  ...Object.fromEntries(
+    Object.entries(TRAIN_MEANINGS).filter(([name]) =>
+      listSettings(COMMANDS.profile.schema).some((setting) => setting.name === name)
+    ),
+  ),
+  shape: [RUN, "model and batch where no --model and --data are given; all but bench and tiny are for a GPU"],
+  steps: [RUN, "steps that are timed (default: by the adapter)"],
+  json: [RUN, "print JSON instead of a table"],
+  markdown: [RUN, "print a Markdown table"],
 };
 
 /** What a command does, its flags' meanings, and command lines that work. */
@@ -87,7 +105,21 @@ const COMMAND_HELP: Readonly<
   bench: {
     summary: "Measures kernels and training steps on this machine's adapter.",
     meanings: BENCH_MEANINGS,
-    examples: ["deno task bench", "deno task bench --json"],
+    examples: [
+      "deno task bench",
+      "deno task bench --growth --markdown",
+      "deno task bench --shape gpt2-124m --json",
+      "deno task bench --probe",
+    ],
+  },
+  profile: {
+    summary: "Times every kernel of a training step on the GPU, beside what the adapter can do.",
+    meanings: PROFILE_MEANINGS,
+    examples: [
+      "deno task profile",
+      "deno task profile --loss sft --shape gpt2-124m --markdown",
+      "deno task profile --model models/llama --data pairs.jsonl --batch-size 4 --steps 5",
+    ],
   },
 };
 

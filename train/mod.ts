@@ -25,21 +25,28 @@ export {
   encodePrompt,
   type EncodingTokenizer,
 } from "./data/encode.ts";
-export { type PackedSequences, packPairs, packSequences } from "./data/batch.ts";
+export {
+  type BatchSize,
+  type PackedSequences,
+  packPairs,
+  type PackPairsOptions,
+  packSequences,
+} from "./data/batch.ts";
 export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
 export type { LlamaConfig } from "./models/llama_config.ts";
 export {
-  type BatchCapacity,
   createLlama,
   llamaHidden,
   type LlamaModel,
   llamaNextLogits,
+  type LlamaOptions,
   llamaSequenceLogps,
   llamaTokenLogps,
 } from "./models/llama.ts";
+export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 export {
@@ -51,9 +58,15 @@ export {
 } from "./losses/pair_loss.ts";
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
-export { type MicroBatchInput, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
-export type { PreferenceOptions } from "./objective.ts";
-export { createOptimizer, type Optimizer, type OptimizerOptions } from "./optimizer.ts";
+export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
+export type { PairArrays, PreferenceOptions } from "./objective.ts";
+export {
+  createOptimizer,
+  DEFAULT_LOSS_SCALE,
+  type LossScaleOptions,
+  type Optimizer,
+  type OptimizerOptions,
+} from "./optimizer.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";

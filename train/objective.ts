@@ -2,50 +2,57 @@
  * What a step minimises: supervised fine-tuning on completions, or a preference loss on pairs with SPO around it.
  * @module
  */
+import type { DeviceTensors } from "../engine/inputs.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
-import { type Tensor, upload } from "../engine/tensor.ts";
+import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
-import { completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
+import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
-import type { BatchCapacity, LlamaModel } from "./models/llama.ts";
-import { llamaSequenceLogps, llamaTokenLogps } from "./models/llama.ts";
+import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
+import { type LlamaModel, llamaSequenceLogps } from "./models/llama.ts";
 import type { ReferenceLogps } from "./reference.ts";
 
-/** One forward pass of a step. */
-export interface MicroBatchInput {
-  /** Items of this micro-batch, and of the whole step. */
-  readonly items: Uint32Array;
-  /** Items of the whole step, over which sums are normalised. */
-  readonly batch: Uint32Array;
-  /** The step's metrics start anew. */
-  readonly isFirst: boolean;
-  /** The step's metrics are complete after it. */
-  readonly isLast: boolean;
+/** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
+export interface MicroBatchState {
   /** From 1. */
-  readonly step: number;
-  /** `[rows, METRICS_STRIDE]`, and the row of this step. */
-  readonly metrics: Tensor;
+  step: number;
+  /** The step's metrics start anew. */
+  isFirst: boolean;
+  /** The step's metrics are complete after it. */
+  isLast: boolean;
+  /** Items of the whole step, over which sums are normalised. */
+  batchItems: number;
+  /** Labelled tokens of the whole step. */
+  batchLabels: number;
   /** The row of this step. */
-  readonly metricsRow: number;
-  /** The largest micro-batch of the run. */
-  readonly capacity: BatchCapacity;
+  metricsRow: number;
+  /** `[rows, METRICS_STRIDE]` */
+  readonly metrics: Tensor;
 }
 
-/** A loss over a data set. */
-export interface Objective extends Disposable {
+/** A loss over a data set. Its batches are `Arrays`: typed arrays by name, or groups of them. */
+export interface Objective<Arrays extends object = object> extends Disposable {
   /** What is trained. */
   readonly model: LlamaModel;
   /** Items in the data set. */
   readonly count: number;
   /** Names of the numbers in a metrics row, in order. */
   readonly metricNames: readonly string[];
-  /** Records one micro-batch's loss. @returns `[1]` */
-  forward(input: MicroBatchInput): Tensor;
-  /** Rows that a micro-batch needs. */
-  size(items: Uint32Array): BatchCapacity;
+  /** What items take when packed. */
+  size(items: Uint32Array): BatchSize;
+  /** Packs items; their arrays' lengths depend on `size` and the number of items alone, whatever the items are. */
+  pack(items: Uint32Array, size: BatchSize): Arrays;
+  /**
+   * Records a packed micro-batch's loss.
+   *
+   * @param batch what `pack` made, on the GPU
+   * @param state read now for what shapes the work, and at each replay for numbers
+   * @returns `[1]`
+   */
+  forward(batch: DeviceTensors<Arrays>, state: Readonly<MicroBatchState>): Tensor;
   /** Where an item comes from, for errors. */
   source(item: number): string;
   /** The loss that the first step must show, when the data does not matter. */
@@ -62,6 +69,7 @@ export interface Objective extends Disposable {
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
+ * import { uploadAll } from "../engine/inputs.ts";
  * import { toHost } from "../engine/tensor.ts";
  * import { createMetricsRing } from "./metrics.ts";
  * import { createLlama } from "./models/llama.ts";
@@ -77,27 +85,35 @@ export interface Objective extends Disposable {
  * const source = { file: "example" };
  * using objective = sftObjective(model, [{ promptIds: [1, 2], completionIds: [3, 4], source }]);
  * const items = Uint32Array.of(0);
- * const loss = objective.forward({
- *   items, batch: items, isFirst: true, isLast: true, step: 1,
- *   metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items),
+ * const size = objective.size(items);
+ * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.log(8)) < 1e-6);
  * ```
  */
-export function sftObjective(model: LlamaModel, completions: readonly EncodedCompletion[]): Objective {
-  const size = (items: Uint32Array) => completionsSize(Array.from(items, (item) => completions[item]));
+export function sftObjective(
+  model: LlamaModel,
+  completions: readonly EncodedCompletion[],
+): Objective<HostBatch> {
+  const pick = (items: Uint32Array) => Array.from(items, (item) => completions[item]);
   return {
     model,
     count: completions.length,
     metricNames: ["loss"],
-    size,
+    size: (items) => completionsSize(pick(items)),
+    pack: (items, size) => hostBatch(model, packSequences(pick(items)), size),
     source: (item) => formatSource(completions[item].source),
-    forward({ items, batch, isFirst, metrics, metricsRow, capacity }) {
-      const packed = packSequences(Array.from(items, (item) => completions[item]));
-      const logps = llamaTokenLogps(model, packed, capacity);
-      return scaledSum(logps, {
-        scale: -1 / size(batch).labels,
-        metric: { metrics, index: metricsRow * METRICS_STRIDE, accumulate: !isFirst },
+    forward(batch, state) {
+      // By sequence: labels of the padding belong to none.
+      return scaledSum(llamaSequenceLogps(model, batch), {
+        scale: () => -1 / state.batchLabels,
+        metric: {
+          metrics: state.metrics,
+          index: () => state.metricsRow * METRICS_STRIDE,
+          accumulate: () => !state.isFirst,
+        },
       });
     },
     [Symbol.dispose]() {},
@@ -131,6 +147,7 @@ export interface PreferenceOptions {
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
  * import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
+ * import { uploadAll } from "../engine/inputs.ts";
  * import { toHost } from "../engine/tensor.ts";
  * import { PAIR_LOSSES } from "./losses/registry.ts";
  * import { createMetricsRing } from "./metrics.ts";
@@ -157,17 +174,22 @@ export interface PreferenceOptions {
  *   lambda: 0,
  * });
  * const items = Uint32Array.of(0);
- * const loss = objective.forward({
- *   items, batch: items, isFirst: true, isLast: true, step: 1,
- *   metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items),
+ * const size = objective.size(items);
+ * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
  * assert.equal(objective.initialLoss, Math.LN2);
  * ```
  */
-export function preferenceObjective(model: LlamaModel, options: PreferenceOptions): Objective {
+export function preferenceObjective(
+  model: LlamaModel,
+  options: PreferenceOptions,
+): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
-  const state = spoState(model.gpu, { lambda: options.lambda });
+  const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
+  const spo = spoState(model.gpu, { lambda: options.lambda });
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
   const known = first.penalty === "none" && first.rho === 0 ? loss.initialLoss : undefined;
@@ -176,31 +198,43 @@ export function preferenceObjective(model: LlamaModel, options: PreferenceOption
     count: pairs.length,
     metricNames: PAIR_METRICS,
     ...(known === undefined ? {} : { initialLoss: known }),
-    size: (items) => pairsSize(Array.from(items, (item) => pairs[item]), options),
+    size: (items) => pairsSize(pick(items), options),
+    pack(items, size) {
+      const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
+      const packed = packPairs(pick(items), options);
+      return {
+        batch: hostBatch(model, packed, size),
+        reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]),
+        lengths: Float32Array.from(packed.completionLengths),
+      };
+    },
     source: (item) => formatSource(pairs[item].source),
-    forward(input) {
-      const { items } = input;
-      const sums = llamaSequenceLogps(
-        model,
-        packPairs(Array.from(items, (item) => pairs[item]), options),
-        input.capacity,
-      );
-      const gathered = (side: "chosen" | "rejected") => Array.from(items, (item) => reference[side][item]);
-      const lengths = (side: "chosen" | "rejected") =>
-        Array.from(items, (item) => pairs[item][side].completionIds.length);
-      return pairLoss(sums, {
-        reference: upload(model.gpu, Float32Array.from([...gathered("chosen"), ...gathered("rejected")])),
-        lengths: upload(model.gpu, Float32Array.from([...lengths("chosen"), ...lengths("rejected")])),
-        metrics: input.metrics,
-        metricsRow: input.metricsRow,
-        state,
+    forward({ batch, reference, lengths }, state) {
+      return pairLoss(llamaSequenceLogps(model, batch), {
+        reference,
+        lengths,
+        metrics: state.metrics,
+        metricsRow: () => state.metricsRow,
+        state: spo,
         pairLoss: loss.head,
-        spo: options.spoAt(input.step),
-        microBatch: { pairsInBatch: input.batch.length, isFirst: input.isFirst, isLast: input.isLast },
+        spo: () => options.spoAt(state.step),
+        microBatch: {
+          pairsInBatch: () => state.batchItems,
+          isFirst: () => state.isFirst,
+          isLast: () => state.isLast,
+        },
       });
     },
-    [Symbol.dispose]() {
-      state.range.allocation.release();
-    },
+    [Symbol.dispose]: () => release(spo),
   };
+}
+
+/** A batch of P pairs. */
+export interface PairArrays {
+  /** 2 P sequences, the chosen first. */
+  readonly batch: HostBatch;
+  /** `[2 P]`: the reference's summed log-probs. */
+  readonly reference: Float32Array;
+  /** `[2 P]`: completion lengths in tokens. */
+  readonly lengths: Float32Array;
 }

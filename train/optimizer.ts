@@ -2,7 +2,9 @@
  * AdamW over a model's parameter blocks, with global-norm clipping; everything stays on the GPU.
  * @module
  */
+import { type Graph, recordGraph } from "../engine/graph.ts";
 import { adamw, CLIP_STATE, gradNorm, type GradNormSlot, LOSS_SCALE } from "../engine/ops/adamw.ts";
+import { valueOf } from "../engine/queue.ts";
 import type { Parameters } from "../engine/parameters.ts";
 import { emptyLike, fromHost, release, slice, type Tensor } from "../engine/tensor.ts";
 
@@ -108,32 +110,48 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     moment1: zerosLike(block.weight),
     moment2: zerosLike(block.weight),
   }));
-  let steps = 0;
-  return {
-    get steps() {
-      return steps;
-    },
-    seed: slice(scaleState, { shape: [1], offset: LOSS_SCALE.scale }),
-    step(learningRate, slot) {
+  // Recorded once; these are its scalars.
+  const now = { step: 0, learningRate: 0, metric: 0, lossScaleMetric: 0 };
+  let recorded: { metrics: Tensor; graph: Graph } | undefined;
+  const record = ({ metrics, lossScaleIndex }: GradNormSlot) =>
+    recordGraph(gpu, () => {
       gradNorm(blocks.map((block) => block.gradient), state, {
         maxNorm: options.maxGradNorm,
-        metric: slot,
+        metric: {
+          metrics,
+          index: () => now.metric,
+          accumulate: false,
+          ...(lossScaleIndex === undefined ? {} : { lossScaleIndex: () => now.lossScaleMetric }),
+        },
         ...(lossScale ? { lossScale: { state: scaleState, growthInterval: lossScale.growthInterval } } : {}),
       });
-      steps++;
       for (const block of blocks) {
         adamw(block, state, {
-          learningRate,
-          beta1: options.beta1,
-          beta2: options.beta2,
-          eps: options.eps,
-          weightDecay: options.weightDecay,
-          step: steps,
+          ...options,
+          learningRate: () => now.learningRate,
+          step: () => now.step,
           decayElements: block.decayElements,
         });
       }
+    });
+  return {
+    get steps() {
+      return now.step;
+    },
+    seed: slice(scaleState, { shape: [1], offset: LOSS_SCALE.scale }),
+    step(learningRate, slot) {
+      const { metrics, index, lossScaleIndex = 0 } = slot;
+      if (recorded?.metrics !== metrics) {
+        recorded?.graph[Symbol.dispose]();
+        recorded = undefined;
+        recorded = { metrics, graph: record(slot) };
+      }
+      Object.assign(now, { step: now.step + 1, learningRate });
+      Object.assign(now, { metric: valueOf(index), lossScaleMetric: valueOf(lossScaleIndex) });
+      recorded.graph.replay();
     },
     [Symbol.dispose]() {
+      recorded?.graph[Symbol.dispose]();
       for (const { moment1, moment2 } of blocks) {
         release(moment1);
         release(moment2);

@@ -10,6 +10,7 @@ import { release, scope, toHost } from "../engine/tensor.ts";
 import { writeFileAtomically } from "./atomic_file.ts";
 import { packSequences } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { uploadBatch } from "./models/batch_tensors.ts";
 import { type LlamaModel, llamaSequenceLogps } from "./models/llama.ts";
 
 /** Summed completion log-probs of every pair. */
@@ -122,7 +123,11 @@ export async function completionLogps(
   for (const batch of batches) {
     const tensor = scope(
       model.gpu,
-      () => noGrad(model.gpu, () => llamaSequenceLogps(model, packSequences(batch), capacity)),
+      () =>
+        noGrad(
+          model.gpu,
+          () => llamaSequenceLogps(model, uploadBatch(model, packSequences(batch), capacity)),
+        ),
     );
     sums.set(await toHost(tensor), done);
     release(tensor);

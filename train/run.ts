@@ -163,7 +163,8 @@ export async function runTraining(
   return results;
 }
 
-function makeObjective(
+/** What a run minimises. */
+export function makeObjective(
   { config, loaded: { model }, pairs }: PreparedRun,
   reference?: ReferenceLogps,
 ): Objective {
@@ -179,7 +180,8 @@ function makeObjective(
   });
 }
 
-function trainOptions(config: RunConfig): Omit<TrainOptions, "onLog" | "signal"> {
+/** How a run trains. */
+export function trainOptions(config: RunConfig): Omit<TrainOptions, "onLog" | "signal"> {
   return {
     optimizer: {
       beta1: config.adamBeta1,

@@ -2,10 +2,10 @@
  * The training loop.
  * @module
  */
-import { Tape } from "../engine/tape.ts";
+import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
+import { createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
-import type { BatchCapacity } from "./models/llama.ts";
 import type { Objective } from "./objective.ts";
 import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
@@ -138,6 +138,7 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
   using optimizer = createOptimizer(model.parameters, { ...options.optimizer, lossScale });
   using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
+  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor, seed: optimizer.seed });
   const log = createLog(objective, {
     ...options,
     ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0 },
@@ -145,18 +146,10 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   });
   let step = 0;
   while (step < maxSteps && !options.signal?.aborted) {
-    const { batch, microBatches } = plan.steps[step];
     const metricsRow = step % options.logEvery;
     step++;
     model.parameters.zeroGradients();
-    for (const [index, items] of microBatches.entries()) {
-      using tape = new Tape(gpu);
-      const [isFirst, isLast] = [index === 0, index === microBatches.length - 1];
-      const position = { step, metrics: ring.tensor, metricsRow, capacity: plan.capacity };
-      const loss = objective.forward({ items, batch, isFirst, isLast, ...position });
-      tape.backward([{ tensor: loss, gradient: optimizer.seed }]);
-      if (!isLast) gpu.queue.submit();
-    }
+    batches.run(step, metricsRow);
     optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
@@ -167,16 +160,20 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   return { steps: step, tokens: log.tokens, elapsedMs: log.elapsedMs, wasAborted: step < maxSteps };
 }
 
-interface StepPlan {
+/** What a step is made of. */
+export interface StepPlan {
   readonly batch: Uint32Array;
   readonly microBatches: readonly Uint32Array[];
   readonly epoch: number;
   readonly tokens: number;
+  readonly labels: number;
 }
 
-interface Plan {
+/** What a run is made of. */
+export interface Plan {
   readonly steps: readonly StepPlan[];
-  readonly capacity: BatchCapacity;
+  /** The largest micro-batch. */
+  readonly capacity: BatchSize;
   readonly batchesPerEpoch: number;
 }
 
@@ -192,14 +189,21 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
       { length: gradientAccumulationSteps },
       (_, index) => indices.subarray(index * size, (index + 1) * size),
     );
-    let tokens = 0;
+    let [tokens, labels] = [0, 0];
     for (const items of microBatches) {
       const needed = objective.size(items);
       capacity.tokens = Math.max(capacity.tokens, needed.tokens);
       capacity.labels = Math.max(capacity.labels, needed.labels);
       tokens += needed.tokens;
+      labels += needed.labels;
     }
-    return { batch: indices, microBatches, tokens, epoch: epoch + (position + 1) / loader.batchesPerEpoch };
+    return {
+      batch: indices,
+      microBatches,
+      tokens,
+      labels,
+      epoch: epoch + (position + 1) / loader.batchesPerEpoch,
+    };
   });
   return { steps, capacity, batchesPerEpoch: loader.batchesPerEpoch };
 }

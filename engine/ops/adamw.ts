@@ -10,6 +10,7 @@ import {
   SQUARE_SUM_WORKGROUPS,
   squareSumPartial,
 } from "../../shaders/reduce.ts";
+import { derive, type Scalar } from "../queue.ts";
 import { expectShape, sizeOf } from "../shape.ts";
 import { empty, scope, type Tensor } from "../tensor.ts";
 import type { MetricSlot } from "./scaled_sum.ts";
@@ -19,7 +20,7 @@ export { CLIP_STATE, LOSS_SCALE };
 /** Where the gradient norm is reported. */
 export interface GradNormSlot extends MetricSlot {
   /** Index in the same tensor of the loss scale, where there is one; the count of skipped steps follows it. */
-  readonly lossScaleIndex?: number;
+  readonly lossScaleIndex?: Scalar;
 }
 
 /** Dynamic loss scaling: what the gradients were multiplied by, and how that changes. */
@@ -95,7 +96,7 @@ export function gradNorm(
 function scaleParams(
   { growthInterval }: LossScale,
   { lossScaleIndex }: GradNormSlot,
-): Record<string, number> {
+): Record<string, Scalar> {
   if (lossScaleIndex === undefined) {
     throw new TypeError("Cannot scale the loss: expected a place where the scale is reported, found none");
   }
@@ -105,7 +106,7 @@ function scaleParams(
 /** AdamW's numbers for one step. */
 export interface AdamwOptions {
   /** Of this step. */
-  readonly learningRate: number;
+  readonly learningRate: Scalar;
   /** Decay of the gradients' mean. */
   readonly beta1: number;
   /** Decay of the squared gradients' mean. */
@@ -115,7 +116,7 @@ export interface AdamwOptions {
   /** Decoupled: times the learning rate, on the decaying elements. */
   readonly weightDecay: number;
   /** From 1, with those that were skipped; t is without them. */
-  readonly step: number;
+  readonly step: Scalar;
   /** Elements at the start of the buffer that decay. */
   readonly decayElements: number;
 }
@@ -175,7 +176,7 @@ export function adamw(tensors: AdamwTensors, state: Tensor, options: AdamwOption
     params: {
       quads,
       decay_quads: Math.floor(options.decayElements / 4),
-      decay_factor: 1 - learningRate * weightDecay,
+      decay_factor: derive([learningRate], (rate) => 1 - rate * weightDecay),
       learning_rate: learningRate,
       step,
       beta1,

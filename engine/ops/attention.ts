@@ -3,7 +3,8 @@
  * @module
  */
 import type { AttentionKernels } from "../../shaders/attention.ts";
-import { ATTENTION_ROWS, rowsPerWorkgroup } from "../../shaders/attention_rows.ts";
+import { ATTENTION_ROWS, ROW_LANES, rowsPerWorkgroup } from "../../shaders/attention_rows.ts";
+import { ATTENTION_TILES, TILE_ROWS, tileBytes, tileIterations } from "../../shaders/attention_tiles.ts";
 import type { Gpu } from "../gpu.ts";
 import { expectShape, ShapeError } from "../shape.ts";
 import { type GradientTarget, record } from "../tape.ts";
@@ -11,9 +12,12 @@ import { emptyLike, scope, storageOf, type Tensor } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 import type { SequenceBounds } from "./sequence_bounds.ts";
 
+/** Wider heads would leave no registers for the results of a row. */
+const MAX_HEAD_DIM = 256;
+
 /** How the columns of qkv are cut into heads, and which tokens see each other. */
 export interface AttentionOptions {
-  /** D, a multiple of four. */
+  /** D, a multiple of four up to 256. */
   readonly headDim: number;
   /** H, query heads. */
   readonly heads: number;
@@ -113,30 +117,53 @@ function attentionBackward(
 function planAttention(qkv: Tensor, options: AttentionOptions): AttentionPlan {
   const { headDim, heads, kvHeads, bounds } = options;
   const positive = [headDim, heads, kvHeads].every((extent) => Number.isInteger(extent) && extent > 0);
-  if (!positive || headDim % 4 !== 0 || heads % kvHeads !== 0) {
+  if (!positive || headDim % 4 !== 0 || headDim > MAX_HEAD_DIM || heads % kvHeads !== 0) {
     throw new ShapeError(
-      `Cannot run attention: expected head_dim a multiple of 4, H a multiple of K, found head_dim ${headDim}, ` +
+      `Cannot run attention: expected head_dim a multiple of 4 up to ${MAX_HEAD_DIM}, H a multiple of K, found ` +
+        `head_dim ${headDim}, ` +
         `H ${heads}, K ${kvHeads}`,
     );
   }
   expectShape("attention", "qkv", qkv.shape, [-1, (heads + 2 * kvHeads) * headDim]);
   const [tokens] = qkv.shape;
   expectShape("attention", "the sequence bounds", bounds.rows.shape, [tokens, 4]);
-  refuseLongLoops(qkv.gpu, options);
   const params = { tokens, heads, kv_heads: kvHeads, scale: 1 / Math.sqrt(headDim) };
-  const constants = {
-    headDim,
-    storage: storageOf(qkv),
-    lanes: qkv.gpu.adapter.isCpu ? 8 : 64,
-    rows: 1,
-    broadcast: false,
-  };
-  return erase({
-    kernels: ATTENTION_ROWS,
-    constants,
-    params,
-    rowTiles: Math.ceil(tokens / rowsPerWorkgroup(constants)),
-  });
+  const { gpu } = qkv;
+  refuseLongLoops(gpu, options);
+  const shape = { headDim, storage: storageOf(qkv) };
+  if (fitsRows(gpu, headDim)) {
+    const constants = { ...shape, rows: 1 };
+    return erase({
+      kernels: ATTENTION_ROWS,
+      constants,
+      params,
+      rowTiles: Math.ceil(tokens / rowsPerWorkgroup(constants)),
+    });
+  }
+  const constants = { ...shape, lanesX: tileLanes(gpu, headDim) };
+  return erase({ kernels: ATTENTION_TILES, constants, params, rowTiles: Math.ceil(tokens / TILE_ROWS) });
+}
+
+/** On a CPU adapter whose subgroup is a workgroup of the row kernels; wider heads would compile for minutes there. */
+function fitsRows({ adapter }: Gpu, headDim: number): boolean {
+  return adapter.isCpu && adapter.subgroupSize === ROW_LANES && headDim <= 64;
+}
+
+/**
+ * Lanes that share a head's columns: sixteen for the widest, where the registers of eight would not hold them, if the
+ * adapter has the workgroup memory.
+ *
+ * @throws {RangeError} when it has not even that of eight
+ */
+function tileLanes({ device }: Gpu, headDim: number): 8 | 16 {
+  const available = device.limits.maxComputeWorkgroupStorageSize;
+  const bytes = (lanesX: 8 | 16) => tileBytes({ headDim, lanesX });
+  if (headDim > 128 && bytes(16) <= available) return 16;
+  if (bytes(8) <= available) return 8;
+  throw new RangeError(
+    `Cannot run attention: expected at most ${available} bytes of workgroup memory on this adapter, found ` +
+      `${bytes(8)} for head_dim ${headDim}`,
+  );
 }
 
 /** Sound because a plan's constants are those of its kernels: the pair is made here and nowhere else. */
@@ -144,14 +171,32 @@ function erase<Constants>(plan: AttentionPlan<Constants>): AttentionPlan {
   return plan as unknown as AttentionPlan;
 }
 
-/** An invocation walks all keys that its query sees, or all queries of all heads that see its key. */
-function refuseLongLoops(gpu: Gpu, { heads, kvHeads, bounds }: AttentionOptions): void {
+/**
+ * Checks what a replayed graph does not: an invocation walks all tiles of keys that its queries see, or all tiles of
+ * queries of all heads that see its keys.
+ *
+ * @throws {RangeError} when that is more than this adapter's loops can do
+ */
+export function refuseLongLoops(
+  gpu: Gpu,
+  { headDim, heads, kvHeads, bounds }: {
+    headDim: number;
+    heads: number;
+    kvHeads: number;
+    bounds: Pick<SequenceBounds, "longest" | "readers">;
+  },
+): void {
+  const tile = fitsRows(gpu, headDim)
+    ? { rows: ROW_LANES, iterations: 1 }
+    : { rows: TILE_ROWS, iterations: tileIterations({ headDim, lanesX: tileLanes(gpu, headDim) }) };
   const group = heads / kvHeads;
-  const iterations = (Math.max(bounds.longest, bounds.readers) + 64) * group;
+  const tokens = Math.max(bounds.longest, bounds.readers);
+  // Tiles at both ends may overhang, and there are two ranges.
+  const iterations = (Math.ceil(tokens / tile.rows) + 3) * tile.iterations * group;
   if (gpu.adapter.isCpu && iterations > CPU_LOOP_LIMIT) {
     throw new RangeError(
       `Cannot run attention: expected at most ${CPU_LOOP_LIMIT} loop iterations on this software adapter, found ` +
-        `${iterations} (${Math.max(bounds.longest, bounds.readers)} tokens x ${group} heads a group)`,
+        `${iterations} (${tokens} tokens x ${group} heads a group)`,
     );
   }
 }

@@ -5,7 +5,7 @@
 import { GATHER_WORKGROUP, gatherRowsBackward, gatherRowsForward } from "../../shaders/embedding.ts";
 import { vectorWidth } from "../../shaders/lib.ts";
 import type { Gpu } from "../gpu.ts";
-import { expectShape, ShapeError, sizeOf } from "../shape.ts";
+import { expectShape, sizeOf } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, expectQuads, storageOf, type Tensor, upload } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";

@@ -10,6 +10,7 @@ import {
 } from "../../shaders/pair_loss.ts";
 import { scaleByScalar, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
 import type { Gpu } from "../gpu.ts";
+import { derive, type Flag, flagScalar, type Scalar, valueOf } from "../queue.ts";
 import { expectShape, ShapeError } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, fromHost, type Tensor } from "../tensor.ts";
@@ -67,11 +68,11 @@ export const NO_PENALTY: SpoPenaltyOptions = {
 /** Which part of a step's batch this is. */
 export interface MicroBatch {
   /** Pairs of the whole step, over all micro-batches (and ranks). */
-  readonly pairsInBatch: number;
+  readonly pairsInBatch: Scalar;
   /** The step's metrics start anew. */
-  readonly isFirst: boolean;
+  readonly isFirst: Flag;
   /** phi is applied, and v* and the dual lambda move on. */
-  readonly isLast: boolean;
+  readonly isLast: Flag;
 }
 
 /** What a call needs besides the policy's log-probs. */
@@ -83,13 +84,13 @@ export interface PairLossInputs {
   /** `[rows, METRICS_STRIDE]`: receives {@link PAIR_METRICS}. */
   readonly metrics: Tensor;
   /** The row of this step. */
-  readonly metricsRow: number;
+  readonly metricsRow: Scalar;
   /** From {@link spoState}. */
   readonly state: Tensor;
   /** The pairwise loss. */
   readonly pairLoss: PairLossOptions;
-  /** The penalty around it; {@link NO_PENALTY} for none. */
-  readonly spo: SpoPenaltyOptions;
+  /** The penalty around it, {@link NO_PENALTY} for none; a function is asked again at each replay of a graph. */
+  readonly spo: SpoPenaltyOptions | (() => SpoPenaltyOptions);
   /** Where in the step's batch these pairs are. */
   readonly microBatch: MicroBatch;
 }
@@ -163,7 +164,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   const loss = empty(gpu, [1]);
   const dLogps = empty(gpu, [sequences]);
   gpu.dispatch(pairLossKernel, {
-    constants: { loss: inputs.pairLoss.loss, penalty: inputs.spo.penalty },
+    constants: { loss: inputs.pairLoss.loss, penalty: penaltyNow(inputs).penalty },
     bindings: {
       logps: logps.range,
       reference: inputs.reference.range,
@@ -197,33 +198,50 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
 function params(
   pairs: number,
   { pairLoss, spo, microBatch, metricsRow }: PairLossInputs,
-): Record<string, number> {
-  const vStar = typeof spo.vStar === "number"
-    ? { v_star: spo.vStar, v_star_steps: 0 }
-    : { v_star: 0, v_star_steps: spo.vStar.initialSteps };
+): Record<string, Scalar> {
+  const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar => {
+    if (typeof spo !== "function") return number(spo);
+    const { penalty } = spo();
+    return () => number(samePenalty(spo(), penalty));
+  };
   return {
     pairs,
-    inverse_pairs: 1 / microBatch.pairsInBatch,
+    inverse_pairs: derive([microBatch.pairsInBatch], (count) => 1 / count),
     beta: pairLoss.beta,
     option: pairLoss.option,
-    rho: spo.rho,
-    margin: spo.margin,
-    epsilon: spo.epsilon,
-    lambda: spo.lambda === "dual" ? -1 : spo.lambda,
-    dual_rate: spo.dualRate,
-    ...vStar,
+    rho: ofPenalty((spo) => spo.rho),
+    margin: ofPenalty((spo) => spo.margin),
+    epsilon: ofPenalty((spo) => spo.epsilon),
+    lambda: ofPenalty(({ lambda }) => (lambda === "dual" ? -1 : lambda)),
+    dual_rate: ofPenalty((spo) => spo.dualRate),
+    v_star: ofPenalty(({ vStar }) => (typeof vStar === "number" ? vStar : 0)),
+    v_star_steps: ofPenalty(({ vStar }) => (typeof vStar === "number" ? 0 : vStar.initialSteps)),
     metrics_row: metricsRow,
-    is_first: microBatch.isFirst ? 1 : 0,
-    is_last: microBatch.isLast ? 1 : 0,
+    is_first: flagScalar(microBatch.isFirst),
+    is_last: flagScalar(microBatch.isLast),
   };
 }
 
+/** The kernel of a recorded graph is that of one penalty. */
+function samePenalty(spo: SpoPenaltyOptions, penalty: PenaltyName): SpoPenaltyOptions {
+  if (spo.penalty !== penalty) {
+    throw new Error(`Cannot replay pair_loss: expected the ${penalty} penalty, found ${spo.penalty}`);
+  }
+  return spo;
+}
+
+function penaltyNow({ spo }: PairLossInputs): SpoPenaltyOptions {
+  return typeof spo === "function" ? spo() : spo;
+}
+
 /** With a curved phi, the first micro-batch's gradient would need the G of the last. */
-function refuseSplitPenalty({ spo, microBatch }: PairLossInputs): void {
-  const isSplit = !(microBatch.isFirst && microBatch.isLast);
-  if (isSplit && (spo.penalty === "hinge" || spo.penalty === "quadratic")) {
+function refuseSplitPenalty(inputs: PairLossInputs): void {
+  const { isFirst, isLast } = inputs.microBatch;
+  const { penalty } = penaltyNow(inputs);
+  const isWhole = valueOf(flagScalar(isFirst)) === 1 && valueOf(flagScalar(isLast)) === 1;
+  if (!isWhole && (penalty === "hinge" || penalty === "quadratic")) {
     throw new RangeError(
-      `Cannot run pair_loss: expected one micro-batch a step with the ${spo.penalty} penalty, whose slope depends ` +
+      `Cannot run pair_loss: expected one micro-batch a step with the ${penalty} penalty, whose slope depends ` +
         "on the whole batch, found several",
     );
   }

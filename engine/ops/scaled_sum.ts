@@ -3,6 +3,7 @@
  * @module
  */
 import { scaleByScalar, scaledSum as scaledSumKernel, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
+import { type Flag, flagScalar, type Scalar } from "../queue.ts";
 import { expectShape } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, type Tensor } from "../tensor.ts";
@@ -12,9 +13,9 @@ export interface MetricSlot {
   /** `[rows, METRICS_STRIDE]` or any f32 tensor. */
   readonly metrics: Tensor;
   /** Index of the number in it. */
-  readonly index: number;
+  readonly index: Scalar;
   /** Add to it (a later micro-batch of the same step) instead of overwriting. */
-  readonly accumulate: boolean;
+  readonly accumulate: Flag;
 }
 
 /**
@@ -38,7 +39,7 @@ export interface MetricSlot {
  * assert.deepEqual([...await toHost(scaledSum(logps, { scale: -1 / 4 }))], [2.5]);
  * ```
  */
-export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSlot }): Tensor {
+export function scaledSum(x: Tensor, options: { scale: Scalar; metric?: MetricSlot }): Tensor {
   expectShape("scaled_sum", "x", x.shape, [-1]);
   const { gpu, shape: [rows] } = x;
   const { scale } = options;
@@ -47,7 +48,7 @@ export function scaledSum(x: Tensor, options: { scale: number; metric?: MetricSl
   gpu.dispatch(scaledSumKernel, {
     constants: {},
     bindings: { x: x.range, y: y.range, metrics: metric.metrics.range },
-    params: { rows, scale, metric: metric.index, accumulate: metric.accumulate ? 1 : 0 },
+    params: { rows, scale, metric: metric.index, accumulate: flagScalar(metric.accumulate) },
     workgroups: 1,
   });
   return record(gpu, {

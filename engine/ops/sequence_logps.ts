@@ -3,41 +3,86 @@
  * @module
  */
 import { SEGMENT_WORKGROUP, segmentSum, segmentSumBackward } from "../../shaders/reduce.ts";
+import type { DeviceTensors } from "../inputs.ts";
 import { expectShape } from "../shape.ts";
 import { record } from "../tape.ts";
-import { empty, type Tensor, upload } from "../tensor.ts";
+import { empty, type Tensor } from "../tensor.ts";
+
+/** Which rows belong to which sequence, on the GPU: see {@link hostSequenceIndex}. */
+export type SequenceIndex = DeviceTensors<HostSequenceIndex>;
+
+/** What {@link hostSequenceIndex} makes: arrays whose lengths depend on the number of sequences and `length` alone. */
+export interface HostSequenceIndex {
+  /** `[S + 1]`: sequence s holds rows offsets[s] to offsets[s + 1]. */
+  readonly offsets: Uint32Array;
+  /** `[R]`: the sequence of each row; 0xffffffff in the padding. */
+  readonly segments: Uint32Array;
+}
+
+/** In place of a sequence. */
+const NO_SEQUENCE = 0xffffffff;
+
+/**
+ * Which rows belong to which sequence, for {@link sequenceLogps} and its backward.
+ *
+ * @param lengths `[S]`: rows of each sequence, which follow each other
+ * @param options.length R, at least their sum: the rows after that count for nothing
+ * @returns the arrays, to upload
+ * @throws {RangeError} when there are more rows than `length`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const { offsets, segments } = hostSequenceIndex([2, 1], { length: 4 });
+ * assert.deepEqual([...offsets], [0, 2, 3]);
+ * assert.deepEqual([...segments], [0, 0, 1, 0xffffffff]);
+ * ```
+ */
+export function hostSequenceIndex(
+  lengths: ArrayLike<number>,
+  options: { length?: number } = {},
+): HostSequenceIndex {
+  const offsets = new Uint32Array(lengths.length + 1);
+  for (let s = 0; s < lengths.length; s++) offsets[s + 1] = offsets[s] + lengths[s];
+  const rows = offsets[lengths.length];
+  const length = options.length ?? rows;
+  if (rows > length) {
+    throw new RangeError(`Cannot index sequences: expected at most ${length} rows, found ${rows}`);
+  }
+  const segments = new Uint32Array(length).fill(NO_SEQUENCE);
+  for (let s = 0; s < lengths.length; s++) segments.fill(s, offsets[s], offsets[s + 1]);
+  return { offsets, segments };
+}
 
 /**
  * sums[s] = sum of logps over sequence s's labelled tokens.
  *
  * @param logps `[R]` from `tokenLogps`
- * @param offsets `[S + 1]` on the host: sequence s holds rows offsets[s] to offsets[s + 1]
+ * @param sequences of {@link hostSequenceIndex}, on the GPU: S sequences of R rows
  * @returns `[S]`, in nats
- * @throws {ShapeError} when the last offset is not R
+ * @throws {ShapeError} when the index is not one of R rows
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { fromHost, openGpu, toHost, uploadAll } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const logps = fromHost(gpu, Float32Array.of(-1, -2, -4), { shape: [3] });
- * assert.deepEqual([...await toHost(sequenceLogps(logps, Uint32Array.of(0, 2, 3)))], [-3, -4]);
+ * const sums = sequenceLogps(logps, uploadAll(gpu, hostSequenceIndex([2, 1])));
+ * assert.deepEqual([...await toHost(sums)], [-3, -4]);
  * ```
  */
-export function sequenceLogps(logps: Tensor, offsets: Uint32Array): Tensor {
-  expectShape("sequence_logps", "logps", logps.shape, [offsets[offsets.length - 1]]);
-  const { gpu } = logps;
-  const segments = offsets.length - 1;
-  const offsetTensor = upload(gpu, offsets);
-  const sums = empty(gpu, [segments]);
-  const workgroups = Math.ceil(segments / SEGMENT_WORKGROUP);
+export function sequenceLogps(logps: Tensor, { offsets, segments }: SequenceIndex): Tensor {
+  expectShape("sequence_logps", "logps", logps.shape, segments.shape);
+  const { gpu, shape: [rows] } = logps;
+  const count = offsets.shape[0] - 1;
+  const sums = empty(gpu, [count]);
   gpu.dispatch(segmentSum, {
     constants: {},
-    bindings: { values: logps.range, offsets: offsetTensor.range, sums: sums.range },
-    params: { segments },
-    workgroups,
+    bindings: { values: logps.range, offsets: offsets.range, sums: sums.range },
+    params: { segments: count },
+    workgroups: Math.ceil(count / SEGMENT_WORKGROUP),
   });
   return record(gpu, {
     name: "sequence_logps",
@@ -49,9 +94,9 @@ export function sequenceLogps(logps: Tensor, offsets: Uint32Array): Tensor {
       if (!dLogps) return;
       gpu.dispatch(segmentSumBackward, {
         constants: {},
-        bindings: { d_sums: dSums.range, offsets: offsetTensor.range, d_values: dLogps.tensor.range },
-        params: { segments, accumulate: dLogps.accumulate ? 1 : 0 },
-        workgroups,
+        bindings: { d_sums: dSums.range, segments: segments.range, d_values: dLogps.tensor.range },
+        params: { rows, count, accumulate: dLogps.accumulate ? 1 : 0 },
+        workgroups: Math.ceil(rows / SEGMENT_WORKGROUP),
       });
     },
   });

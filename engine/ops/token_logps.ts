@@ -22,7 +22,6 @@ import {
   slice,
   storageOf,
   type Tensor,
-  upload,
 } from "../tensor.ts";
 import { accumulateInto } from "./accumulate.ts";
 import { CPU_LOOP_LIMIT, productTile } from "./dispatch.ts";
@@ -44,43 +43,75 @@ const MAX_SLAB_IDS = 1 << 12;
 const SLAB_ALIGNMENT = 64;
 
 /**
+ * Labels for {@link tokenLogps}, checked.
+ *
+ * @param labels `[r]`
+ * @param options.vocab V, rows of the head
+ * @param options.length R, at least r; the padding's label is 0
+ * @returns `[R]`, to upload
+ * @throws {RangeError} on a label that is not a row of the head
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.deepEqual([...hostLabels([5, 7], { vocab: 8, length: 3 })], [5, 7, 0]);
+ * assert.throws(() => hostLabels([8], { vocab: 8 }), RangeError);
+ * ```
+ */
+export function hostLabels(
+  labels: ArrayLike<number>,
+  options: { vocab: number; length?: number },
+): Uint32Array<ArrayBuffer> {
+  const { vocab, length = labels.length } = options;
+  const padded = new Uint32Array(length);
+  for (let position = 0; position < labels.length; position++) {
+    const label = labels[position];
+    if (!(label >= 0 && label < vocab)) {
+      throw new RangeError(
+        `Cannot index labels: expected them below ${vocab}, found ${label} at position ${position}`,
+      );
+    }
+    padded[position] = label;
+  }
+  return padded;
+}
+
+/**
  * logps[r] = log softmax(hidden[r] . lmHead^T)[labels[r]], in f32 whatever the operands' types are.
  *
  * @param hidden `[R, C]`, f32 or f16: only rows whose label counts (see `gatherRows`)
  * @param lmHead `[V, C]` as row shards, in order; f32, f16 or bf16
- * @param labels `[R]` on the host, each below V
+ * @param labels `[R]`, u32, each below V: see {@link hostLabels}
  * @returns `[R]`, in nats
- * @throws {RangeError} on a label that is not a row of the head
- * @throws {ShapeError} when the widths differ, or do not divide by four where 16 bits are read
+ * @throws {ShapeError} when the widths differ, or the number of labels, or rows do not divide by four where 16 bits are
+ * read
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { fromHost, openGpu, toHost } from "../mod.ts";
+ * import { fromHost, openGpu, toHost, upload } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const hidden = fromHost(gpu, new Float32Array(4), { shape: [1, 4] }); // zero: all ids are equally likely
  * const lmHead = fromHost(gpu, new Float32Array(32).fill(1), { shape: [8, 4] });
- * const [logp] = await toHost(tokenLogps(hidden, [lmHead], Uint32Array.of(5)));
+ * const labels = upload(gpu, hostLabels([5], { vocab: 8 }));
+ * const [logp] = await toHost(tokenLogps(hidden, [lmHead], labels));
  * assert(Math.abs(logp + Math.log(8)) < 1e-6);
  * ```
  */
-export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Uint32Array): Tensor {
-  expectShape("token_logps", "hidden", hidden.shape, [labels.length, -1]);
+export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Tensor): Tensor {
+  expectShape("token_logps", "hidden", hidden.shape, [labels.shape[0], -1]);
   const { gpu, shape: [rows, columns] } = hidden;
   for (const shard of lmHead) expectShape("token_logps", "lmHead", shard.shape, [-1, columns]);
   expectQuads("token_logps", columns, [hidden, ...lmHead].map(storageOf));
-  checkLabels(labels, lmHead.reduce((total, shard) => total + shard.shape[0], 0));
-  const labelTensor = upload(gpu, labels, { capacity: hidden.capacity });
   const lse = emptyLike(hidden, [rows]);
   const logps = emptyLike(hidden, [rows]);
-  forward(hidden, lmHead, { labels: labelTensor, lse, logps });
+  forward(hidden, lmHead, { labels, lse, logps });
   return record(gpu, {
     name: "token_logps",
     inputs: [hidden, ...lmHead],
     output: logps,
-    backward: (dLogps, sink) => backward(hidden, lmHead, { labels: labelTensor, lse, dLogps, sink }),
+    backward: (dLogps, sink) => backward(hidden, lmHead, { labels, lse, dLogps, sink }),
   });
 }
 
@@ -253,13 +284,4 @@ function planChunks(
   }
   const chunks = lmHead.reduce((total, shard) => total + Math.ceil(shard.shape[0] / chunk), 0);
   return { chunk, chunks };
-}
-
-function checkLabels(labels: Uint32Array, vocab: number): void {
-  const bad = labels.findIndex((label) => label >= vocab);
-  if (bad >= 0) {
-    throw new RangeError(
-      `Cannot run token_logps: expected labels below ${vocab}, found ${labels[bad]} at position ${bad}`,
-    );
-  }
 }

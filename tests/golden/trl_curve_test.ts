@@ -14,7 +14,7 @@ import { createOptimizer } from "../../train/optimizer.ts";
 import { referenceLogps } from "../../train/reference.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
-import { modelFolder } from "../tiny_model.ts";
+import { lossOf, modelFolder } from "../tiny_model.ts";
 import type { GoldenGradient } from "./load_tiny_llama.ts";
 
 interface Golden {
@@ -52,9 +52,7 @@ async function tenSteps(gpu: Gpu, model: LlamaModel): Promise<Record<string, num
     const items = Uint32Array.from({ length: batchSize }, (_, index) => first + index);
     model.parameters.zeroGradients();
     const tape = new Tape(gpu);
-    const position = { metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items) };
-    const loss = objective.forward({ items, batch: items, isFirst: true, isLast: true, step, ...position });
-    tape.backward([{ tensor: loss, gradient: one }]);
+    tape.backward([{ tensor: lossOf(objective, { items, step, metrics: ring.tensor }), gradient: one }]);
     optimizer.step(learningRate, { metrics: ring.tensor, index: GRAD_NORM_METRIC, accumulate: false });
     records.push(...await ring.read(1, objective.metricNames));
   }

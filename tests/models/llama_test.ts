@@ -6,14 +6,16 @@ import { scaledSum } from "../../engine/ops/scaled_sum.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { noGrad, Tape } from "../../engine/tape.ts";
 import { fromHost, release, scope, toHost } from "../../engine/tensor.ts";
-import { packSequences } from "../../train/data/batch.ts";
+import { type BatchSize, completionsSize, packSequences } from "../../train/data/batch.ts";
+import { hostBatch, uploadBatch } from "../../train/models/batch_tensors.ts";
+import { uploadAll } from "../../engine/inputs.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { greedyDecode } from "../../train/generate.ts";
 import {
-  type BatchCapacity,
   createLlama,
   type LlamaModel,
   llamaNextLogits,
+  llamaSequenceLogps,
   llamaTokenLogps,
 } from "../../train/models/llama.ts";
 import { loadModel } from "../../train/models/model_files.ts";
@@ -38,7 +40,10 @@ async function prefixLogits(
   const { gpu } = model;
   // A completion of one id: only inputs and offsets count here, so each prefix is split anywhere.
   const packed = packSequences(prefixes.map((ids) => split([...ids, 0], ids.length)));
-  const [logits] = scope(gpu, () => noGrad(gpu, () => llamaNextLogits(model, dropLast(packed))));
+  const [logits] = scope(
+    gpu,
+    () => noGrad(gpu, () => llamaNextLogits(model, uploadBatch(model, dropLast(packed)))),
+  );
   const values = await toHost(logits);
   release(logits);
   return values;
@@ -53,6 +58,7 @@ function dropLast(packed: ReturnType<typeof packSequences>): ReturnType<typeof p
     inputIds: packed.inputIds.filter(keep),
     positions: packed.positions.filter(keep),
     segmentOffsets: packed.segmentOffsets.map((offset, s) => offset - s),
+    rows: packed.rows.map((row, s) => row - s),
   };
 }
 
@@ -67,12 +73,12 @@ const prefixesOf = (ids: readonly number[]) => ids.map((_, end) => ids.slice(0, 
 async function tokenLogpsOf(
   model: LlamaModel,
   completions: readonly EncodedCompletion[],
-  capacity?: BatchCapacity,
+  capacity?: BatchSize,
 ): Promise<Float32Array> {
   const { gpu } = model;
   const logps = scope(
     gpu,
-    () => noGrad(gpu, () => llamaTokenLogps(model, packSequences(completions), capacity)),
+    () => noGrad(gpu, () => llamaTokenLogps(model, uploadBatch(model, packSequences(completions), capacity))),
   );
   const values = await toHost(logps);
   release(logps);
@@ -83,14 +89,16 @@ async function tokenLogpsOf(
 async function crossEntropy(
   model: LlamaModel,
   completions: readonly EncodedCompletion[],
-  capacity?: BatchCapacity,
+  { capacity, size }: { capacity?: BatchSize; size?: BatchSize } = {},
 ): Promise<number> {
   const { gpu } = model;
   const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  const logps = llamaTokenLogps(model, packSequences(completions), capacity);
-  const loss = tape.keep(scaledSum(logps, { scale: -1 / logps.shape[0] }));
+  const packed = packSequences(completions);
+  const batch = size ? uploadAll(gpu, hostBatch(model, packed, size)) : uploadBatch(model, packed, capacity);
+  const sums = llamaSequenceLogps(model, batch);
+  const loss = tape.keep(scaledSum(sums, { scale: -1 / packed.labels.length }));
   tape.backward([{ tensor: loss, gradient: one }]);
   const [value] = await toHost(loss);
   release(loss);
@@ -235,8 +243,22 @@ gpuTest("room for larger batches changes neither loss nor gradients", async (gpu
   const loss = await crossEntropy(model, completions);
   const gradients = await readGradients(model);
   assert.ok(gradients.some((value) => value !== 0));
-  assert.equal(await crossEntropy(model, completions, { tokens: 300, labels: 200 }), loss);
+  assert.equal(await crossEntropy(model, completions, { capacity: { tokens: 300, labels: 200 } }), loss);
   assert.deepEqual(await readGradients(model), gradients);
+}, { layouts: LAYOUTS });
+
+gpuTest("padding changes neither loss nor gradients", async (gpu) => {
+  using model = tinyModel(gpu, { config: { num_hidden_layers: 2 } });
+  const completions = randomCompletions(4, 8);
+  const loss = await crossEntropy(model, completions);
+  const gradients = await readGradients(model);
+  const { tokens, labels } = completionsSize(completions);
+  for (const [moreTokens, moreLabels] of [[1, 0], [0, 1], [13, 5], [300, 200]]) {
+    const size = { tokens: tokens + moreTokens, labels: labels + moreLabels };
+    assert.equal(await crossEntropy(model, completions, { size }), loss);
+    // Sums over rows are cut into parts by their number: nothing but their rounding may differ.
+    assertClose(await readGradients(model), gradients, { what: "gradients", atol: 1e-6, rtol: 1e-6 });
+  }
 }, { layouts: LAYOUTS });
 
 gpuTest("a frozen model has no gradients and records nothing", (gpu) => {
@@ -244,7 +266,7 @@ gpuTest("a frozen model has no gradients and records nothing", (gpu) => {
   assert.ok(model.parameters.blocks.every((block) => block.gradient === undefined));
   const packed = packSequences(randomCompletions(2, 9));
   using tape = new Tape(gpu);
-  const logps = llamaTokenLogps(model, packed);
+  const logps = llamaTokenLogps(model, uploadBatch(model, packed));
   assert.equal(logps.requiresGrad, false);
   const ones = fromHost(gpu, new Float32Array(logps.shape[0]).fill(1), { shape: logps.shape });
   assert.throws(() => tape.backward([{ tensor: logps, gradient: ones }]), /depends on a trainable one/);

@@ -75,8 +75,11 @@ gpuTest("adamw changes nothing when a gradient was not finite", async (gpu) => {
   assert.deepEqual([found.weight, found.m, found.v], found.before);
 });
 
+/** Numbers that do not change, as a graph's would. */
+type StepNumbers = AdamwOptions & { readonly learningRate: number; readonly step: number };
+
 /** One update from random moments under a clip state, with the reference's on the clipped gradient. */
-async function stepOnce(gpu: Gpu, stateValues: Float32Array<ArrayBuffer>, options: AdamwOptions) {
+async function stepOnce(gpu: Gpu, stateValues: Float32Array<ArrayBuffer>, options: StepNumbers) {
   const random = seededRandom(options.step);
   const [start, gradient, m, v] = Array.from(
     { length: 4 },
@@ -101,7 +104,7 @@ async function stepOnce(gpu: Gpu, stateValues: Float32Array<ArrayBuffer>, option
 function referenceStep(
   { parameter, m, v }: Record<"parameter" | "m" | "v", Float64Array>,
   gradient: Float64Array,
-  { decayElements, ...options }: AdamwOptions,
+  { decayElements, ...options }: StepNumbers,
 ): Record<"parameter" | "m" | "v", Float64Array> {
   const inputs = { parameter, gradient, m, v };
   const decayed = reference.forward(inputs, { ...options, length: gradient.length });

@@ -200,6 +200,7 @@ gpuTest("attention refuses widths that do not fit its heads, and bounds of other
   assert.throws(run(32, 8, 3, 1), ShapeError); // columns
   assert.throws(run(56, 8, 3, 2), ShapeError); // H no multiple of K
   assert.throws(run(18, 6, 1, 1), ShapeError); // D no multiple of four
+  assert.throws(run(780, 260, 1, 1), /head_dim a multiple of 4 up to 256, .* found head_dim 260, H 1, K 1/);
   assert.throws(run(0, 8, 0, 0), ShapeError);
   assert.throws(
     () =>
@@ -212,12 +213,16 @@ gpuTest("attention refuses widths that do not fit its heads, and bounds of other
 });
 
 gpuTest("attention refuses sequences past a software adapter's loops", (gpu) => {
-  const qkv = upload(gpu, new Float32Array(72), { shape: [1, 72] });
-  const bounds = { ...sequenceBounds(gpu, { segmentOffsets: Uint32Array.of(0, 1) }), readers: 8000 };
+  const bounds = { ...sequenceBounds(gpu, { segmentOffsets: Uint32Array.of(0, 1) }), readers: 64_000 };
+  const run = (headDim: number, heads: number) => () =>
+    attention(upload(gpu, new Float32Array((heads + 2) * headDim), { shape: [1, (heads + 2) * headDim] }), {
+      ...{ headDim, heads, kvHeads: 1, bounds },
+    });
   assert.throws(
-    () => attention(qkv, { headDim: 4, heads: 16, kvHeads: 1, bounds }),
-    /expected at most 65000 loop iterations .* found 129024 \(8000 tokens x 16 heads a group\)/,
+    run(4, 16),
+    /expected at most 65000 loop iterations .* found 128048 \(64000 tokens x 16 heads a group\)/,
   );
+  assert.throws(run(128, 1), /found 851275 \(64000 tokens x 1 heads a group\)/);
 }, { layouts: ["cpu"] });
 
 function unpackColumns(packed: Float64Array, widths: number[]): Float64Array[] {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { narrow, widen } from "../../engine/dtype.ts";
 import type { Storage } from "../../engine/mod.ts";
-import { embedding } from "../../engine/ops/embedding.ts";
+import { embedding, hostTokenIndex } from "../../engine/ops/embedding.ts";
+import { uploadAll } from "../../engine/inputs.ts";
 import { ShapeError } from "../../engine/shape.ts";
 import { Tape } from "../../engine/tape.ts";
 import { fromHost, release, toHost, upload } from "../../engine/tensor.ts";
@@ -20,6 +21,8 @@ interface Case {
   low?: number;
   high?: number;
   capacity?: number;
+  /** Tokens of the index: those past N are padding. */
+  length?: number;
 }
 
 const CASES: Case[] = [
@@ -32,19 +35,25 @@ const CASES: Case[] = [
   { name: "ids in the middle shard only", N: 64, V: 65, C: 64, shards: [17, 31, 17], low: 17, high: 48 },
   { name: "ids in the last shard only", N: 5, V: 65, C: 3, shards: [17, 31, 17], low: 48 },
   { name: "room for more tokens", N: 17, V: 64, C: 64, capacity: 300 },
+  { name: "padding", N: 17, V: 65, C: 64, shards: [17, 31, 17], length: 64 },
 ];
 
-for (const { name, N, V, C, shards, low = 0, high = V, capacity } of CASES) {
+for (const { name, N, V, C, shards, low = 0, high = V, capacity, length = N } of CASES) {
   gpuTest(`embedding ${N}x${V}x${C}: ${name}`, (gpu) => {
     const ids = Uint32Array.from(integers(seededRandom(N * V + C), { length: N, low, high }));
     const dims = { N, V, C };
+    // The padding reads row 0, and gives no gradient.
+    const padded = Uint32Array.from({ length }, (_, n) => ids[n] ?? 0);
+    const index = hostTokenIndex(gpu, ids, { rows: V, length });
     return checkOp(gpu, {
       op: `embedding ${name}`,
       inputs: { table: { shape: [V, C], shards } },
-      run: (_, { table }) => embedding(table, ids, { capacity }),
+      run: (_, { table }) => embedding(table, uploadAll(gpu, index, { capacity })),
       reference: ({ table: weight }) => ({
-        output: reference.forward({ ids, weight }, dims).y,
-        backward: (dY) => ({ table: reference.backward({ ids, weight }, dims, { dY }).dWeight }),
+        output: reference.forward({ ids: padded, weight }, { ...dims, N: length }).y,
+        backward: (dY) => ({
+          table: reference.backward({ ids, weight }, dims, { dY: dY.subarray(0, N * C) }).dWeight,
+        }),
       }),
     });
   });
@@ -60,9 +69,10 @@ for (const [type, y] of [["f16", "f16"], ["bf16", "f32"], ["f16", "f32"], ["f32"
     const [values, upstream] = [draw(V * C), draw(N * C)];
     const grad = fromHost(gpu, new Float32Array(V * C), { shape: [V, C] });
     const table = { ...fromHost(gpu, values, { shape: [V, C], type }), requiresGrad: true, grad };
+    const index = uploadAll(gpu, hostTokenIndex(gpu, ids, { rows: V }));
     const dY = fromHost(gpu, upstream, { shape: [N, C], type: y });
     const tape = new Tape(gpu);
-    const result = tape.keep(embedding([table], ids, { type: y }));
+    const result = tape.keep(embedding([table], index, { type: y }));
     tape.backward([{ tensor: result, gradient: dY }]);
     const weight = Float64Array.from(round(values, type));
     const dims = { N, V, C };
@@ -77,33 +87,38 @@ for (const [type, y] of [["f16", "f16"], ["bf16", "f32"], ["f16", "f32"], ["f32"
 
 gpuTest("embedding refuses 16-bit rows that do not divide by four", (gpu) => {
   const table = upload(gpu, new Float32Array(12), { shape: [2, 6] });
+  const index = uploadAll(gpu, hostTokenIndex(gpu, Uint32Array.of(0), { rows: 2 }));
   assert.throws(
-    () => embedding([table], Uint32Array.of(0), { type: "f16" }),
+    () => embedding([table], index, { type: "f16" }),
     new ShapeError("Cannot run embedding: expected rows that divide by four for f16, found rows of 6"),
   );
 });
 
-gpuTest("embedding refuses ids past the table, and shards of different widths", (gpu) => {
-  const table = [2, 3].map((rows) => upload(gpu, new Float32Array(rows * 4), { shape: [rows, 4] }));
-  assert.throws(
-    () => embedding(table, Uint32Array.of(0, 4, 5)),
-    new RangeError("Cannot run embedding: expected ids below 5, found 5 at position 2"),
-  );
-  const wider = upload(gpu, new Float32Array(5), { shape: [1, 5] });
-  assert.throws(
-    () => embedding([...table, wider], Uint32Array.of(0)),
-    new ShapeError("Cannot run embedding: expected a shard of shape [any, 4], found [1, 5]"),
-  );
-});
+gpuTest(
+  "embedding refuses ids past the table, an index of another one, and shards of different widths",
+  (gpu) => {
+    const table = [2, 3].map((rows) => upload(gpu, new Float32Array(rows * 4), { shape: [rows, 4] }));
+    assert.throws(
+      () => hostTokenIndex(gpu, Uint32Array.of(0, 4, 5), { rows: 5 }),
+      new RangeError("Cannot index tokens: expected ids below 5, found 5 at position 2"),
+    );
+    const index = (rows: number) =>
+      uploadAll(gpu, hostTokenIndex(gpu, Uint32Array.of(0, 0, 0, 0, 0, 0), { rows }));
+    assert.throws(
+      () => embedding(table, index(6)),
+      new ShapeError("Cannot run embedding: expected the unique ids of shape [5], found [6]"),
+    );
+    const wider = upload(gpu, new Float32Array(5), { shape: [1, 5] });
+    assert.throws(
+      () => embedding([...table, wider], index(6)),
+      new ShapeError("Cannot run embedding: expected a shard of shape [any, 4], found [1, 5]"),
+    );
+  },
+);
 
-gpuTest("embedding's backward refuses an id that comes too often for a software adapter's loops", (gpu) => {
-  const grad = fromHost(gpu, new Float32Array(4), { shape: [1, 4] });
-  const table = { ...fromHost(gpu, new Float32Array(4), { shape: [1, 4], requiresGrad: true }), grad };
-  using tape = new Tape(gpu);
-  const y = embedding([table], new Uint32Array(65_001));
+gpuTest("an id that comes too often for a software adapter's loops is refused", (gpu) => {
   assert.throws(
-    () => tape.backward([{ tensor: y, gradient: y }]),
+    () => hostTokenIndex(gpu, new Uint32Array(65_001), { rows: 1 }),
     /expected an id at most 65000 times in a batch .* found one 65001 times/,
   );
-  [grad, table].forEach(release);
 }, { layouts: ["cpu"] });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { narrow, widen } from "../../engine/dtype.ts";
 import { Gpu, type Storage } from "../../engine/mod.ts";
-import { tokenLogps } from "../../engine/ops/token_logps.ts";
+import { hostLabels, tokenLogps } from "../../engine/ops/token_logps.ts";
 import { type Shape, ShapeError } from "../../engine/shape.ts";
 import { Tape } from "../../engine/tape.ts";
 import { empty, release, toHost, upload, writeHost } from "../../engine/tensor.ts";
@@ -67,7 +67,7 @@ function tokenLogpsCheck({ name, R, C, V, shards, scale = 1, capacity, ...given 
   return {
     op: `token_logps ${name}`,
     inputs: { hidden: { shape: [R, C], scale, capacity }, lmHead: { shape: [V, C], shards } },
-    run: ({ hidden }, { lmHead }) => tokenLogps(hidden, lmHead, labels),
+    run: ({ hidden }, { lmHead }) => tokenLogps(hidden, lmHead, upload(hidden.gpu, labels, { capacity })),
     reference: ({ hidden, lmHead }) => ({
       output: reference.forward({ hidden, lmHead, labels }, dims).logps,
       backward: (dLogps) => {
@@ -100,7 +100,7 @@ async function runOnce(gpu: Gpu, { R, C, V, hiddenType = "f32", headType = "f32"
   const head = { ...place(headValues, [V, C], headType), requiresGrad: headType !== "bf16", grad: dHead };
   const dLogps = place(upstream, [R], "f32");
   const tape = new Tape(gpu);
-  const logps = tape.keep(tokenLogps(hidden, [head], labels));
+  const logps = tape.keep(tokenLogps(hidden, [head], upload(gpu, labels, { capacity })));
   tape.backward([{ tensor: logps, gradient: dLogps }]);
   const [foundLogps, foundHidden, foundHead] = [
     await toHost(logps),
@@ -167,7 +167,7 @@ gpuTest("token_logps takes no more memory for 151,936 ids than for 4,096", (gpu)
     const before = own.stats().memory.usedBytes;
     const gradient = upload(own, new Float32Array(R));
     using tape = new Tape(own);
-    tape.backward([{ tensor: tokenLogps(hidden, [head], new Uint32Array(R)), gradient }]);
+    tape.backward([{ tensor: tokenLogps(hidden, [head], upload(own, new Uint32Array(R))), gradient }]);
     own.queue.submit();
     const { peakBytes } = own.stats().memory;
     own.buffers.destroy();
@@ -185,7 +185,7 @@ gpuTest(
     const hidden = empty(gpu, [1, 6], { type: "f16" });
     const head = upload(gpu, new Float32Array(12), { shape: [2, 6] });
     assert.throws(
-      () => tokenLogps(hidden, [head], Uint32Array.of(0)),
+      () => tokenLogps(hidden, [head], upload(gpu, Uint32Array.of(0))),
       new ShapeError("Cannot run token_logps: expected rows that divide by four for f16, found rows of 6"),
     );
     release(hidden);
@@ -198,16 +198,16 @@ gpuTest(
     const hidden = upload(gpu, new Float32Array(8), { shape: [2, 4] });
     const head = [3, 2].map((rows) => upload(gpu, new Float32Array(rows * 4), { shape: [rows, 4] }));
     assert.throws(
-      () => tokenLogps(hidden, head, Uint32Array.of(4, 5)),
-      new RangeError("Cannot run token_logps: expected labels below 5, found 5 at position 1"),
+      () => hostLabels([4, 5], { vocab: 5 }),
+      new RangeError("Cannot index labels: expected them below 5, found 5 at position 1"),
     );
     assert.throws(
-      () => tokenLogps(hidden, head, Uint32Array.of(4)),
+      () => tokenLogps(hidden, head, upload(gpu, Uint32Array.of(4))),
       new ShapeError("Cannot run token_logps: expected hidden of shape [1, any], found [2, 4]"),
     );
     const wider = upload(gpu, new Float32Array(5), { shape: [1, 5] });
     assert.throws(
-      () => tokenLogps(hidden, [...head, wider], Uint32Array.of(0, 0)),
+      () => tokenLogps(hidden, [...head, wider], upload(gpu, Uint32Array.of(0, 0))),
       new ShapeError("Cannot run token_logps: expected lmHead of shape [any, 4], found [1, 5]"),
     );
   },

@@ -15,7 +15,8 @@ import { readConditions } from "../../train/bench/conditions.ts";
 import { formatNumber } from "../../train/bench/format.ts";
 import { benchMatmul, checkProduct } from "../../train/bench/matmul.ts";
 import { summarize } from "../../train/bench/measure.ts";
-import { BENCH_SHAPE, benchTraining, countParameters } from "../../train/bench/training.ts";
+import { countParameters, TRAINING_SHAPES } from "../../train/bench/shapes.ts";
+import { benchTraining } from "../../train/bench/training.ts";
 import { formatMarkdownTable, formatTable } from "../../train/table.ts";
 import { createRandom, fillNormal, uniformInt } from "../../train/random.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
@@ -32,7 +33,7 @@ type Jax = any;
 type PeerArray = any;
 type Tree = Record<string, PeerArray>;
 
-const SHAPE = BENCH_SHAPE;
+const SHAPE = TRAINING_SHAPES.bench;
 const HEAD_DIM = SHAPE.hidden / SHAPE.heads;
 const ADAM = { rate: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
 const NORM_EPS = 1e-6;

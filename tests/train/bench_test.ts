@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { benchMatmul, PRODUCT_KINDS, TILE_VARIANTS } from "../../train/bench/matmul.ts";
 import { describeTile, formatBench, formatNumber } from "../../train/bench/format.ts";
 import { summarize } from "../../train/bench/measure.ts";
-import { BENCH_SHAPE, countParameters, STEP_KINDS } from "../../train/bench/training.ts";
+import { countParameters, TRAINING_SHAPES } from "../../train/bench/shapes.ts";
+import { STEP_KINDS } from "../../train/bench/training.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../../train/bench.ts";
 import { gpuTest } from "../gpu.ts";
 
@@ -33,7 +34,7 @@ Deno.test("summarize refuses no samples and samples that are no numbers", () => 
 });
 
 Deno.test("the benchmark's model has the stated number of parameters", () => {
-  assert.equal(countParameters(BENCH_SHAPE), 941_184);
+  assert.equal(countParameters(TRAINING_SHAPES.bench), 941_184);
 });
 
 Deno.test("numbers are printed with three significant digits, without an exponent", () => {
@@ -43,7 +44,7 @@ Deno.test("numbers are printed with three significant digits, without an exponen
 
 gpuTest("every product, tiling and step is measured, and the device left as it was", async (gpu) => {
   const lines: string[] = [];
-  const report = await runBench({ ...QUICK, gpu, tiles: true, log: (line) => lines.push(line) });
+  const report = await runBench(gpu, { ...QUICK, tiles: true, log: (line) => lines.push(line) });
   assert.deepEqual(report.matmul.map(({ kind, size }) => `${kind} ${size}`), ["NN 20", "NT 20", "TN 20"]);
   assert.equal(report.tiles.length, 3 * TILE_VARIANTS.length);
   assert.equal(new Set(report.tiles.map(({ tile }) => describeTile(tile))).size, TILE_VARIANTS.length);
@@ -86,7 +87,7 @@ gpuTest("a wrong product is not timed", async (gpu) => {
 });
 
 gpuTest("a report becomes tables, for a terminal and for a document", async (gpu) => {
-  const report = await runBench({ ...QUICK, gpu, steps: ["dpo"] });
+  const report = await runBench(gpu, { ...QUICK, steps: ["dpo"] });
   const text = formatBench(report);
   assert.ok(text.includes(gpu.adapter.name) && text.includes("Llama of 1 layers, C = 16"), text);
   assert.match(text, /^NT +20 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +1$/m);
@@ -113,8 +114,8 @@ Deno.test("a measurement on a busy machine says so", () => {
       matmul: [],
       tiles: [],
       training: [],
+      growth: [],
       shape: SHAPE,
-      parameters: 1,
     });
   assert.match(print(1.1), /load average 1.10 at the start: THE MACHINE WAS NOT QUIET/);
   assert.doesNotMatch(print(0.9), /NOT QUIET/);

@@ -40,6 +40,7 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ loss: "ipo", gammaBetaRatio: 1 }, "<gammaBetaRatio>: expected a loss that reads it (simpo), found ipo"],
   [{ loss: "sft", beta: 1 }, "<beta>: expected a loss that reads it (dpo, hinge, ipo, simpo), found sft"],
   [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
+  [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
   // Options that the chosen way of SPO does not read.
   [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty")],
   [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty")],

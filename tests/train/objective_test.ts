@@ -25,11 +25,15 @@ gpuTest("objectives count the rows of their items and name where they come from"
   assert.equal(sft.source(1), "made.jsonl:2");
   assert.equal(sft.initialLoss, undefined);
   const zeros = new Float32Array(2);
-  using dpo = preferenceObjective(model, {
+  const options = {
     ...{ pairs: PAIRS, reference: { chosen: zeros, rejected: zeros }, lambda: 0 },
     ...{ loss: PAIR_LOSSES.dpo.resolve({}), spoAt: () => NO_PENALTY },
-  });
-  assert.deepEqual(dpo.size(Uint32Array.of(0, 1)), { tokens: 5 + 7 + 5 + 6, labels: 3 + 5 + 1 + 2 });
+  };
+  using dpo = preferenceObjective(model, options);
+  const labels = 3 + 5 + 1 + 2;
+  assert.deepEqual(dpo.size(Uint32Array.of(0, 1)), { tokens: 2 + 3 + 5 + 4 + 1 + 2, labels });
+  using unshared = preferenceObjective(model, { ...options, sharePrompts: false });
+  assert.deepEqual(unshared.size(Uint32Array.of(0, 1)), { tokens: 5 + 7 + 5 + 6, labels });
   assert.equal(dpo.source(0), "made.jsonl:1");
   assert.equal(dpo.count, 2);
 });

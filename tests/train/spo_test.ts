@@ -7,6 +7,7 @@ import { packSequences } from "../../train/data/batch.ts";
 import { PAIR_LOSSES, type PairLossKey } from "../../train/losses/registry.ts";
 import { type SpoOptions, spoPenaltyAt, spoSchema } from "../../train/losses/spo.ts";
 import { createMetricsRing, type MetricsRecord } from "../../train/metrics.ts";
+import { uploadBatch } from "../../train/models/batch_tensors.ts";
 import { type LlamaModel, llamaTokenLogps } from "../../train/models/llama.ts";
 import { type Objective, preferenceObjective } from "../../train/objective.ts";
 import { type ReferenceLogps, referenceLogps } from "../../train/reference.ts";
@@ -14,7 +15,7 @@ import { lambdaAt } from "../../train/schedule.ts";
 import { train } from "../../train/trainer.ts";
 import { gpuTest } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
-import { randomPairs, readGradients, tinyModel } from "../tiny_model.ts";
+import { lossOf, randomPairs, readGradients, tinyModel } from "../tiny_model.ts";
 
 const PAIRS = randomPairs(6, 11);
 const LOSSES = Object.keys(PAIR_LOSSES) as PairLossKey[];
@@ -49,8 +50,7 @@ async function passOf(
   const items = Uint32Array.from(PAIRS.keys());
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  const position = { step: 1, metrics: ring.tensor, metricsRow: 0, capacity: objective.size(items) };
-  const loss = objective.forward({ items, batch: items, isFirst: true, isLast: true, ...position });
+  const loss = lossOf(objective, { items, step: 1, metrics: ring.tensor });
   tape.backward([{ tensor: loss, gradient: one }]);
   const [{ grad_norm: _, ...metrics }] = await ring.read(1, objective.metricNames);
   release(one);
@@ -67,7 +67,7 @@ async function lowerLevelGradients(model: LlamaModel): Promise<Float32Array> {
   const gradient = fromHost(gpu, Float32Array.from(weights), { shape: [weights.length] });
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  tape.backward([{ tensor: llamaTokenLogps(model, packSequences(chosen)), gradient }]);
+  tape.backward([{ tensor: llamaTokenLogps(model, uploadBatch(model, packSequences(chosen))), gradient }]);
   release(gradient);
   return await readGradients(model);
 }

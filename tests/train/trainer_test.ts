@@ -1,9 +1,16 @@
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
+import { shapeKey } from "../../engine/inputs.ts";
+import { adamw, CLIP_STATE, gradNorm } from "../../engine/ops/adamw.ts";
 import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
+import { Tape } from "../../engine/tape.ts";
+import { fromHost, release } from "../../engine/tensor.ts";
+import type { BatchSize } from "../../train/data/batch.ts";
 import { DataError } from "../../train/data/errors.ts";
+import { createLoader } from "../../train/data/loader.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
-import type { MetricsRecord } from "../../train/metrics.ts";
+import { createMetricsRing, type MetricsRecord } from "../../train/metrics.ts";
+import { bucketSize } from "../../train/micro_batches.ts";
 import type { LlamaModel } from "../../train/models/llama.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { type ReferenceLogps, referenceLogps } from "../../train/reference.ts";
@@ -13,7 +20,14 @@ import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import { forward as adamwReference } from "../reference/adamw.ts";
 import { forward as clipReference } from "../reference/clip.ts";
-import { randomCompletions, randomPairs, readGradients, readWeights, tinyModel } from "../tiny_model.ts";
+import {
+  lossOf,
+  randomCompletions,
+  randomPairs,
+  readGradients,
+  readWeights,
+  tinyModel,
+} from "../tiny_model.ts";
 
 interface Run {
   records: MetricsRecord[];
@@ -72,13 +86,16 @@ async function fresh(gpu: Gpu, kind: keyof typeof MAKE, overrides: Overrides): P
   return await run(objective, overrides);
 }
 
-/** Calls `before` with the step ahead of each step's first forward. */
+/** Calls `before` with each step, of one micro-batch, before it is packed. */
 function watched(objective: Objective, before: (step: number, items: Uint32Array) => void): Objective {
+  let packed = 0;
   return {
     ...objective,
-    forward(input) {
-      if (input.isFirst) before(input.step, input.batch);
-      return objective.forward(input);
+    pack(items, size) {
+      // The first call is for the buffers of the largest batch.
+      if (packed > 0) before(packed, items);
+      packed++;
+      return objective.pack(items, size);
     },
   };
 }
@@ -127,38 +144,119 @@ for (const kind of ["sft", "dpo"] as const) {
   });
 
   gpuTest(
-    `${kind}: from step three on a run allocates nothing, and reads back once a record`,
+    `${kind}: a step of a size that was seen before makes nothing and submits once; one wait a record`,
     async (gpu) => {
       using model = tinyModel(gpu);
       using objective = await MAKE[kind](model);
       // Else buffers of earlier tests would hide that a step asks for another size.
       gpu.buffers.trim();
-      const counters: { created: number; pipelines: number; bindGroups: number; readbacks: number }[] = [];
-      const tokens: number[] = [];
-      const sample = () => {
-        const { memory: { created }, pipelines, bindGroups, readbacks } = gpu.stats();
-        counters.push({ created, pipelines, bindGroups, readbacks });
-      };
+      const counters: ReturnType<typeof gpu.stats>[] = [];
+      const shapes: string[] = [];
       let logged = 0;
-      await train(
-        watched(objective, (_, items) => {
-          sample();
-          tokens.push(objective.size(items).tokens);
-        }),
-        trainOptions({ maxSteps: 12, logEvery: 3, onLog: () => void logged++ }),
-      );
-      sample();
-      const [early, later] = [Math.max(...tokens.slice(0, 2)), Math.max(...tokens.slice(2))];
-      assert.ok(later > early, `a later batch must be the largest for this to show anything: ${tokens}`);
-      const { readbacks: before, ...third } = counters[3];
-      const { readbacks: after, ...last } = counters[12];
-      assert.deepEqual(last, third);
-      assert.equal(logged, 4);
-      assert.equal(after - counters[0].readbacks, 4);
-      assert.equal(before - counters[0].readbacks, 1);
+      const packing: Objective = {
+        ...objective,
+        pack(items, size) {
+          counters.push(gpu.stats());
+          const arrays = objective.pack(items, size);
+          shapes.push(shapeKey(arrays));
+          return arrays;
+        },
+      };
+      await train(packing, trainOptions({ maxSteps: 24, logEvery: 4, onLog: () => void logged++ }));
+      counters.push(gpu.stats());
+      let replayed = 0;
+      // The first readback, in step four, makes its staging buffer.
+      for (let step = 5; step <= 24; step++) {
+        const [{ memory, dispatches: _, ...start }, end] = [counters[step], counters[step + 1]];
+        assert.equal(end.submits - start.submits, step % 4 === 0 ? 2 : 1, `submits of step ${step}`);
+        assert.equal(end.readbacks - start.readbacks, step % 4 === 0 ? 1 : 0, `waits of step ${step}`);
+        if (!shapes.slice(1, step).includes(shapes[step])) continue;
+        replayed++;
+        const { submits, readbacks } = end;
+        const { memory: after, dispatches: __, ...counts } = end;
+        assert.deepEqual(counts, { ...start, submits, readbacks }, `step ${step}`);
+        assert.equal(after.created, memory.created, `step ${step}`);
+      }
+      assert.ok(new Set(shapes.slice(1)).size >= 2, `batches must differ in size: ${shapes}`);
+      assert.ok(replayed >= 12, `${replayed} steps were replayed`);
+      assert.equal(logged, 6);
     },
     { layouts: LAYOUTS },
   );
+
+  gpuTest(`${kind}: twenty replayed steps are those that are recorded anew, bit for bit`, async (gpu) => {
+    const replayed = await fresh(gpu, kind, { maxSteps: 20 });
+    using model = tinyModel(gpu);
+    using objective = await MAKE[kind](model);
+    const { records, weights } = await stepByStep(objective, 20);
+    assert.deepEqual(numbers(replayed.records, "loss"), records.map(({ loss }) => loss));
+    assert.deepEqual(numbers(replayed.records, "grad_norm"), records.map(({ grad_norm }) => grad_norm));
+    assert.deepEqual(replayed.weights, weights);
+  });
+
+  gpuTest(`${kind}: padding to a bucket changes no loss and no gradient`, async (gpu) => {
+    using model = tinyModel(gpu);
+    using objective = await MAKE[kind](model);
+    const items = Uint32Array.of(3, 1, 4, 0);
+    const own = objective.size(items);
+    const exact = await passOf(objective, items, own);
+    const { loss, gradients } = await passOf(objective, items, {
+      tokens: own.tokens + 9,
+      labels: own.labels + 4,
+    });
+    assert.equal(loss, exact.loss);
+    assertClose(gradients, exact.gradients, { what: "gradients", atol: 1e-6, rtol: 1e-6 });
+  });
+}
+
+/** Loss and gradients of a padded batch. */
+async function passOf(objective: Objective, items: Uint32Array, size: BatchSize) {
+  const { model } = objective;
+  using ring = createMetricsRing(model.gpu, 1);
+  const one = fromHost(model.gpu, Float32Array.of(1), { shape: [1] });
+  model.parameters.zeroGradients();
+  {
+    using tape = new Tape(model.gpu);
+    const loss = lossOf(objective, { items, step: 1, metrics: ring.tensor, size });
+    tape.backward([{ tensor: loss, gradient: one }]);
+  }
+  const [{ loss }] = await ring.read(1, ["loss"]);
+  release(one);
+  return { loss, gradients: await readGradients(model) };
+}
+
+/** What `train` does with the options of these tests, every op run in every step. */
+async function stepByStep(objective: Objective, steps: number) {
+  const { model, model: { gpu } } = objective;
+  const { batchSize, seed, schedule: { learningRate }, optimizer } = trainOptions({});
+  const loader = createLoader({ count: objective.count, batchSize, seed });
+  const batches = Array.from({ length: steps }, () => loader.next().indices);
+  const sizes = batches.map((items) => objective.size(items));
+  const largest = {
+    tokens: Math.max(...sizes.map(({ tokens }) => tokens)),
+    labels: Math.max(...sizes.map(({ labels }) => labels)),
+  };
+  const [{ weight, gradient, decayElements }] = model.parameters.blocks;
+  const zeros = (length: number) => fromHost(gpu, new Float32Array(length), { shape: [length] });
+  const [moment1, moment2] = [zeros(weight.shape[0]), zeros(weight.shape[0])];
+  const [clip, one] = [zeros(CLIP_STATE.size), fromHost(gpu, Float32Array.of(1), { shape: [1] })];
+  using ring = createMetricsRing(gpu, 1);
+  const records: Record<string, number>[] = [];
+  for (const [index, items] of batches.entries()) {
+    model.parameters.zeroGradients();
+    const tape = new Tape(gpu);
+    const size = bucketSize(sizes[index], largest);
+    const loss = lossOf(objective, { items, step: index + 1, metrics: ring.tensor, size });
+    tape.backward([{ tensor: loss, gradient: one }]);
+    gradNorm([gradient!], clip, { maxNorm: optimizer.maxGradNorm, metric: ring.gradNorm(0) });
+    adamw({ weight, gradient: gradient!, moment1, moment2 }, clip, {
+      ...optimizer,
+      ...{ learningRate, step: index + 1, decayElements },
+    });
+    records.push(...await ring.read(1, objective.metricNames));
+  }
+  [moment1, moment2, clip, one].forEach(release);
+  return { records, weights: await readWeights(model) };
 }
 
 gpuTest("a logged record is the mean over its steps, with tokens, epoch and speed", async (gpu) => {

@@ -5,8 +5,11 @@
 import type { Tile } from "../../shaders/tile.ts";
 import type { BenchReport } from "../bench.ts";
 import { type Cell, formatMarkdownTable, formatTable } from "../table.ts";
+import type { Conditions } from "./conditions.ts";
+import { type GrowthResult, incrementRatio } from "./growth.ts";
 import type { MatmulResult } from "./matmul.ts";
 import type { Summary } from "./measure.ts";
+import { describeShape } from "./shapes.ts";
 import { STEP_KINDS } from "./training.ts";
 
 /** A table before it is text. */
@@ -29,12 +32,13 @@ export function formatBench(report: BenchReport, options: { markdown?: boolean }
     ...(report.matmul.length > 0 ? [matmulTable(report.matmul)] : []),
     ...(report.tiles.length > 0 ? [tileTable(report.tiles)] : []),
     ...(report.training.length > 0 ? [trainingTable(report)] : []),
+    ...(report.growth.length > 0 ? [growthTable(report.growth)] : []),
   ];
   const parts = tables.map(({ title, headers, rows, notes = [] }) => {
     const lines = notes.map((note) => `${bullet}${note}\n`).join("");
     return `${title}\n\n${table(headers, rows)}${lines && `\n${lines}`}`;
   });
-  return [conditionLines(report, bullet), ...parts].join("\n");
+  return [conditionLines(report.conditions, bullet), ...parts].join("\n");
 }
 
 /** How a tiling is written: where operands come from, results a lane, lanes a workgroup. */
@@ -54,7 +58,8 @@ function spread({ median, min, max }: Summary): Cell[] {
   return [median, min, max].map(formatNumber);
 }
 
-function conditionLines({ conditions }: BenchReport, bullet: string): string {
+/** The machine, the versions and how quiet it was, a line each. */
+export function conditionLines(conditions: Conditions, bullet: string): string {
   const { adapter, isCpu, features, keel, deno, system, cpu, cores, load, date } = conditions;
   return [
     `Adapter: ${adapter}${isCpu ? " (software)" : ""}; features: ${features.join(", ") || "none"}`,
@@ -90,12 +95,9 @@ function tileTable(results: readonly MatmulResult[]): Table {
   };
 }
 
-function trainingTable({ training, shape, parameters }: BenchReport): Table {
-  const { layers, hidden, heads, mlp, vocabulary, batch, tokens } = shape;
+function trainingTable({ training, shape }: BenchReport): Table {
   return {
-    title: `Training step, f32: Llama of ${layers} layers, C = ${hidden}, ${heads} heads, F = ${mlp}, ` +
-      `V = ${vocabulary}, untied head, ${parameters.toLocaleString("en-US")} parameters; B = ${batch} ` +
-      `(sequences, for DPO pairs), T = ${tokens}; ms (median, min, max)`,
+    title: `Training step, f32: ${describeShape(shape)}; ms (median, min, max)`,
     headers: ["step", "median", "min", "max", "tokens/s", "dispatches", "submits", "awaits"],
     rows: training.map((result) => [
       result.kind,
@@ -110,5 +112,26 @@ function trainingTable({ training, shape, parameters }: BenchReport): Table {
         STEP_KINDS[kind]
       }; ${sequences} sequences, ${tokens} tokens a step; ${stepsPerSample} steps a sample`
     ),
+  };
+}
+
+function growthTable(results: readonly GrowthResult[]): Table {
+  const mib = (bytes: number) => formatNumber(bytes / 2 ** 20);
+  return {
+    title:
+      "Growth of a DPO step with a cached reference: one extent at 1, 2 and 3 times its start, the others fixed",
+    headers: ["extent", "values", "ms/step", "second increment / first", "MiB", "second / first"],
+    rows: results.map(({ axis, extents, stepMs, memoryBytes }) => [
+      axis,
+      extents.join(", "),
+      stepMs.map(formatNumber).join(", "),
+      formatNumber(incrementRatio(stepMs)),
+      memoryBytes.map(mib).join(", "),
+      formatNumber(incrementRatio(memoryBytes)),
+    ]),
+    notes: [
+      "1 is linear growth past a constant part; more is faster growth: 1.67 is a square",
+      "attention is a square of the length, products with weights a square of the width; all else is linear",
+    ],
   };
 }

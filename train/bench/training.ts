@@ -4,48 +4,19 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { NO_PENALTY, pairLoss, spoState } from "../../engine/ops/pair_loss.ts";
-import { sizeOf } from "../../engine/shape.ts";
 import { noGrad } from "../../engine/tape.ts";
-import { release, scope, type Tensor, upload } from "../../engine/tensor.ts";
-import { packPairs } from "../data/batch.ts";
+import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { EncodedCompletion, EncodedPair } from "../data/encode.ts";
+import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
-import { parseModelConfig } from "../models/config.ts";
 import { createLlama, type LlamaModel, llamaSequenceLogps } from "../models/llama.ts";
-import { llamaParameterShapes } from "../models/llama_parameters.ts";
 import { initializeModel } from "../models/model_files.ts";
-import { type Objective, preferenceObjective, sftObjective } from "../objective.ts";
+import { type Objective, type PairArrays, preferenceObjective, sftObjective } from "../objective.ts";
 import { createRandom, type Random, uniformInt } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
-import { train } from "../trainer.ts";
+import { train, type TrainOptions } from "../trainer.ts";
 import { summarize, type Summary } from "./measure.ts";
-
-/** Sizes of the model and of a batch. */
-export interface TrainingShape {
-  readonly layers: number;
-  readonly hidden: number;
-  readonly heads: number;
-  readonly mlp: number;
-  readonly vocabulary: number;
-  /** Sequences of an SFT batch, pairs of a DPO batch. */
-  readonly batch: number;
-  /** Tokens of every sequence. */
-  readonly tokens: number;
-}
-
-/**
- * The Llama (untied head) closest to the 940,800 parameters of a GPT-2 of 4 layers, C = 128, 4 heads, F = 512, V = 512,
- * 128 positions and an untied head, the model that other engines were measured with: 941,184 parameters.
- */
-export const BENCH_SHAPE: TrainingShape = {
-  layers: 4,
-  hidden: 128,
-  heads: 4,
-  mlp: 356,
-  vocabulary: 512,
-  batch: 8,
-  tokens: 128,
-};
+import { shapeConfig, type TrainingShape } from "./shapes.ts";
 
 /** The kinds of step, each with what it does. */
 export const STEP_KINDS = {
@@ -73,6 +44,8 @@ export interface TrainingResult {
   readonly dispatchesPerStep: number;
   readonly submitsPerStep: number;
   readonly awaitsPerStep: number;
+  /** All GPU memory at the end: of this training, and of whatever the device held before. */
+  readonly memoryBytes: number;
 }
 
 /** How to measure. */
@@ -96,20 +69,10 @@ export async function benchTraining(
   options: TrainingBenchOptions,
 ): Promise<TrainingResult> {
   const { shape, samples, stepsPerSample } = options;
-  using model = benchModel(gpu, { shape, trainable: true });
-  using reference = kind === "dpo" ? benchModel(gpu, { shape, trainable: false }) : undefined;
-  using objective = await benchObjective(model, { kind, shape, reference });
+  using objective = await benchObjective(gpu, { kind, shape, loss: PAIR_LOSSES.dpo.resolve({}) });
   const marks: { ms: number; stats: ReturnType<Gpu["stats"]> }[] = [];
   await train(objective, {
-    optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
-    schedule: {
-      kind: "constant",
-      learningRate: 1e-4,
-      warmupSteps: 0,
-      maxSteps: stepsPerSample * (samples + 1),
-    },
-    batchSize: shape.batch,
-    seed: 0,
+    ...benchTrainOptions({ shape, maxSteps: stepsPerSample * (samples + 1) }),
     logEvery: stepsPerSample,
     // Called after the readback: everything before is done.
     onLog: () => void marks.push({ ms: performance.now(), stats: gpu.stats() }),
@@ -129,53 +92,62 @@ export async function benchTraining(
     dispatchesPerStep: perStep("dispatches"),
     submitsPerStep: perStep("submits"),
     awaitsPerStep: perStep("readbacks"),
+    memoryBytes: marks[samples].stats.memory.totalBytes,
   };
-}
-
-/** Parameters of the model of a shape. */
-export function countParameters(shape: TrainingShape): number {
-  return [...llamaParameterShapes(benchConfig(shape)).values()].reduce(
-    (total, extents) => total + sizeOf(extents),
-    0,
-  );
-}
-
-function benchConfig(shape: TrainingShape) {
-  return parseModelConfig({
-    model_type: "llama",
-    vocab_size: shape.vocabulary,
-    hidden_size: shape.hidden,
-    intermediate_size: shape.mlp,
-    num_hidden_layers: shape.layers,
-    num_attention_heads: shape.heads,
-    max_position_embeddings: shape.tokens,
-  }, { file: "the benchmark's model" });
 }
 
 /** The same seed every time: a reference made so equals the policy. */
 function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): LlamaModel {
-  const model = createLlama(gpu, benchConfig(options.shape), { trainable: options.trainable });
+  const model = createLlama(gpu, shapeConfig(options.shape), { trainable: options.trainable });
   initializeModel(model, createRandom(1));
   return model;
 }
 
-async function benchObjective(
-  model: LlamaModel,
-  { kind, shape, reference }: { kind: StepKind; shape: TrainingShape; reference?: LlamaModel },
+/** How the steps that are measured train; only their time matters. */
+export function benchTrainOptions(
+  { shape, maxSteps }: { shape: TrainingShape; maxSteps: number },
+): Omit<TrainOptions, "logEvery" | "onLog"> {
+  return {
+    optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+    schedule: { kind: "constant", learningRate: 1e-4, warmupSteps: 0, maxSteps },
+    batchSize: shape.batch,
+    seed: 0,
+  };
+}
+
+/**
+ * One batch of random tokens with the loss of a kind of step.
+ *
+ * @param gpu the device
+ * @param options.loss of the kinds that have a reference
+ * @returns an objective that owns its models; dispose it when done
+ */
+export async function benchObjective(
+  gpu: Gpu,
+  { kind, shape, loss }: { kind: StepKind; shape: TrainingShape; loss: ResolvedPairLoss },
 ): Promise<Objective> {
+  using stack = new DisposableStack();
+  const model = stack.use(benchModel(gpu, { shape, trainable: true }));
   const random = createRandom(2);
   const completions = () => Array.from({ length: shape.batch }, () => randomCompletion(shape, random));
-  if (kind === "sft") return sftObjective(model, completions());
-  const rejected = completions();
-  const pairs = completions().map((chosen, index): EncodedPair => ({
-    chosen,
-    rejected: rejected[index],
-    source: chosen.source,
-  }));
-  const loss = PAIR_LOSSES.dpo.resolve({});
-  if (reference) return onlineObjective(model, { pairs, reference });
-  const logps = await referenceLogps(model, pairs);
-  return preferenceObjective(model, { pairs, reference: logps, loss, spoAt: () => NO_PENALTY, lambda: 0 });
+  const create = async (): Promise<Objective> => {
+    if (kind === "sft") return sftObjective(model, completions());
+    const rejected = completions();
+    const pairs = completions().map((chosen, index): EncodedPair => ({
+      chosen,
+      rejected: rejected[index],
+      source: chosen.source,
+    }));
+    if (kind === "dpo") {
+      const reference = stack.use(benchModel(gpu, { shape, trainable: false }));
+      return onlineObjective(model, { pairs, reference, loss });
+    }
+    const reference = await referenceLogps(model, pairs);
+    return preferenceObjective(model, { pairs, reference, loss, spoAt: () => NO_PENALTY, lambda: 0 });
+  };
+  const objective = stack.use(await create());
+  const owned = stack.move();
+  return { ...objective, [Symbol.dispose]: () => owned.dispose() };
 }
 
 /** Random ids, one of them the prompt: every other position counts, as in pre-training. */
@@ -187,10 +159,13 @@ function randomCompletion(shape: TrainingShape, random: Random): EncodedCompleti
 /** DPO whose reference runs in every step, as trainers do that keep both models: no log-probs come from before. */
 function onlineObjective(
   model: LlamaModel,
-  { pairs, reference }: { pairs: readonly EncodedPair[]; reference: LlamaModel },
-): Objective {
+  { pairs, reference, loss }: {
+    pairs: readonly EncodedPair[];
+    reference: LlamaModel;
+    loss: ResolvedPairLoss;
+  },
+): Objective<PairArrays> {
   const { gpu } = model;
-  const loss = PAIR_LOSSES.dpo.resolve({});
   const zeros = new Float32Array(pairs.length);
   const cached = preferenceObjective(model, {
     pairs,
@@ -199,30 +174,25 @@ function onlineObjective(
     spoAt: () => NO_PENALTY,
     lambda: 0,
   });
-  const state = spoState(gpu, { lambda: 0 });
+  const spo = spoState(gpu, { lambda: 0 });
   return {
     ...cached,
-    forward({ items, batch, capacity, isFirst, isLast, metrics, metricsRow }): Tensor {
-      const chosen = Array.from(items, (item) => pairs[item]);
-      const packed = packPairs(chosen);
-      const sums = llamaSequenceLogps(model, packed, capacity);
-      const referenceSums = noGrad(
-        gpu,
-        () => scope(gpu, () => llamaSequenceLogps(reference, packed, capacity)),
-      );
+    forward({ batch, lengths }, state): Tensor {
+      const sums = llamaSequenceLogps(model, batch);
+      const referenceSums = noGrad(gpu, () => scope(gpu, () => llamaSequenceLogps(reference, batch)));
       return pairLoss(sums, {
         reference: referenceSums,
-        lengths: upload(gpu, Float32Array.from(packed.completionLengths)),
-        metrics,
-        metricsRow,
-        state,
+        lengths,
+        metrics: state.metrics,
+        metricsRow: () => state.metricsRow,
+        state: spo,
         pairLoss: loss.head,
         spo: NO_PENALTY,
-        microBatch: { pairsInBatch: batch.length, isFirst, isLast },
+        microBatch: { pairsInBatch: pairs.length, isFirst: true, isLast: true },
       });
     },
     [Symbol.dispose]() {
-      release(state);
+      release(spo);
       cached[Symbol.dispose]();
     },
   };

@@ -5,18 +5,18 @@
 import type { Gpu } from "../../engine/gpu.ts";
 import { attention } from "../../engine/ops/attention.ts";
 import { embedding } from "../../engine/ops/embedding.ts";
-import { gatherRows, rowIndex } from "../../engine/ops/gather_rows.ts";
+import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
-import { type SequenceBounds, sequenceBounds } from "../../engine/ops/sequence_bounds.ts";
+import type { SequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
 import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import type { Storage } from "../../shaders/storage.ts";
-import { release, type Tensor, upload } from "../../engine/tensor.ts";
-import type { PackedSequences } from "../data/batch.ts";
+import { release, type Tensor } from "../../engine/tensor.ts";
+import type { BatchTensors } from "./batch_tensors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
 import { llamaParameterGroups, llamaParameterShapes } from "./llama_parameters.ts";
 
@@ -44,14 +44,6 @@ export interface LlamaOptions {
   readonly dtype?: "f32" | "f16";
   /** How matrices are stored: as `dtype` by default. bf16 is for frozen models. */
   readonly storage?: Storage;
-}
-
-/** Rows that a run's largest batch has, so that every step asks for the same buffers. */
-export interface BatchCapacity {
-  /** Tokens of the largest batch. */
-  readonly tokens: number;
-  /** Labelled tokens of the batch that has most. */
-  readonly labels: number;
 }
 
 /**
@@ -116,15 +108,14 @@ export function createLlama(
  *
  * @param model the model
  * @param batch packed sequences of N tokens
- * @param capacity tokens to reserve for
  * @returns `[N, C]`
- * @throws {RangeError} when a sequence is longer than the model's positions
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -133,27 +124,22 @@ export function createLlama(
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
- * const hidden = llamaHidden(model, batch, batch.inputIds.length);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const hidden = llamaHidden(model, uploadBatch(model, packed));
  * assert.deepEqual(hidden.shape, [4, 8]);
  * assert((await toHost(hidden)).every((value) => value === 0));
  * ```
  */
-export function llamaHidden(model: LlamaModel, batch: PackedSequences, capacity: number): Tensor {
-  const { gpu, parameters } = model;
-  const bounds = sequenceBounds(gpu, batch, { capacity });
-  if (bounds.longest > model.rope.shape[0]) {
-    throw new RangeError(
-      `Cannot run the model: expected at most ${
-        model.rope.shape[0]
-      } tokens a sequence, found ${bounds.longest}`,
-    );
-  }
-  const positions = upload(gpu, batch.positions, { capacity });
-  const { dtype: type } = model;
-  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.inputIds, { capacity, type });
+export function llamaHidden(model: LlamaModel, batch: BatchTensors): Tensor {
+  const { parameters } = model;
+  const { shape: [tokens], capacity } = batch.positions;
+  // How long its loops are was checked on the host, for every batch.
+  const bounds = { rows: { ...batch.bounds, shape: [tokens, 4], capacity }, longest: 1, readers: 1 };
+  let h = embedding(parameters.shards("model.embed_tokens.weight"), batch.tokens, {
+    type: model.dtype,
+  });
   for (let layer = 0; layer < model.config.num_hidden_layers; layer++) {
-    h = llamaLayer(model, h, { layer, positions, bounds });
+    h = llamaLayer(model, h, { layer, positions: batch.positions, bounds });
   }
   return h;
 }
@@ -191,10 +177,10 @@ function head({ config, parameters }: LlamaModel): readonly Tensor[] {
   return parameters.shards(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
 }
 
-/** Final norm on the rows that matter: y[r] = norm(h[rows[r]]). */
-function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; capacity: number }): Tensor {
-  const capacity = { tokens: h.capacity, rows: options.capacity };
-  const picked = gatherRows(h, rowIndex(model.gpu, options.rows, { tokens: h.shape[0], capacity }));
+/** Final norm on the rows that predict a label: y[r] = norm(h[rows[r]]). */
+function finalRows(model: LlamaModel, batch: BatchTensors): Tensor {
+  // Two sequences may share a token, and no more: what is summed for it is far below any limit.
+  const picked = gatherRows(llamaHidden(model, batch), { ...batch.picked, most: 1 });
   return rmsNorm(picked, model.parameters.get("model.norm.weight"), { eps: model.config.rms_norm_eps });
 }
 
@@ -202,8 +188,7 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * Log-probability of every labelled token, sequence by sequence.
  *
  * @param model the model
- * @param batch packed sequences with R labels that count
- * @param capacity the run's largest batch; this batch by default
+ * @param batch packed sequences with R labels
  * @returns `[R]`, in nats
  * @example
  * ```ts
@@ -211,6 +196,7 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -219,17 +205,15 @@ function finalRows(model: LlamaModel, h: Tensor, options: { rows: Uint32Array; c
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const logps = await toHost(llamaTokenLogps(model, batch));
  * assert.equal(logps.length, 2); // of ids 3 and 4
  * assert(logps.every((logp) => Math.abs(logp + Math.log(8)) < 1e-6));
  * ```
  */
-export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capacity?: BatchCapacity): Tensor {
-  const { rows, labels } = batch;
-  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
-  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
-  return tokenLogps(final, head(model), labels);
+export function llamaTokenLogps(model: LlamaModel, batch: BatchTensors): Tensor {
+  return tokenLogps(finalRows(model, batch), head(model), batch.labels);
 }
 
 /**
@@ -237,7 +221,6 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  *
  * @param model the model
  * @param batch S packed sequences, each with at least one label that counts
- * @param capacity the run's largest batch; this batch by default
  * @returns `[S]`, in nats
  * @example
  * ```ts
@@ -245,6 +228,7 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -253,34 +237,29 @@ export function llamaTokenLogps(model: LlamaModel, batch: PackedSequences, capac
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const [logp] = await toHost(llamaSequenceLogps(model, batch));
  * assert(Math.abs(logp + 2 * Math.log(8)) < 1e-5); // two labels
  * ```
  */
-export function llamaSequenceLogps(
-  model: LlamaModel,
-  batch: PackedSequences,
-  capacity?: BatchCapacity,
-): Tensor {
-  const offsets = new Uint32Array(batch.completionLengths.length + 1);
-  batch.completionLengths.forEach((length, s) => offsets[s + 1] = offsets[s] + length);
-  return sequenceLogps(llamaTokenLogps(model, batch, capacity), offsets);
+export function llamaSequenceLogps(model: LlamaModel, batch: BatchTensors): Tensor {
+  return sequenceLogps(llamaTokenLogps(model, batch), batch.sequences);
 }
 
 /**
- * Logits of the token that follows each segment: for decoding.
+ * Logits of the tokens that are to be predicted, in order: for decoding.
  *
  * @param model the model
- * @param batch S packed sequences, each a segment
- * @param capacity the largest batch that will come; this batch by default
- * @returns `[S, rows of the shard]` for each row shard of the vocabulary, in order
+ * @param batch packed sequences with R labels; what the labels are does not matter
+ * @returns `[R, rows of the shard]` for each row shard of the vocabulary, in order
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { toHost } from "../../engine/tensor.ts";
  * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
  * import { parseLlamaConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
@@ -289,19 +268,14 @@ export function llamaSequenceLogps(
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
  * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
  * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
- * const batch = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } }]);
+ * const batch = uploadBatch(model, packed);
  * const [logits] = llamaNextLogits(model, batch);
- * assert.deepEqual(logits.shape, [1, 8]);
+ * assert.deepEqual(logits.shape, [2, 8]);
  * assert((await toHost(logits)).every((logit) => logit === 0));
  * ```
  */
-export function llamaNextLogits(
-  model: LlamaModel,
-  batch: PackedSequences,
-  capacity?: BatchCapacity,
-): Tensor[] {
-  const rows = batch.segmentOffsets.subarray(1).map((end) => end - 1);
-  const h = llamaHidden(model, batch, capacity?.tokens ?? batch.inputIds.length);
-  const final = finalRows(model, h, { rows, capacity: capacity?.labels ?? rows.length });
+export function llamaNextLogits(model: LlamaModel, batch: BatchTensors): Tensor[] {
+  const final = finalRows(model, batch);
   return head(model).map((shard) => matmul(final, shard, { kind: "NT", type: "f32" }));
 }

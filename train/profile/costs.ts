@@ -1,0 +1,157 @@
+/**
+ * What each kernel must do at least: operations, and bytes to and from memory. The one place that knows it; the kernels
+ * themselves do not. A multiply-add counts as two operations, an exponential, a root and a division as one each.
+ * @module
+ */
+import type { ObservedDispatch } from "../../engine/queue.ts";
+
+/** The work of a dispatch, however it is done: a kernel that does more is no faster for it. */
+export interface Cost {
+  /** Floating-point operations; undefined where the kernel is not in the table. */
+  readonly flops?: number;
+  /** Each operand once: what is read, what is written, and again what is added to. */
+  readonly bytes: number;
+}
+
+/** What parameters and ranges do not tell. */
+export interface CostContext {
+  /** Keys that a query sees, as a mean over the batch's tokens: (T + 1) / 2 in causal sequences of T tokens. */
+  readonly attendedKeys: number;
+}
+
+/** What a kernel is part of. All that is not named here is the model. */
+export type StepPart = "model" | "preference" | "optimizer";
+
+interface Work extends CostContext {
+  readonly params: Readonly<Record<string, number>>;
+  /** Compile-time constants that are numbers. */
+  readonly constants: Readonly<Record<string, number>>;
+  /** Bytes of a bound range. */
+  readonly bytes: (name: string) => number;
+}
+
+interface KernelCost {
+  readonly flops: (work: Work) => number;
+  /** Where it is not each bound range once. */
+  readonly bytes?: (work: Work) => number;
+  /** The model where absent. */
+  readonly part?: StepPart;
+}
+
+const product = ({ params: { rows, vocab, columns } }: Work) => 2 * rows * vocab * columns;
+const perElement = (flops: number): KernelCost => ({ flops: ({ params }) => flops * params.elements });
+const perRowElement = (flops: number): KernelCost => ({
+  flops: ({ params: { rows, columns } }) => flops * rows * columns,
+});
+/** `products` inner or outer products of D elements for each query and key that meet. */
+const attention = (products: number): KernelCost => ({
+  flops: ({ params: { tokens, heads }, constants: { headDim }, attendedKeys }) =>
+    2 * products * headDim * tokens * heads * attendedKeys,
+});
+
+/** By kernel name. */
+export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
+  accumulate: { ...perElement(1), bytes: ({ bytes }) => bytes("part") + 2 * bytes("total") },
+  adamw: {
+    flops: ({ params }) => 14 * 4 * params.quads,
+    bytes: ({ bytes }) => bytes("gradient") + 2 * (bytes("weight") + bytes("moment1") + bytes("moment2")),
+    part: "optimizer",
+  },
+  activation_forward: perElement(4),
+  activation_backward: perElement(8),
+  add_forward: perElement(1),
+  argmax_rows: perRowElement(0),
+  // q k^T and p v.
+  attention_rows_forward: attention(2),
+  attention_tiles_forward: attention(2),
+  // q k^T again, dOut v^T, dS k.
+  attention_rows_backward_q: attention(3),
+  attention_tiles_backward_q: attention(3),
+  // q k^T again, dOut v^T, dS^T q, p^T dOut.
+  attention_rows_backward_kv: attention(4),
+  attention_tiles_backward_kv: attention(4),
+  clip_state: { flops: ({ params }) => params.count, part: "optimizer" },
+  column_sum: perRowElement(1),
+  column_sum_partial: perRowElement(1),
+  // Of the table, the rows that are picked.
+  embedding_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("ids") + 2 * bytes("y") },
+  embedding_backward: {
+    flops: ({ bytes }) => bytes("d_y") / 4,
+    bytes: ({ bytes, params, constants }) =>
+      bytes("d_y") + bytes("places") +
+      (params.accumulate ? 2 : 1) * 4 * constants.width * params.elements,
+  },
+  gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
+  gather_rows_backward: { flops: () => 0 },
+  matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
+  move_columns: { flops: () => 0 },
+  pair_loss: {
+    flops: () => 0,
+    bytes: ({ bytes }) => bytes("logps") + bytes("reference") + bytes("lengths") + bytes("d_logps"),
+    part: "preference",
+  },
+  rms_norm_forward: perRowElement(4),
+  rms_norm_backward: perRowElement(8),
+  rms_norm_weight_partial: perRowElement(3),
+  // Rotates half of its columns with the other half, where they lie: read and written.
+  rope: {
+    flops: ({ params: { rows, heads, half } }) => 6 * rows * heads * half,
+    bytes: ({ bytes, params: { heads, half, columns } }) =>
+      bytes("positions") + bytes("x") * 2 * heads * 2 * half / columns,
+  },
+  scale_by_scalar: { flops: ({ params }) => 2 * params.rows, part: "preference" },
+  scaled_sum: {
+    flops: ({ params }) => params.rows,
+    bytes: ({ bytes }) => bytes("x"),
+    part: "preference",
+  },
+  segment_sum: { flops: ({ bytes }) => bytes("values") / 4, part: "preference" },
+  segment_sum_backward: { flops: () => 0, part: "preference" },
+  square_sum_partial: { flops: ({ params }) => 8 * params.quads, part: "optimizer" },
+  swiglu_forward: perElement(5),
+  swiglu_backward: perElement(11),
+  // Two products, and their SwiGLU.
+  swiglu_linear_forward: { flops: ({ params: { m, f, k } }) => 2 * m * 2 * f * k + 5 * m * f },
+  swiglu_linear_backward: perRowElement(11),
+  token_logps_partial: { flops: product },
+  token_logps_combine: { flops: ({ params: { rows, chunks } }) => 4 * rows * chunks },
+  token_logps_backward: { flops: product },
+};
+
+/**
+ * @param dispatch what is dispatched
+ * @param context of its batch
+ * @returns its cost; of a kernel that is not in the table, bytes alone
+ */
+export function costOf(dispatch: ObservedDispatch, context: CostContext): Cost {
+  const known = Object.hasOwn(KERNEL_COSTS, dispatch.name) ? KERNEL_COSTS[dispatch.name] : undefined;
+  if (!known) return { bytes: boundBytes(dispatch) };
+  const work: Work = {
+    ...context,
+    params: dispatch.params,
+    constants: dispatch.constants as Readonly<Record<string, number>>,
+    bytes: (name) => dispatch.bindings[name].sizeBytes,
+  };
+  return { flops: known.flops(work), bytes: known.bytes?.(work) ?? boundBytes(dispatch) };
+}
+
+/** @param name of a kernel */
+export function partOf(name: string): StepPart {
+  return (Object.hasOwn(KERNEL_COSTS, name) ? KERNEL_COSTS[name].part : undefined) ?? "model";
+}
+
+/**
+ * Every bound range once, and what is written a second time where the kernel adds to it. A range bound in place of an
+ * absent operand is another operand's, and counts with that.
+ */
+function boundBytes({ source, bindings, params }: ObservedDispatch): number {
+  const adds = Object.entries(params).some(([name, value]) => name.startsWith("accumulate") && value !== 0);
+  const counted = new Set<string>();
+  return Object.entries(source.bindings).reduce((total, [name, { access }]) => {
+    const { allocation, offsetBytes, sizeBytes } = bindings[name];
+    const key = `${allocation.id}:${offsetBytes}:${sizeBytes}`;
+    if (counted.has(key)) return total;
+    counted.add(key);
+    return total + sizeBytes * (access === "read_write" && adds ? 2 : 1);
+  }, 0);
+}

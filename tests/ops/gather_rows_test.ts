@@ -80,7 +80,10 @@ gpuTest(
     );
     assert.throws(() => gatherRows(upload(gpu, new Float32Array(6)), index), ShapeError);
     const half = fromHost(gpu, new Float32Array(6), { shape: [3, 2], type: "f16" });
-    assert.throws(() => gatherRows(half, index), /expected columns that divide by four in f16, found 2/);
+    assert.throws(
+      () => gatherRows(half, index),
+      /expected rows that divide by four for f16, found rows of 2/,
+    );
     release(half);
   },
 );

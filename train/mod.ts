@@ -62,6 +62,7 @@ export { type MicroBatchState, type Objective, preferenceObjective, sftObjective
 export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {
   createOptimizer,
+  DEFAULT_LOSS_SCALE,
   type LossScaleOptions,
   type Optimizer,
   type OptimizerOptions,

@@ -112,15 +112,17 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
     moment2: zerosLike(block.weight),
   }));
   // Recorded once; these are its scalars.
-  const now = { step: 0, learningRate: 0, metric: 0, scaleMetric: 0 };
+  const now = { step: 0, learningRate: 0, metric: 0, lossScaleMetric: 0 };
   let recorded: { metrics: Tensor; graph: Graph } | undefined;
   const record = ({ metrics, lossScaleIndex }: GradNormSlot) =>
     recordGraph(gpu, () => {
       gradNorm(blocks.map((block) => block.gradient), state, {
         maxNorm: options.maxGradNorm,
         metric: {
-          ...{ metrics, index: () => now.metric, accumulate: false },
-          ...(lossScaleIndex === undefined ? {} : { lossScaleIndex: () => now.scaleMetric }),
+          metrics,
+          index: () => now.metric,
+          accumulate: false,
+          ...(lossScaleIndex === undefined ? {} : { lossScaleIndex: () => now.lossScaleMetric }),
         },
         ...(lossScale ? { lossScale: { state: scaleState, growthInterval: lossScale.growthInterval } } : {}),
       });
@@ -142,10 +144,11 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
       const { metrics, index, lossScaleIndex = 0 } = slot;
       if (recorded?.metrics !== metrics) {
         recorded?.graph[Symbol.dispose]();
+        recorded = undefined;
         recorded = { metrics, graph: record(slot) };
       }
       Object.assign(now, { step: now.step + 1, learningRate });
-      Object.assign(now, { metric: valueOf(index), scaleMetric: valueOf(lossScaleIndex) });
+      Object.assign(now, { metric: valueOf(index), lossScaleMetric: valueOf(lossScaleIndex) });
       recorded.graph.replay();
     },
     [Symbol.dispose]() {

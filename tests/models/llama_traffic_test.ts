@@ -4,6 +4,7 @@ import { scaledSum } from "../../engine/ops/scaled_sum.ts";
 import { Tape } from "../../engine/tape.ts";
 import { fromHost, release } from "../../engine/tensor.ts";
 import { packSequences } from "../../train/data/batch.ts";
+import { uploadBatch } from "../../train/models/batch_tensors.ts";
 import { llamaTokenLogps } from "../../train/models/llama.ts";
 import { gpuTest } from "../gpu.ts";
 import { tinyModel } from "../tiny_model.ts";
@@ -51,7 +52,8 @@ function modelTraffic(gpu: Gpu, layers: number, tokens: number): { forward: Traf
   using model = tinyModel(gpu, { config });
   const ids = Array.from({ length: tokens }, (_, i) => i % 16);
   const source = { file: "made.jsonl" };
-  const batch = packSequences([{ promptIds: ids.slice(0, 1), completionIds: ids.slice(1), source }]);
+  const packed = packSequences([{ promptIds: ids.slice(0, 1), completionIds: ids.slice(1), source }]);
+  const batch = uploadBatch(model, packed);
   const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
   using tape = new Tape(gpu);
   let loss = one;

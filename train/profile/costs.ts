@@ -93,6 +93,7 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   rms_norm_forward: perRowElement(4),
   rms_norm_backward: perRowElement(8),
   rms_norm_weight_partial: perRowElement(3),
+  // Rotates half of its columns with the other half, where they lie: read and written.
   rope: {
     flops: ({ params }) => 6 * params.rows * params.heads * params.half,
     // The rotated heads alone, in place, and of the table every token's row, which all heads share.

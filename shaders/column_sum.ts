@@ -1,9 +1,9 @@
 /**
- * Sums over the rows of a matrix: the gradient of a bias. The second stage is `columnSum` of `rms_norm.ts`.
+ * Sums over the rows of a matrix in two stages: the gradient of a bias, or of a norm's weight.
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import type { VectorWidth } from "./lib.ts";
+import { LINEAR_WORKGROUP, vectorType, type VectorWidth } from "./lib.ts";
 import { loadQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
@@ -40,6 +40,28 @@ for (var n = first; n < min(first + ${ROWS_PER_COLUMN_PARTIAL}u, p.rows); n++) {
   total += ${loadQuad(storage, "x[n * count + c]")};
 }
 partial[workgroup_id.y * count + c] = total;`,
+    };
+  },
+};
+
+/** Second half of a column sum: sums[c] (+)= sum over b of partial[b, c], b ascending. */
+export const columnSum: Kernel<{ width: VectorWidth }> = {
+  name: "column_sum",
+  doc: "sums[c] (+)= sum over b of partial[b, c]; partial [rows, C], sums [C]. An invocation owns a column.",
+  build({ width }) {
+    const type = vectorType(width);
+    return {
+      bindings: { partial: input(type), sums: output(type) },
+      params: { rows: "u32", columns: "u32", accumulate: "u32" },
+      workgroupSize: [32, 1],
+      body: wgsl`
+let count = p.columns / ${width}u;
+let c = (${LINEAR_WORKGROUP}) * 32u + local_id.x;
+if (c >= count) { return; }
+var total = ${type}();
+for (var b = 0u; b < p.rows; b++) { total += partial[b * count + c]; }
+if (p.accumulate != 0u) { total += sums[c]; }
+sums[c] = total;`,
     };
   },
 };

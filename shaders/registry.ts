@@ -9,7 +9,7 @@ import {
   type AttentionRowsConstants,
   attentionRowsForward,
 } from "./attention_rows.ts";
-import { columnSumPartial } from "./column_sum.ts";
+import { columnSum, columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
   type AccumulateConstants,
@@ -47,13 +47,7 @@ import {
   segmentSumBackward,
   squareSumPartial,
 } from "./reduce.ts";
-import {
-  columnSum,
-  rmsNormBackward,
-  rmsNormForward,
-  rmsNormWeightPartial,
-  type RowConstants,
-} from "./rms_norm.ts";
+import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
 import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { LINEAR_WORKGROUP, rowGrid, rowSum, sumOf, vectorType, type VectorWidth } from "./lib.ts";
+import { rowGrid, rowSum, sumOf, vectorType } from "./lib.ts";
 import { type OperandConstants, operands } from "./operand.ts";
 import { storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
@@ -123,28 +123,6 @@ for (var n = first; n < min(first + ${ROWS_PER_PARTIAL}u, p.rows); n++) {
   total += ${rows.load("d_y", "n * count + c")} * ${rows.load("x", "n * count + c")} * rstd[n];
 }
 partial[workgroup_id.y * count + c] = total;`,
-    };
-  },
-};
-
-/** Second half of a column sum: sums[c] (+)= sum over b of partial[b, c], b ascending. */
-export const columnSum: Kernel<{ width: VectorWidth }> = {
-  name: "column_sum",
-  doc: "sums[c] (+)= sum over b of partial[b, c]; partial [rows, C], sums [C]. An invocation owns a column.",
-  build({ width }) {
-    const type = vectorType(width);
-    return {
-      bindings: { partial: input(type), sums: output(type) },
-      params: { rows: "u32", columns: "u32", accumulate: "u32" },
-      workgroupSize: [32, 1],
-      body: wgsl`
-let count = p.columns / ${width}u;
-let c = (${LINEAR_WORKGROUP}) * 32u + local_id.x;
-if (c >= count) { return; }
-var total = ${type}();
-for (var b = 0u; b < p.rows; b++) { total += partial[b * count + c]; }
-if (p.accumulate != 0u) { total += sums[c]; }
-sums[c] = total;`,
     };
   },
 };

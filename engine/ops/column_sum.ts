@@ -2,9 +2,8 @@
  * Sums over the rows of a matrix, in two stages with a fixed order.
  * @module
  */
-import { columnSumPartial, ROWS_PER_COLUMN_PARTIAL } from "../../shaders/column_sum.ts";
+import { columnSum, columnSumPartial, ROWS_PER_COLUMN_PARTIAL } from "../../shaders/column_sum.ts";
 import { vectorWidth } from "../../shaders/lib.ts";
-import { columnSum } from "../../shaders/rms_norm.ts";
 import { expectShape } from "../shape.ts";
 import type { GradientTarget } from "../tape.ts";
 import { empty, scope, storageOf, type Tensor } from "../tensor.ts";

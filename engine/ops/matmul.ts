@@ -4,7 +4,7 @@
  */
 import { vectorWidth } from "../../shaders/lib.ts";
 import { COLUMNS_PER_ROWS_WORKGROUP, matmulForward, matmulRows } from "../../shaders/matmul.ts";
-import { columnSum } from "../../shaders/rms_norm.ts";
+import { columnSum } from "../../shaders/column_sum.ts";
 import { type ProductKind, type Tile, tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape, type Shape, ShapeError } from "../shape.ts";
 import { empty, emptyLike, scope, storageOf, type Tensor, type TensorType } from "../tensor.ts";

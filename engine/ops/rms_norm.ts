@@ -2,9 +2,9 @@
  * RMSNorm.
  * @module
  */
+import { columnSum } from "../../shaders/column_sum.ts";
 import { rowWorkgroups } from "../../shaders/lib.ts";
 import {
-  columnSum,
   rmsNormBackward,
   rmsNormForward,
   rmsNormWeightPartial,

@@ -17,7 +17,7 @@ import { scope, type Tensor } from "../tensor.ts";
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { fromHost, openGpu, scaledSum, silu, Tape, toHost } from "../mod.ts";
+ * import { activation, fromHost, openGpu, scaledSum, Tape, type Tensor, toHost } from "../mod.ts";
  * import { ensureAdapter } from "../../train/software_driver.ts";
  *
  * await ensureAdapter();
@@ -26,6 +26,7 @@ import { scope, type Tensor } from "../tensor.ts";
  * const x = { ...fromHost(gpu, Float32Array.of(0), { shape: [1], requiresGrad: true }), grad };
  * const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
  * using tape = new Tape(gpu);
+ * const silu = (x: Tensor) => activation(x, { kind: "silu" });
  * const y = checkpoint(x, (x) => silu(silu(x)));
  * tape.backward([{ tensor: scaledSum(y, { scale: 1 }), gradient: one }]);
  * assert.deepEqual([...await toHost(grad)], [0.25]); // 1/2 of each

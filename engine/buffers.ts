@@ -279,10 +279,7 @@ export class BufferPool {
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
     this.#use(-allocation.sizeBytes, allocation.category);
-    const key = freeKey(allocation.sizeBytes, allocation.category);
-    const free = this.#free.get(key);
-    if (free) free.push(allocation);
-    else this.#free.set(key, [allocation]);
+    keepFree(this.#free, allocation);
   }
 
   /** Gives up the buffers that nobody holds. Recorded work may still use them: they go with the next submit. */
@@ -338,6 +335,13 @@ export class BufferPool {
 
 function freeKey(sizeBytes: number, category: MemoryCategory): string {
   return `${category} ${sizeBytes}`;
+}
+
+function keepFree(free: Map<string, Allocation[]>, allocation: Allocation): void {
+  const key = freeKey(allocation.sizeBytes, allocation.category);
+  const same = free.get(key);
+  if (same) same.push(allocation);
+  else free.set(key, [allocation]);
 }
 
 /**
@@ -404,10 +408,7 @@ export class BufferArena implements Disposable {
   /** Takes back a buffer whose last holder released it; only `Allocation` calls this. */
   giveBack(allocation: Allocation): void {
     if (!this.#open) return this.pool.adopt(allocation);
-    const key = freeKey(allocation.sizeBytes, allocation.category);
-    const free = this.#free.get(key);
-    if (free) free.push(allocation);
-    else this.#free.set(key, [allocation]);
+    keepFree(this.#free, allocation);
   }
 
   /** Gives all buffers back to the pool: the free ones now, the others when their last holder releases them. */

@@ -2,14 +2,12 @@
  * Matrix products and their gradients.
  * @module
  */
-import { vectorWidth } from "../../shaders/lib.ts";
 import { COLUMNS_PER_ROWS_WORKGROUP, matmulForward, matmulRows } from "../../shaders/matmul.ts";
-import { columnSum } from "../../shaders/column_sum.ts";
 import { type ProductKind, type Tile, tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape, type Shape, ShapeError } from "../shape.ts";
 import { empty, emptyLike, scope, storageOf, type Tensor, type TensorType } from "../tensor.ts";
 import { type GradientSink, type GradientTarget, record } from "../tape.ts";
-import { sumColumns } from "./column_sum.ts";
+import { sumColumns, sumPartials } from "./column_sum.ts";
 import {
   type ProductPlan,
   productPlan,
@@ -174,13 +172,7 @@ function multiplyParts(product: CheckedProduct, { tile, steps }: { tile: Tile; s
   scope(gpu, () => {
     const partial = empty(gpu, [splits, m, n]);
     multiplyTiles({ ...product, target: { tensor: partial, accumulate: false } }, { tile, steps });
-    const width = vectorWidth(m * n);
-    gpu.dispatch(columnSum, {
-      constants: { width },
-      bindings: { partial: partial.range, sums: target.tensor.range },
-      params: { rows: splits, columns: m * n, accumulate: target.accumulate ? 1 : 0 },
-      workgroups: Math.ceil(m * n / width / 32),
-    });
+    sumPartials(partial, target);
   });
 }
 

@@ -2,7 +2,6 @@
  * RMSNorm.
  * @module
  */
-import { columnSum } from "../../shaders/column_sum.ts";
 import { rowWorkgroups } from "../../shaders/lib.ts";
 import {
   rmsNormBackward,
@@ -13,6 +12,7 @@ import {
 import { expectShape } from "../shape.ts";
 import { type GradientTarget, record } from "../tape.ts";
 import { empty, emptyLike, scope, type Tensor } from "../tensor.ts";
+import { sumPartials } from "./column_sum.ts";
 import { rowLanes, rowOperands } from "./dispatch.ts";
 
 /**
@@ -83,22 +83,15 @@ export function rmsNorm(x: Tensor, weight: Tensor, options: { eps: number }): Te
 function weightGradient({ x, rstd, dY }: Record<"x" | "rstd" | "dY", Tensor>, dWeight: GradientTarget): void {
   const { gpu, shape: [rows, columns] } = x;
   const constants = rowOperands("rms_norm", x, columns);
-  const { width } = constants;
   const blocks = Math.ceil(rows / ROWS_PER_PARTIAL);
-  const columnTiles = Math.ceil(columns / width / 32);
   scope(gpu, () => {
     const partial = empty(gpu, [blocks, columns], { capacity: Math.ceil(x.capacity / ROWS_PER_PARTIAL) });
     gpu.dispatch(rmsNormWeightPartial, {
       constants,
       bindings: { x: x.range, rstd: rstd.range, d_y: dY.range, partial: partial.range },
       params: { rows, columns },
-      workgroups: [columnTiles, blocks],
+      workgroups: [Math.ceil(columns / constants.width / 32), blocks],
     });
-    gpu.dispatch(columnSum, {
-      constants: { width },
-      bindings: { partial: partial.range, sums: dWeight.tensor.range },
-      params: { rows: blocks, columns, accumulate: dWeight.accumulate ? 1 : 0 },
-      workgroups: columnTiles,
-    });
+    sumPartials(partial, dWeight);
   });
 }

@@ -7,7 +7,7 @@
 # (PYTHON=...; its stage fails alone where there is none). Every stage has a time limit; one that fails is named in the
 # file, and the next goes on. Smaller, to see that it runs, on any adapter:
 #
-#     QUICK=1 bash tests/peers/gpu_bench.sh /tmp/out.md
+#     QUICK=1 bash tests/peers/gpu_bench.sh quick.md
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-gpu_bench.md}

@@ -5,7 +5,7 @@
  * @example Train a tiny model with DPO and SPO's penalty, on pairs that it makes itself
  * ```ts
  * import {
- *   characterTokenizerFiles, createLlama, createRandom, createTokenizer, encodePairs, ensureAdapter, greedyDecode,
+ *   characterTokenizerFiles, createModel, createRandom, createTokenizer, encodePairs, ensureAdapter, greedyDecode,
  *   initializeModel, openGpu, PAIR_LOSSES, parseModelConfig, preferenceObjective, referenceLogps, spoPenaltyAt,
  *   parseSpoOptions, train,
  * } from "./mod.ts";
@@ -17,7 +17,7 @@
  *   model_type: "llama", vocab_size: tokenizer.vocabSize, hidden_size: 16, intermediate_size: 32,
  *   num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 16,
  * }, { file: "example" });
- * using model = createLlama(gpu, config, { trainable: true });
+ * using model = createModel(gpu, config, { trainable: true });
  * initializeModel(model, createRandom(1));
  *
  * const records = Array.from({ length: 8 }, (_, index) => ({
@@ -45,8 +45,8 @@
  * @example The same step by hand: batch, forward, backward, update, one number back
  * ```ts
  * import {
- *   characterTokenizerFiles, createLlama, createMetricsRing, createOptimizer, createRandom, createTokenizer,
- *   encodeCompletions, ensureAdapter, fromHost, initializeModel, llamaTokenLogps, openGpu, packSequences,
+ *   characterTokenizerFiles, createModel, createMetricsRing, createOptimizer, createRandom, createTokenizer,
+ *   encodeCompletions, ensureAdapter, fromHost, initializeModel, batchTokenLogps, openGpu, packSequences,
  *   parseModelConfig, scaledSum, Tape, uploadBatch,
  * } from "./mod.ts";
  *
@@ -57,7 +57,7 @@
  *   model_type: "llama", vocab_size: tokenizer.vocabSize, hidden_size: 16, intermediate_size: 32,
  *   num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 16,
  * }, { file: "example" });
- * using model = createLlama(gpu, config, { trainable: true });
+ * using model = createModel(gpu, config, { trainable: true });
  * initializeModel(model, createRandom(1));
  * using optimizer = createOptimizer(model.parameters, {
  *   beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1,
@@ -71,7 +71,7 @@
  * for (let step = 0; step < 10; step++) {
  *   model.parameters.zeroGradients();
  *   using tape = new Tape(gpu);
- *   const logps = llamaTokenLogps(model, uploadBatch(model, batch));
+ *   const logps = batchTokenLogps(model, uploadBatch(model, batch));
  *   const metric = { metrics: ring.tensor, index: 0, accumulate: false };
  *   const loss = scaledSum(logps, { scale: -1 / logps.shape[0], metric });
  *   tape.backward([{ tensor: loss, gradient: one }]);

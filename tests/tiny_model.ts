@@ -12,7 +12,7 @@ import type { BatchSize } from "../train/data/batch.ts";
 import { characterTokenizerFiles } from "../train/data/character_tokenizer.ts";
 import type { EncodedCompletion, EncodedPair } from "../train/data/encode.ts";
 import { createTokenizer, type Tokenizer } from "../train/data/tokenizer.ts";
-import { createLlama, type LlamaModel } from "../train/models/llama.ts";
+import { createModel, type Model } from "../train/models/model.ts";
 import { parseModelConfig } from "../train/models/config.ts";
 import { initializeModel } from "../train/models/model_files.ts";
 import type { Objective } from "../train/objective.ts";
@@ -48,9 +48,9 @@ export function tinyModel(
     config?: Record<string, unknown>;
     dtype?: "f32" | "f16";
   } = {},
-): LlamaModel {
+): Model {
   const { seed = 1, trainable = true, config, dtype } = options;
-  const model = createLlama(gpu, parseModelConfig({ ...TINY, ...config }, { file: "config.json" }), {
+  const model = createModel(gpu, parseModelConfig({ ...TINY, ...config }, { file: "config.json" }), {
     trainable,
     dtype,
   });
@@ -124,18 +124,18 @@ export function randomPairs(count: number, seed: number): EncodedPair[] {
 }
 
 /** All weights, block after block, padding included. */
-export function readWeights(model: LlamaModel): Promise<Float32Array> {
+export function readWeights(model: Model): Promise<Float32Array> {
   return readBlocks(model, (block) => block.weight);
 }
 
 /** All gradients, block after block, padding included. */
-export function readGradients(model: LlamaModel): Promise<Float32Array> {
+export function readGradients(model: Model): Promise<Float32Array> {
   return readBlocks(model, (block) => block.gradient!);
 }
 
-type Block = LlamaModel["parameters"]["blocks"][number];
+type Block = Model["parameters"]["blocks"][number];
 
-async function readBlocks(model: LlamaModel, part: (block: Block) => Block["weight"]): Promise<Float32Array> {
+async function readBlocks(model: Model, part: (block: Block) => Block["weight"]): Promise<Float32Array> {
   const values: number[] = [];
   for (const block of model.parameters.blocks) values.push(...await toHost(part(block)));
   return Float32Array.from(values);
@@ -149,7 +149,7 @@ async function readBlocks(model: LlamaModel, part: (block: Block) => Block["weig
  * @returns One list a completion.
  */
 export async function referenceTokenLogps(
-  model: LlamaModel,
+  model: Model,
   completions: readonly EncodedCompletion[],
 ): Promise<number[][]> {
   const parameters = new Map<string, Float64Array>();

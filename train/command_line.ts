@@ -3,73 +3,13 @@
  * @module
  */
 import { parseArgs } from "node:util";
-import { z } from "zod";
-import { SHAPE_NAMES } from "./bench/shapes.ts";
-import { type ConfigSource, runConfigSchema } from "./config.ts";
+import type { z } from "zod";
+import { type CommandName, COMMANDS } from "./commands/registry.ts";
+import type { ConfigSource } from "./config.ts";
 import { describeFileKey, readConfigFile } from "./config_file.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import { flagOf, listSettings, type Setting } from "./settings.ts";
 import { nearestName } from "./suggest.ts";
-
-/** Flags of `bench`. */
-export const benchFlagsSchema = z.strictObject({
-  /** Print JSON instead of a table. */
-  json: z.boolean().default(false),
-  /** Print Markdown tables. */
-  markdown: z.boolean().default(false),
-  /** Compare the tilings of the product, too. */
-  tiles: z.boolean().default(false),
-  /** As for training. */
-  tune: runConfigSchema.shape.tune,
-  /** Plan how a step's memory grows, and nothing else. */
-  memory: z.boolean().default(false),
-  /** Sizes of the model and batch of the training steps. */
-  shape: z.enum(SHAPE_NAMES).default("bench"),
-  /** Largest extent of the products; by default what suits the adapter. */
-  maxSize: z.int().positive().optional(),
-  /** Repetitions of each measurement. */
-  samples: z.int().positive().default(7),
-  /** Measure how a step's cost grows, and nothing else. */
-  growth: z.boolean().default(false),
-  /** Print what the adapter grants, and measure nothing. */
-  probe: z.boolean().default(false),
-});
-
-/** Flags of `profile` that are no settings of a run. */
-export const profileFlagsSchema = z.strictObject({
-  /** Sizes of the model and batch, where no model and data are given. */
-  shape: z.enum(SHAPE_NAMES).default("bench"),
-  /** Steps that are timed; by default what suits the adapter. */
-  steps: z.int().positive().optional(),
-  /** Print JSON instead of a table. */
-  json: z.boolean().default(false),
-  /** Print a Markdown table. */
-  markdown: z.boolean().default(false),
-});
-
-/** Settings of a run that a profile of a few steps has no use for. */
-const UNPROFILED = {
-  evalData: true,
-  evalRecords: true,
-  maxSteps: true,
-  logEvery: true,
-  output: true,
-  overwrite: true,
-  dryRun: true,
-} as const;
-
-/** Every command: what its flags set, and whether a file may set them too. */
-export const COMMANDS = {
-  train: { schema: runConfigSchema, takesConfig: true },
-  bench: { schema: benchFlagsSchema, takesConfig: false },
-  profile: {
-    schema: runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape),
-    takesConfig: false,
-  },
-} as const satisfies Record<string, { schema: z.ZodObject; takesConfig: boolean }>;
-
-/** A name in {@link COMMANDS}. */
-export type CommandName = keyof typeof COMMANDS;
 
 /** A command with what was set for it. */
 export interface Invocation {

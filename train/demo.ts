@@ -11,7 +11,7 @@ import { evaluatePairs, exactMatch, type ExactTask, outOfDistributionMass } from
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
-import { createLlama, type LlamaModel } from "./models/llama.ts";
+import { createModel, type Model } from "./models/model.ts";
 import { initializeModel } from "./models/model_files.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { createRandom, deriveSeed, uniformInt } from "./random.ts";
@@ -55,7 +55,7 @@ export async function runDemo(
 ): Promise<PhaseResult[]> {
   const { loss, data = demoData(settings) } = options;
   const config = parseModelConfig(settings.model, { file: "the demonstration" });
-  using model = createLlama(session.gpu, config, { trainable: true });
+  using model = createModel(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
   const results: PhaseResult[] = [];
   const report = (result: PhaseResult) => {
@@ -154,7 +154,7 @@ export function demoData(settings: DemoSettings): DemoData {
 
 async function preferencePhase(
   session: Session,
-  model: LlamaModel,
+  model: Model,
   options: {
     name: string;
     spo: SpoOptions;
@@ -178,7 +178,7 @@ async function preferencePhase(
 
 async function evaluatePhase(
   session: Session,
-  model: LlamaModel,
+  model: Model,
   { phase, data, reference, loss }: {
     phase: string;
     data: DemoData;

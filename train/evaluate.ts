@@ -6,7 +6,7 @@ import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { encodePrompt } from "./data/encode.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { greedyDecode } from "./generate.ts";
-import type { LlamaModel } from "./models/llama.ts";
+import type { Model } from "./models/model.ts";
 import { completionLogps, type ReferenceLogps, referenceLogps } from "./reference.ts";
 
 /** Means over pairs; log-probs are sums over a completion, in nats. */
@@ -37,15 +37,15 @@ export interface PairEvaluation {
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * const source = { file: "example" };
  * const chosen = { promptIds: [1, 2], completionIds: [3], source };
  * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
@@ -57,7 +57,7 @@ export interface PairEvaluation {
  * ```
  */
 export async function evaluatePairs(
-  model: LlamaModel,
+  model: Model,
   pairs: readonly EncodedPair[],
   options: { reference: ReferenceLogps; beta: number; onProgress?: (done: number, total: number) => void },
 ): Promise<PairEvaluation> {
@@ -115,15 +115,15 @@ export interface ExactTask {
  * import { openGpu } from "../engine/gpu.ts";
  * import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
  * import { createTokenizer } from "./data/tokenizer.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
  * const task = {
  *   prompts: ["0+0", "0+1"],
@@ -134,7 +134,7 @@ export interface ExactTask {
  * ```
  */
 export async function exactMatch(
-  model: LlamaModel,
+  model: Model,
   options: { task: ExactTask; tokenizer: Tokenizer; onProgress?: (done: number, total: number) => void },
 ): Promise<number> {
   const { task, tokenizer } = options;
@@ -155,7 +155,7 @@ export async function exactMatch(
  * @param groups per problem: the chosen completion and every variant
  */
 export async function outOfDistributionMass(
-  model: LlamaModel,
+  model: Model,
   groups: readonly (readonly EncodedCompletion[])[],
 ): Promise<number> {
   const sums = await completionLogps(model, groups.flat());

@@ -7,7 +7,7 @@ import { noGrad } from "../engine/tape.ts";
 import { scope, type Tensor, toHost } from "../engine/tensor.ts";
 import type { BatchSize, PackedSequences } from "./data/batch.ts";
 import { uploadBatch } from "./models/batch_tensors.ts";
-import { type LlamaModel, llamaNextLogits } from "./models/llama.ts";
+import { type Model, nextLogits } from "./models/model.ts";
 
 /** How to decode. */
 export interface GreedyOptions {
@@ -31,22 +31,22 @@ export interface GreedyOptions {
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * const prompts = [[1, 2], [3]];
  * assert.deepEqual(await greedyDecode(model, prompts, { maxNewTokens: 2 }), [[0, 0], [0, 0]]);
  * assert.deepEqual(await greedyDecode(model, prompts, { maxNewTokens: 2, stopIds: [0] }), [[0], [0]]);
  * ```
  */
 export async function greedyDecode(
-  model: LlamaModel,
+  model: Model,
   prompts: readonly (readonly number[])[],
   options: GreedyOptions,
 ): Promise<number[][]> {
@@ -59,7 +59,7 @@ export async function greedyDecode(
 }
 
 async function decodeBatch(
-  model: LlamaModel,
+  model: Model,
   prompts: readonly (readonly number[])[],
   { maxNewTokens, stopIds = [] }: GreedyOptions,
 ): Promise<number[][]> {
@@ -78,15 +78,15 @@ async function decodeBatch(
 
 /** The most probable next id of each sequence. */
 async function nextIds(
-  model: LlamaModel,
+  model: Model,
   packed: PackedSequences,
   capacity: BatchSize,
 ): Promise<ArrayLike<number>> {
   const { gpu } = model;
-  const single = model.parameters.shards("model.embed_tokens.weight").length === 1;
+  const single = model.parameters.shards(model.architecture.head).length === 1;
   const kept = scope(gpu, () =>
     noGrad(gpu, (): Tensor[] => {
-      const logits = llamaNextLogits(model, uploadBatch(model, packed, capacity));
+      const logits = nextLogits(model, uploadBatch(model, packed, capacity));
       return single ? [argmax(logits[0])] : logits;
     }));
   try {

@@ -37,15 +37,16 @@ export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
 export type { LlamaConfig } from "./models/llama_config.ts";
+export type { Architecture, Dimensions, EmbedInputs, LayerInputs } from "./models/architecture.ts";
 export {
-  createLlama,
-  llamaHidden,
-  type LlamaModel,
-  llamaNextLogits,
-  type LlamaOptions,
-  llamaSequenceLogps,
-  llamaTokenLogps,
-} from "./models/llama.ts";
+  batchSequenceLogps,
+  batchTokenLogps,
+  createModel,
+  hiddenStates,
+  type Model,
+  type ModelOptions,
+  nextLogits,
+} from "./models/model.ts";
 export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";

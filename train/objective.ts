@@ -12,7 +12,7 @@ import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
-import { type LlamaModel, llamaSequenceLogps } from "./models/llama.ts";
+import { batchSequenceLogps, type Model } from "./models/model.ts";
 import type { ReferenceLogps } from "./reference.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
@@ -36,7 +36,7 @@ export interface MicroBatchState {
 /** A loss over a data set. Its batches are `Arrays`: typed arrays by name, or groups of them. */
 export interface Objective<Arrays extends object = object> extends Disposable {
   /** What is trained. */
-  readonly model: LlamaModel;
+  readonly model: Model;
   /** Items in the data set. */
   readonly count: number;
   /** Names of the numbers in a metrics row, in order. */
@@ -72,15 +72,15 @@ export interface Objective<Arrays extends object = object> extends Disposable {
  * import { uploadAll } from "../engine/inputs.ts";
  * import { toHost } from "../engine/tensor.ts";
  * import { createMetricsRing } from "./metrics.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * using ring = createMetricsRing(gpu, 1);
  * const source = { file: "example" };
  * using objective = sftObjective(model, [{ promptIds: [1, 2], completionIds: [3, 4], source }]);
@@ -94,7 +94,7 @@ export interface Objective<Arrays extends object = object> extends Disposable {
  * ```
  */
 export function sftObjective(
-  model: LlamaModel,
+  model: Model,
   completions: readonly EncodedCompletion[],
 ): Objective<HostBatch> {
   const pick = (items: Uint32Array) => Array.from(items, (item) => completions[item]);
@@ -107,7 +107,7 @@ export function sftObjective(
     source: (item) => formatSource(completions[item].source),
     forward(batch, state) {
       // By sequence: labels of the padding belong to none.
-      return scaledSum(llamaSequenceLogps(model, batch), {
+      return scaledSum(batchSequenceLogps(model, batch), {
         scale: () => -1 / state.batchLabels,
         metric: {
           metrics: state.metrics,
@@ -152,15 +152,15 @@ export interface PreferenceOptions {
  * import { PAIR_LOSSES } from "./losses/registry.ts";
  * import { createMetricsRing } from "./metrics.ts";
  * import { referenceLogps } from "./reference.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * using ring = createMetricsRing(gpu, 1);
  * const source = { file: "example" };
  * const chosen = { promptIds: [1, 2], completionIds: [3], source };
@@ -184,7 +184,7 @@ export interface PreferenceOptions {
  * ```
  */
 export function preferenceObjective(
-  model: LlamaModel,
+  model: Model,
   options: PreferenceOptions,
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
@@ -210,7 +210,7 @@ export function preferenceObjective(
     },
     source: (item) => formatSource(pairs[item].source),
     forward({ batch, reference, lengths }, state) {
-      return pairLoss(llamaSequenceLogps(model, batch), {
+      return pairLoss(batchSequenceLogps(model, batch), {
         reference,
         lengths,
         metrics: state.metrics,

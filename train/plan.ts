@@ -11,8 +11,8 @@ import type { BatchSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { InputError } from "./errors.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
-import { createLlama } from "./models/llama.ts";
-import type { LlamaConfig } from "./models/llama_config.ts";
+import { createModel } from "./models/model.ts";
+import type { ModelConfig } from "./models/registry.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { referenceLogps } from "./reference.ts";
 import type { Session } from "./session.ts";
@@ -148,7 +148,7 @@ async function runPlanned(
 /** Sizes of a model and of its training step. */
 export interface TrainingSizes {
   /** Of the model. */
-  readonly model: LlamaConfig;
+  readonly model: ModelConfig;
   /** What is minimised. */
   readonly loss: "sft" | PairLossKey;
   /** Tokens of each prompt. */
@@ -175,13 +175,13 @@ export interface TrainingSizes {
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 64, hidden_size: 64, intermediate_size: 64, num_hidden_layers: 8, num_attention_heads: 2 };
- * const model = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
+ * const model = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
  * const step = { model, loss: "dpo", promptTokens: 64, completionTokens: 64, batchSize: 64 } as const;
  * const plan = await planTraining(planningOptions(gpu), step);
  * assert.equal(plan.categories.gradients, plan.categories.parameters);
@@ -193,7 +193,7 @@ export async function planTraining(options: PlanningOptions, sizes: TrainingSize
   return await planRun(options, async ({ gpu, onTrained }) => {
     const { activationCheckpointing, loss, batchSize, gradientAccumulationSteps } = sizes;
     const positions = sizes.promptTokens + sizes.completionTokens;
-    using model = createLlama(gpu, sizes.model, { trainable: true, positions, activationCheckpointing });
+    using model = createModel(gpu, sizes.model, { trainable: true, positions, activationCheckpointing });
     const pairs = Array.from({ length: batchSize }, () => pairOf(sizes));
     using objective = loss === "sft"
       ? sftObjective(model, pairs.map(({ chosen }) => chosen))

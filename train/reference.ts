@@ -11,7 +11,7 @@ import { writeFileAtomically } from "./atomic_file.ts";
 import { packSequences } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { uploadBatch } from "./models/batch_tensors.ts";
-import { type LlamaModel, llamaSequenceLogps } from "./models/llama.ts";
+import { batchSequenceLogps, type Model } from "./models/model.ts";
 
 /** Summed completion log-probs of every pair. */
 export interface ReferenceLogps {
@@ -46,15 +46,15 @@ const CACHE_FORMAT = 2;
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * const source = { file: "example" };
  * const chosen = { promptIds: [1, 2], completionIds: [3], source };
  * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
@@ -65,7 +65,7 @@ const CACHE_FORMAT = 2;
  * ```
  */
 export async function referenceLogps(
-  model: LlamaModel,
+  model: Model,
   pairs: readonly EncodedPair[],
   options: ReferenceOptions = {},
 ): Promise<ReferenceLogps> {
@@ -92,22 +92,22 @@ export async function referenceLogps(
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
  * const sequence = { promptIds: [1, 2], completionIds: [3, 4, 5], source: { file: "example" } };
  * const [logp] = await completionLogps(model, [sequence]);
  * assert(Math.abs(logp + 3 * Math.log(8)) < 1e-5);
  * ```
  */
 export async function completionLogps(
-  model: LlamaModel,
+  model: Model,
   sequences: readonly EncodedCompletion[],
   options: Omit<ReferenceOptions, "cacheFolder"> = {},
 ): Promise<Float32Array<ArrayBuffer>> {
@@ -128,7 +128,7 @@ export async function completionLogps(
       () =>
         noGrad(
           model.gpu,
-          () => llamaSequenceLogps(model, uploadBatch(model, packSequences(batch), capacity)),
+          () => batchSequenceLogps(model, uploadBatch(model, packSequences(batch), capacity)),
         ),
     );
     sums.set(await toHost(tensor), done);
@@ -160,7 +160,7 @@ function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedComple
   return [...new Map(batches.map((batch) => [batch.length, batch])).values()];
 }
 
-async function cacheKey(model: LlamaModel, pairs: readonly EncodedPair[]): Promise<string> {
+async function cacheKey(model: Model, pairs: readonly EncodedPair[]): Promise<string> {
   const hash = createHash("sha256");
   // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
   hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));

@@ -10,7 +10,7 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
-import type { LlamaConfig } from "./models/llama_config.ts";
+import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModel, type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
@@ -34,7 +34,7 @@ export interface RunData {
   readonly config: RunConfig;
   /** The model's folder. */
   readonly folder: string;
-  readonly modelConfig: LlamaConfig;
+  readonly modelConfig: ModelConfig;
   readonly tokenizer: Tokenizer;
   /** Tokens of prompt and completion: the setting, or the model's positions where they are fewer. */
   readonly maxLength: number;
@@ -68,8 +68,8 @@ export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log"
     );
   }
   const { config: modelConfig, tokenizer } = await checkModel(folder);
-  const maxLength = Math.min(config.maxLength, modelConfig.max_position_embeddings);
-  const vocabSize = modelConfig.vocab_size;
+  const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
+  const maxLength = Math.min(config.maxLength, positions);
   const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
   const pairs = await encode(data);
   const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);

@@ -7,7 +7,7 @@ import type { Gpu } from "../engine/gpu.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import type { MetricsRecord } from "./metrics.ts";
-import type { LlamaModel } from "./models/llama.ts";
+import type { Model } from "./models/model.ts";
 import { saveModel, saveNothing } from "./models/model_files.ts";
 import type { Objective } from "./objective.ts";
 import type { Progress } from "./progress.ts";
@@ -82,7 +82,7 @@ export async function trainPhase(
  */
 export async function saveToRun(
   session: Session,
-  model: LlamaModel,
+  model: Model,
   { name, tokenizer }: { name: string; tokenizer: Tokenizer },
 ): Promise<void> {
   if (session.gpu.isPlanning) await saveNothing(model);

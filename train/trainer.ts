@@ -20,15 +20,15 @@ import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
  * import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
  * import { PAIR_LOSSES } from "./losses/registry.ts";
  * import { preferenceObjective } from "./objective.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: true }); // all zero: ids are equally likely
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: true }); // all zero: ids are equally likely
  * const source = { file: "example" };
  * const chosen = { promptIds: [1, 2], completionIds: [3], source };
  * const rejected = { promptIds: [1, 2], completionIds: [4, 5], source };
@@ -108,15 +108,15 @@ export interface TrainSummary {
  * import { initializeModel } from "./models/model_files.ts";
  * import { sftObjective } from "./objective.ts";
  * import { createRandom } from "./random.ts";
- * import { createLlama } from "./models/llama.ts";
- * import { parseLlamaConfig } from "./models/llama_config.ts";
+ * import { createModel } from "./models/model.ts";
+ * import { parseModelConfig } from "./models/config.ts";
  * import { ensureAdapter } from "./software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: true });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: true });
  * initializeModel(model, createRandom(1));
  * using objective = sftObjective(model, [
  *   { promptIds: [1, 2], completionIds: [3, 4], source: { file: "example" } },
@@ -150,7 +150,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const plan = planSteps(objective, options);
   const maxSteps = plan.steps.length;
   const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
-  using optimizer = createOptimizer(model.parameters, { ...options.optimizer, lossScale });
+  using optimizer = createOptimizer(model.trained, { ...options.optimizer, lossScale });
   using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
   using batches = createMicroBatches(objective, { plan, metrics: ring.tensor, seed: optimizer.seed });
   const log = createLog(objective, {
@@ -162,7 +162,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   while (step < maxSteps && !options.signal?.aborted) {
     const metricsRow = step % options.logEvery;
     step++;
-    model.parameters.zeroGradients();
+    model.trained.zeroGradients();
     batches.run(step, metricsRow);
     optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
     gpu.queue.submit();

@@ -7,7 +7,7 @@ import { fromHost, release } from "../../engine/tensor.ts";
 import { GRAD_NORM_METRIC } from "../../shaders/pair_loss.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
 import { createMetricsRing } from "../../train/metrics.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { loadModel } from "../../train/models/model_files.ts";
 import { preferenceObjective } from "../../train/objective.ts";
 import { createOptimizer } from "../../train/optimizer.ts";
@@ -36,7 +36,7 @@ const PAIRS = golden.pairs.map(({ prompt: promptIds, chosen, rejected }, index) 
 });
 
 /** The ten steps in TRL's order of batches, which the trainer would shuffle. */
-async function tenSteps(gpu: Gpu, model: LlamaModel): Promise<Record<string, number>[]> {
+async function tenSteps(gpu: Gpu, model: Model): Promise<Record<string, number>[]> {
   const { beta, batchSize, learningRate, ...optimizerOptions } = golden.settings;
   using objective = preferenceObjective(model, {
     ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS), lambda: 0 },

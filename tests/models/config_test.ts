@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { CheckpointError, ConfigError } from "../../train/errors.ts";
 import { parseModelConfig, readModelConfig } from "../../train/models/config.ts";
 import { llamaConfigJson } from "../../train/models/llama_config.ts";
-import { checkLlamaCheckpoint, llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { checkWeights } from "../../train/models/check_weights.ts";
+import { architectureOf } from "../../train/models/registry.ts";
+import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
 import { openSafetensors } from "../../train/models/safetensors.ts";
 import { type TensorSource, writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
@@ -190,7 +192,7 @@ async function checkWith(
   await writeSafetensors(path, tensors, { dtype: "f32" });
   using file = await openSafetensors(path);
   try {
-    await checkLlamaCheckpoint(file, config);
+    await checkWeights(file, architectureOf(config));
   } catch (error) {
     assert(error instanceof CheckpointError, String(error));
     assert(error.message.startsWith(`Cannot read ${path}: `), error.message);
@@ -264,7 +266,7 @@ Deno.test("a parameter of a type that is no weight is refused by name before loa
   bytes.set(new TextEncoder().encode('"I16"'), at);
   Deno.writeFileSync(path, bytes);
   using file = await openSafetensors(path);
-  await assert.rejects(checkLlamaCheckpoint(file, config), {
+  await assert.rejects(checkWeights(file, architectureOf(config)), {
     name: "CheckpointError",
     message: `Cannot read ${path}: tensor "model.norm.weight", dtype: expected F32, F16 or BF16, found I16`,
   });
@@ -305,9 +307,9 @@ for (
   testWithSharedData(`the weights of ${folder} are those of its config.json`, async () => {
     const config = await readModelConfig(join(SHARED_DATA, folder));
     using file = await openSafetensors(join(SHARED_DATA, folder, `${weights}.safetensors`));
-    await checkLlamaCheckpoint(file, config);
+    await checkWeights(file, architectureOf(config));
     await assert.rejects(
-      checkLlamaCheckpoint(file, { ...config, intermediate_size: 100 }),
+      checkWeights(file, architectureOf({ ...config, intermediate_size: 100 })),
       /mlp\.gate_proj\.weight": expected shape/,
     );
   });

@@ -12,12 +12,12 @@ import { uploadAll } from "../../engine/inputs.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { greedyDecode } from "../../train/generate.ts";
 import {
-  createLlama,
-  type LlamaModel,
-  llamaNextLogits,
-  llamaSequenceLogps,
-  llamaTokenLogps,
-} from "../../train/models/llama.ts";
+  batchSequenceLogps,
+  batchTokenLogps,
+  createModel,
+  type Model,
+  nextLogits,
+} from "../../train/models/model.ts";
 import { loadModel } from "../../train/models/model_files.ts";
 import type { GoldenGradient } from "../golden/load_tiny_llama.ts";
 import { loadTinyLlama } from "../golden/load_tiny_llama.ts";
@@ -34,7 +34,7 @@ function gpuTestWithSharedData(name: string, run: (gpu: Gpu) => Promise<void>): 
 
 /** `[positions, V]` logits at the end of every prefix, all prefixes packed as sequences of one batch. */
 async function prefixLogits(
-  model: LlamaModel,
+  model: Model,
   prefixes: readonly (readonly number[])[],
 ): Promise<Float32Array> {
   const { gpu } = model;
@@ -42,7 +42,7 @@ async function prefixLogits(
   const packed = packSequences(prefixes.map((ids) => split([...ids, 0], ids.length)));
   const [logits] = scope(
     gpu,
-    () => noGrad(gpu, () => llamaNextLogits(model, uploadBatch(model, dropLast(packed)))),
+    () => noGrad(gpu, () => nextLogits(model, uploadBatch(model, dropLast(packed)))),
   );
   const values = await toHost(logits);
   release(logits);
@@ -71,14 +71,14 @@ const prefixesOf = (ids: readonly number[]) => ids.map((_, end) => ids.slice(0, 
 
 /** Log-prob of every completion token. */
 async function tokenLogpsOf(
-  model: LlamaModel,
+  model: Model,
   completions: readonly EncodedCompletion[],
   capacity?: BatchSize,
 ): Promise<Float32Array> {
   const { gpu } = model;
   const logps = scope(
     gpu,
-    () => noGrad(gpu, () => llamaTokenLogps(model, uploadBatch(model, packSequences(completions), capacity))),
+    () => noGrad(gpu, () => batchTokenLogps(model, uploadBatch(model, packSequences(completions), capacity))),
   );
   const values = await toHost(logps);
   release(logps);
@@ -87,7 +87,7 @@ async function tokenLogpsOf(
 
 /** Cross entropy of completions, its gradients left in the model. */
 async function crossEntropy(
-  model: LlamaModel,
+  model: Model,
   completions: readonly EncodedCompletion[],
   { capacity, size }: { capacity?: BatchSize; size?: BatchSize } = {},
 ): Promise<number> {
@@ -97,7 +97,7 @@ async function crossEntropy(
   const tape = new Tape(gpu);
   const packed = packSequences(completions);
   const batch = size ? uploadAll(gpu, hostBatch(model, packed, size)) : uploadBatch(model, packed, capacity);
-  const sums = llamaSequenceLogps(model, batch);
+  const sums = batchSequenceLogps(model, batch);
   const loss = tape.keep(scaledSum(sums, { scale: -1 / packed.labels.length }));
   tape.backward([{ tensor: loss, gradient: one }]);
   const [value] = await toHost(loss);
@@ -266,7 +266,7 @@ gpuTest("a frozen model has no gradients and records nothing", (gpu) => {
   assert.ok(model.parameters.blocks.every((block) => block.gradient === undefined));
   const packed = packSequences(randomCompletions(2, 9));
   using tape = new Tape(gpu);
-  const logps = llamaTokenLogps(model, uploadBatch(model, packed));
+  const logps = batchTokenLogps(model, uploadBatch(model, packed));
   assert.equal(logps.requiresGrad, false);
   const ones = fromHost(gpu, new Float32Array(logps.shape[0]).fill(1), { shape: logps.shape });
   assert.throws(() => tape.backward([{ tensor: logps, gradient: ones }]), /depends on a trainable one/);
@@ -275,8 +275,8 @@ gpuTest("a frozen model has no gradients and records nothing", (gpu) => {
 gpuTest("positions past what the model was made for are refused", async (gpu) => {
   using model = tinyModel(gpu);
   assert.throws(
-    () => createLlama(gpu, model.config, { trainable: false, positions: 33 }),
-    /^RangeError: Cannot make a model: expected at most 32 positions \(max_position_embeddings\), found 33$/,
+    () => createModel(gpu, model.config, { trainable: false, positions: 33 }),
+    /^RangeError: Cannot make a model: expected at most 32 positions \(as config\.json says\), found 33$/,
   );
   const ids = Array.from({ length: 33 }, () => 1);
   await assert.rejects(

@@ -5,7 +5,7 @@ import { Tape } from "../../engine/tape.ts";
 import { fromHost, release } from "../../engine/tensor.ts";
 import { packSequences } from "../../train/data/batch.ts";
 import { uploadBatch } from "../../train/models/batch_tensors.ts";
-import { llamaTokenLogps } from "../../train/models/llama.ts";
+import { batchTokenLogps } from "../../train/models/model.ts";
 import { gpuTest } from "../gpu.ts";
 import { tinyModel } from "../tiny_model.ts";
 
@@ -57,7 +57,7 @@ function modelTraffic(gpu: Gpu, layers: number, tokens: number): { forward: Traf
   const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
   using tape = new Tape(gpu);
   let loss = one;
-  const forward = countTraffic(gpu, () => loss = scaledSum(llamaTokenLogps(model, batch), { scale: 1 }));
+  const forward = countTraffic(gpu, () => loss = scaledSum(batchTokenLogps(model, batch), { scale: 1 }));
   const backward = countTraffic(gpu, () => tape.backward([{ tensor: loss, gradient: one }]));
   gpu.queue.submit();
   release(one);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError } from "../../train/errors.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { initializeModel, loadModel, saveModel } from "../../train/models/model_files.ts";
 import { createRandom } from "../../train/random.ts";
 import { gpuTest } from "../gpu.ts";
@@ -113,7 +113,7 @@ gpuTest("a save that fails leaves the model that was there, and no half file", a
         return other.parameters.readShards(name);
       },
     },
-  } as unknown as LlamaModel;
+  } as unknown as Model;
   await assert.rejects(
     () => saveModel(folder, failing, { tokenizer: tinyTokenizer() }),
     /the device was lost/,

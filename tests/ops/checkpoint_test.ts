@@ -13,7 +13,7 @@ import { Tape } from "../../engine/tape.ts";
 import { fromHost, release, scope, type Tensor, toHost } from "../../engine/tensor.ts";
 import { packSequences } from "../../train/data/batch.ts";
 import { uploadBatch } from "../../train/models/batch_tensors.ts";
-import { llamaTokenLogps } from "../../train/models/llama.ts";
+import { batchTokenLogps } from "../../train/models/model.ts";
 import { gpuTest, testGpu } from "../gpu.ts";
 import { normals, seededRandom } from "../reference/random.ts";
 import { randomCompletions, readGradients, tinyModel } from "../tiny_model.ts";
@@ -33,7 +33,7 @@ Deno.test("a checkpointed Llama has the plain one's gradients bit for bit, in le
     const before = gpu.stats().memory.peakBytes;
     model.parameters.zeroGradients();
     using tape = new Tape(gpu);
-    const loss = scaledSum(llamaTokenLogps(model, uploadBatch(model, batch)), { scale: -0.01 });
+    const loss = scaledSum(batchTokenLogps(model, uploadBatch(model, batch)), { scale: -0.01 });
     tape.backward([{ tensor: loss, gradient: one }]);
     const result = { loss: [...await toHost(loss)], gradients: await readGradients(plain) };
     release(one);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { z } from "zod";
-import { type CommandName, COMMANDS, type Invocation, parseCommandLine } from "../../train/command_line.ts";
+import { type Invocation, parseCommandLine } from "../../train/command_line.ts";
+import { type CommandName, COMMANDS } from "../../train/commands/registry.ts";
 import { parseRunConfig } from "../../train/config.ts";
 import { ConfigError } from "../../train/errors.ts";
 import { helpText } from "../../train/help.ts";

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { Gpu } from "../../engine/gpu.ts";
 import { greedyDecode } from "../../train/generate.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { gpuTest } from "../gpu.ts";
 import { referenceTokenLogps, TINY_VOCAB, tinyModel } from "../tiny_model.ts";
 
 const PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10], [11, 3]];
 
 /** The most probable continuation by the f64 model. */
-async function referenceGreedy(model: LlamaModel, prompt: number[], length: number): Promise<number[]> {
+async function referenceGreedy(model: Model, prompt: number[], length: number): Promise<number[]> {
   const ids: number[] = [];
   const source = { file: "made.jsonl", line: 1 };
   for (let step = 0; step < length; step++) {

@@ -3,7 +3,7 @@ import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
 import { toHost } from "../../engine/tensor.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
 import type { MetricsRecord } from "../../train/metrics.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { loadModel, saveModel } from "../../train/models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { referenceLogps } from "../../train/reference.ts";
@@ -15,7 +15,7 @@ import { randomCompletions, randomPairs, temporaryFolder, tinyModel, tinyTokeniz
 const COMPLETIONS = randomCompletions(24, 3);
 const PAIRS = randomPairs(24, 5);
 
-type Make = (model: LlamaModel) => Objective | Promise<Objective>;
+type Make = (model: Model) => Objective | Promise<Objective>;
 
 const sft: Make = (model) => sftObjective(model, COMPLETIONS);
 const dpo: Make = async (model) =>
@@ -33,7 +33,7 @@ interface Overrides {
   onLog?: TrainOptions["onLog"];
 }
 
-async function run(model: LlamaModel, make: Make, overrides: Overrides = {}): Promise<MetricsRecord[]> {
+async function run(model: Model, make: Make, overrides: Overrides = {}): Promise<MetricsRecord[]> {
   const { initial = 2 ** 12, minimum = 1, maxSteps = 20, logEvery = 1, onLog } = overrides;
   using objective = await make(model);
   const records: MetricsRecord[] = [];
@@ -84,7 +84,7 @@ for (const [name, make] of [["sft", sft], ["dpo", dpo]] as const) {
   }, { layouts: LAYOUTS });
 }
 
-async function weightsOf(model: LlamaModel): Promise<Map<string, Float32Array>> {
+async function weightsOf(model: Model): Promise<Map<string, Float32Array>> {
   const weights = new Map<string, Float32Array>();
   for (const name of model.parameters.shapes.keys()) weights.set(name, await model.parameters.read(name));
   return weights;

@@ -5,7 +5,7 @@ import { fromHost, release, toHost } from "../../engine/tensor.ts";
 import { packPairs } from "../../train/data/batch.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
 import { uploadBatch } from "../../train/models/batch_tensors.ts";
-import { type LlamaModel, llamaTokenLogps } from "../../train/models/llama.ts";
+import { batchTokenLogps, type Model } from "../../train/models/model.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import { integers, normals, seededRandom } from "../reference/random.ts";
@@ -39,13 +39,13 @@ function pairsOf(lengths: readonly (readonly number[])[]): EncodedPair[] {
 }
 
 /** Log-probs of every completion token, and every gradient of their sum with random weights. */
-async function run(gpu: Gpu, model: LlamaModel, pairs: readonly EncodedPair[], sharePrompts: boolean) {
+async function run(gpu: Gpu, model: Model, pairs: readonly EncodedPair[], sharePrompts: boolean) {
   const packed = packPairs(pairs, { sharePrompts });
   const weights = Float32Array.from(normals(seededRandom(8), { length: packed.labels.length }));
   const gradient = fromHost(gpu, weights, { shape: [weights.length] });
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  const logps = tape.keep(llamaTokenLogps(model, uploadBatch(model, packed)));
+  const logps = tape.keep(batchTokenLogps(model, uploadBatch(model, packed)));
   tape.backward([{ tensor: logps, gradient }]);
   const result = {
     tokens: packed.inputIds.length,

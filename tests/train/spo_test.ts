@@ -8,7 +8,7 @@ import { PAIR_LOSSES, type PairLossKey } from "../../train/losses/registry.ts";
 import { type SpoOptions, spoPenaltyAt, spoSchema } from "../../train/losses/spo.ts";
 import { createMetricsRing, type MetricsRecord } from "../../train/metrics.ts";
 import { uploadBatch } from "../../train/models/batch_tensors.ts";
-import { type LlamaModel, llamaTokenLogps } from "../../train/models/llama.ts";
+import { batchTokenLogps, type Model } from "../../train/models/model.ts";
 import { type Objective, preferenceObjective } from "../../train/objective.ts";
 import { type ReferenceLogps, referenceLogps } from "../../train/reference.ts";
 import { lambdaAt } from "../../train/schedule.ts";
@@ -29,7 +29,7 @@ interface Pass {
 }
 
 function objectiveOf(
-  model: LlamaModel,
+  model: Model,
   options: { loss: PairLossKey; reference: ReferenceLogps; spo: SpoPenaltyOptions },
 ): Objective {
   return preferenceObjective(model, {
@@ -40,7 +40,7 @@ function objectiveOf(
 }
 
 async function passOf(
-  model: LlamaModel,
+  model: Model,
   options: { loss: PairLossKey; reference: ReferenceLogps; spo: SpoPenaltyOptions },
 ): Promise<Pass> {
   const { gpu } = model;
@@ -58,7 +58,7 @@ async function passOf(
 }
 
 /** The gradient of G, by a pass of its own over the chosen answers alone: no pair loss takes part. */
-async function lowerLevelGradients(model: LlamaModel): Promise<Float32Array> {
+async function lowerLevelGradients(model: Model): Promise<Float32Array> {
   const { gpu } = model;
   const chosen = PAIRS.map((pair) => pair.chosen);
   const weights = chosen.flatMap(({ completionIds }) =>
@@ -67,7 +67,7 @@ async function lowerLevelGradients(model: LlamaModel): Promise<Float32Array> {
   const gradient = fromHost(gpu, Float32Array.from(weights), { shape: [weights.length] });
   model.parameters.zeroGradients();
   const tape = new Tape(gpu);
-  tape.backward([{ tensor: llamaTokenLogps(model, uploadBatch(model, packSequences(chosen))), gradient }]);
+  tape.backward([{ tensor: batchTokenLogps(model, uploadBatch(model, packSequences(chosen))), gradient }]);
   release(gradient);
   return await readGradients(model);
 }
@@ -84,7 +84,7 @@ function assertGradients(found: Float32Array, expected: Float32Array, what: stri
 /** Runs a test for each loss with a policy that is not the reference. */
 function eachLoss(
   name: string,
-  body: (model: LlamaModel, pass: (spo: SpoPenaltyOptions) => Promise<Pass>) => Promise<void>,
+  body: (model: Model, pass: (spo: SpoPenaltyOptions) => Promise<Pass>) => Promise<void>,
 ): void {
   for (const loss of LOSSES) {
     gpuTest(`${loss}: ${name}`, async (gpu: Gpu) => {

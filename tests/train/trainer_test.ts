@@ -11,7 +11,7 @@ import { createLoader } from "../../train/data/loader.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
 import { createMetricsRing, type MetricsRecord } from "../../train/metrics.ts";
 import { bucketSize } from "../../train/micro_batches.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { type ReferenceLogps, referenceLogps } from "../../train/reference.ts";
 import { learningRateAt } from "../../train/schedule.ts";
@@ -62,12 +62,12 @@ async function run(objective: Objective, overrides: Overrides): Promise<Run> {
 }
 
 /** What a test trains: an objective on a model that both end with the test. */
-type Make = (model: LlamaModel) => Promise<Objective>;
+type Make = (model: Model) => Promise<Objective>;
 
 const PAIRS = randomPairs(24, 5);
 const COMPLETIONS = randomCompletions(24, 3);
 
-const dpo = (model: LlamaModel, reference: ReferenceLogps) =>
+const dpo = (model: Model, reference: ReferenceLogps) =>
   preferenceObjective(model, {
     ...{ pairs: PAIRS, reference, lambda: 0 },
     loss: PAIR_LOSSES.dpo.resolve({}),

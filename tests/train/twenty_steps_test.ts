@@ -7,7 +7,7 @@
 import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
-import type { LlamaModel } from "../../train/models/llama.ts";
+import type { Model } from "../../train/models/model.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { referenceLogps } from "../../train/reference.ts";
 import { train } from "../../train/trainer.ts";
@@ -52,7 +52,7 @@ function logp(
   }));
 }
 
-async function readParameters(model: LlamaModel): Promise<llama.LlamaParameters> {
+async function readParameters(model: Model): Promise<llama.LlamaParameters> {
   const parameters: llama.LlamaParameters = new Map();
   for (const name of model.parameters.shapes.keys()) {
     parameters.set(name, Float64Array.from(await model.parameters.read(name)));
@@ -101,7 +101,7 @@ function trainSimply(loss: Loss, parameters: llama.LlamaParameters, isMatrix: (n
 }
 
 const OBJECTIVES: Record<string, {
-  make: (model: LlamaModel) => Promise<Objective>;
+  make: (model: Model) => Promise<Objective>;
   loss: (config: llama.LlamaConfig, start: llama.LlamaParameters) => Loss;
 }> = {
   sft: {

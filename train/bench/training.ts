@@ -9,7 +9,7 @@ import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { EncodedCompletion, EncodedPair } from "../data/encode.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
-import { createLlama, type LlamaModel, llamaSequenceLogps } from "../models/llama.ts";
+import { batchSequenceLogps, createModel, type Model } from "../models/model.ts";
 import { initializeModel } from "../models/model_files.ts";
 import { type Objective, type PairArrays, preferenceObjective, sftObjective } from "../objective.ts";
 import { createRandom, type Random, uniformInt } from "../random.ts";
@@ -97,8 +97,8 @@ export async function benchTraining(
 }
 
 /** The same seed every time: a reference made so equals the policy. */
-function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): LlamaModel {
-  const model = createLlama(gpu, shapeConfig(options.shape), { trainable: options.trainable });
+function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): Model {
+  const model = createModel(gpu, shapeConfig(options.shape), { trainable: options.trainable });
   initializeModel(model, createRandom(1));
   return model;
 }
@@ -158,10 +158,10 @@ function randomCompletion(shape: TrainingShape, random: Random): EncodedCompleti
 
 /** DPO whose reference runs in every step, as trainers do that keep both models: no log-probs come from before. */
 function onlineObjective(
-  model: LlamaModel,
+  model: Model,
   { pairs, reference, loss }: {
     pairs: readonly EncodedPair[];
-    reference: LlamaModel;
+    reference: Model;
     loss: ResolvedPairLoss;
   },
 ): Objective<PairArrays> {
@@ -178,8 +178,8 @@ function onlineObjective(
   return {
     ...cached,
     forward({ batch, lengths }, state): Tensor {
-      const sums = llamaSequenceLogps(model, batch);
-      const referenceSums = noGrad(gpu, () => scope(gpu, () => llamaSequenceLogps(reference, batch)));
+      const sums = batchSequenceLogps(model, batch);
+      const referenceSums = noGrad(gpu, () => scope(gpu, () => batchSequenceLogps(reference, batch)));
       return pairLoss(sums, {
         reference: referenceSums,
         lengths,

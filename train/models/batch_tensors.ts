@@ -12,7 +12,7 @@ import { type HostSequenceIndex, hostSequenceIndex } from "../../engine/ops/sequ
 import { hostLabels } from "../../engine/ops/token_logps.ts";
 import { upload } from "../../engine/tensor.ts";
 import type { BatchSize, PackedSequences } from "../data/batch.ts";
-import type { LlamaModel } from "./llama.ts";
+import type { Model } from "./model.ts";
 
 /** A batch of N tokens and R labels in S sequences, on the host. */
 export interface HostBatch {
@@ -52,15 +52,15 @@ export type BatchTensors = DeviceTensors<HostBatch>;
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { packSequences } from "../data/batch.ts";
- * import { createLlama } from "./llama.ts";
- * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { createModel } from "./model.ts";
+ * import { parseModelConfig } from "./config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false });
  * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3], source: { file: "example" } }]);
  * const batch = hostBatch(model, packed, { tokens: 4, labels: 2 });
  * assert.deepEqual([...batch.tokens.ids], [1, 2, 3, 0]);
@@ -69,31 +69,29 @@ export type BatchTensors = DeviceTensors<HostBatch>;
  * ```
  */
 export function hostBatch(
-  model: Pick<LlamaModel, "gpu" | "config" | "rope">,
+  model: Pick<Model, "gpu" | "architecture" | "positions">,
   packed: PackedSequences,
   size: BatchSize = { tokens: packed.inputIds.length, labels: packed.rows.length },
 ): HostBatch {
-  const { gpu, config } = model;
+  const { gpu, architecture: { dimensions } } = model;
   const { tokens, labels } = size;
   const bounds = hostBounds(packed, { capacity: tokens });
-  const longest = model.rope.shape[0];
-  if (bounds.longest > longest) {
+  if (bounds.longest > model.positions) {
     throw new RangeError(
-      `Cannot run the model: expected at most ${longest} tokens a sequence, found ${bounds.longest}`,
+      `Cannot run the model: expected at most ${model.positions} tokens a sequence, found ${bounds.longest}`,
     );
   }
-  const { head_dim: headDim, num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
-  refuseLongLoops(gpu, { headDim, heads, kvHeads, bounds });
+  refuseLongLoops(gpu, { ...dimensions, bounds });
   const positions = new Uint32Array(tokens);
   positions.set(packed.positions);
   const capacity = { tokens, rows: labels };
   const { rows, offsets, places } = hostRowIndex(packed.rows, { tokens: packed.inputIds.length, capacity });
   return {
-    tokens: hostTokenIndex(gpu, packed.inputIds, { rows: config.vocab_size, length: tokens }),
+    tokens: hostTokenIndex(gpu, packed.inputIds, { rows: dimensions.vocab, length: tokens }),
     positions,
     bounds: bounds.values,
     picked: { rows, offsets, places },
-    labels: hostLabels(packed.labels, { vocab: config.vocab_size, length: labels }),
+    labels: hostLabels(packed.labels, { vocab: dimensions.vocab, length: labels }),
     sequences: hostSequenceIndex(packed.completionLengths, { length: labels }),
   };
 }
@@ -111,22 +109,22 @@ export function hostBatch(
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { packSequences } from "../data/batch.ts";
- * import { createLlama } from "./llama.ts";
- * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { createModel } from "./model.ts";
+ * import { parseModelConfig } from "./config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false });
  * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3], source: { file: "example" } }]);
  * const batch = uploadBatch(model, packed, { tokens: 64, labels: 16 });
  * assert.deepEqual([batch.tokens.ids.shape, batch.tokens.ids.capacity], [[3], 64]);
  * ```
  */
 export function uploadBatch(
-  model: Pick<LlamaModel, "gpu" | "config" | "rope">,
+  model: Pick<Model, "gpu" | "architecture" | "positions">,
   packed: PackedSequences,
   capacity?: BatchSize,
 ): BatchTensors {

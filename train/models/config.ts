@@ -7,15 +7,9 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { ConfigError, showFound } from "../errors.ts";
-import { type LlamaConfig, parseLlamaConfig } from "./llama_config.ts";
+import { ARCHITECTURES, type ModelConfig } from "./registry.ts";
 
-/** A configuration of any supported architecture, told apart by `model_type`. */
-export type ModelConfig = LlamaConfig;
-
-/** The supported architectures: `model_type` -> parser. A new model adds its line here. */
-const PARSERS: ReadonlyMap<string, (json: Record<string, unknown>, file: string) => ModelConfig> = new Map([
-  ["llama", parseLlamaConfig],
-]);
+export type { ModelConfig } from "./registry.ts";
 
 /**
  * Checks a configuration and fills in the defaults that transformers has.
@@ -43,13 +37,16 @@ export function parseModelConfig(json: unknown, options: { file: string }): Mode
     const found = `${method ?? "one"}: quantized weights cannot be trained`;
     throw new ConfigError(`Cannot read ${file}: quantization_config: expected none, found ${found}`);
   }
-  const parse = typeof config.model_type === "string" ? PARSERS.get(config.model_type) : undefined;
-  if (parse === undefined) {
-    const expected = [...PARSERS.keys()].map((name) => JSON.stringify(name)).join(" or ");
-    const found = showFound(config.model_type);
-    throw new ConfigError(`Cannot read ${file}: model_type: expected ${expected}, found ${found}`);
+  const type = config.model_type;
+  if (!isSupported(type)) {
+    const expected = Object.keys(ARCHITECTURES).map((name) => JSON.stringify(name)).join(" or ");
+    throw new ConfigError(`Cannot read ${file}: model_type: expected ${expected}, found ${showFound(type)}`);
   }
-  return parse(config, file);
+  return ARCHITECTURES[type].parse(config, file);
+}
+
+function isSupported(type: unknown): type is ModelConfig["model_type"] {
+  return typeof type === "string" && Object.hasOwn(ARCHITECTURES, type);
 }
 
 /**

@@ -1,17 +1,12 @@
 /**
- * The named parameters of a Llama model, and whether a checkpoint holds exactly those.
+ * The named parameters of a Llama model.
  *
  * @module
  */
-import { CheckpointError, showFound } from "../errors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
-import { type SafetensorsFile, weightDType } from "./safetensors.ts";
 
 const EMBEDDING = "model.embed_tokens.weight";
 const HEAD = "lm_head.weight";
-
-/** RoPE's frequencies, which old versions of transformers saved: computed here, never read. */
-const HARMLESS = /^model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$/;
 
 /**
  * The parameters of a Llama model under Hugging Face's names, weights `[out, in]`, in the order of the forward pass.
@@ -68,70 +63,4 @@ export function llamaParameterGroups(config: LlamaConfig): string[][] {
     const names = (parts: string[]) => parts.map((part) => `model.layers.${layer}.${part}_proj.weight`);
     return [names(["self_attn.q", "self_attn.k", "self_attn.v"]), names(["mlp.gate", "mlp.up"])];
   }).flat();
-}
-
-/**
- * Holds an open checkpoint against the configuration, before any weight is loaded: every parameter there, of the right
- * shape and of a readable type, and nothing else, because a tensor that is silently left out is a different model.
- *
- * Two kinds of tensor are passed over: RoPE's `inv_freq`, and a stored `lm_head.weight` where config.json ties it to the
- * embedding, if and only if the two are equal bit by bit (some tools save both; when they differ, it is unclear which the
- * file means).
- *
- * @param file The open checkpoint.
- * @param config The configuration from config.json beside it.
- * @throws {CheckpointError} Naming the tensor and what is wrong with it.
- */
-export async function checkLlamaCheckpoint(file: SafetensorsFile, config: LlamaConfig): Promise<void> {
-  const shapes = llamaParameterShapes(config);
-  for (const [name, shape] of shapes) {
-    const entry = file.header.tensors.get(name);
-    if (entry === undefined) {
-      throw refuse(file, name, { expected: `shape ${showFound(shape)}`, found: "no such tensor" });
-    }
-    checkShape(file, name, { shape });
-    weightDType(entry, file.path);
-  }
-  for (const name of file.header.tensors.keys()) {
-    if (shapes.has(name) || HARMLESS.test(name)) continue;
-    if (name === HEAD) await checkTiedHead(file, shapes.get(EMBEDDING)!);
-    else throw refuse(file, name, { expected: "no such tensor by config.json", found: "one" });
-  }
-}
-
-function refuse(
-  file: SafetensorsFile,
-  name: string,
-  what: { expected: string; found: string },
-): CheckpointError {
-  return new CheckpointError(
-    `Cannot read ${file.path}: tensor ${
-      JSON.stringify(name)
-    }: expected ${what.expected}, found ${what.found}`,
-  );
-}
-
-function checkShape(file: SafetensorsFile, name: string, options: { shape: number[] }): void {
-  const expected = showFound(options.shape);
-  const found = showFound(file.header.tensors.get(name)!.shape);
-  if (found !== expected) throw refuse(file, name, { expected: `shape ${expected} by config.json`, found });
-}
-
-/** Rows compared at a time: 64 MiB at most for the widest of rows, 4 MiB for usual ones. */
-const COMPARED_ROWS = 256;
-
-async function checkTiedHead(file: SafetensorsFile, shape: number[]): Promise<void> {
-  checkShape(file, HEAD, { shape });
-  for (let first = 0; first < shape[0]; first += COMPARED_ROWS) {
-    const rows = [first, Math.min(first + COMPARED_ROWS, shape[0])] as const;
-    const [head, embedding] = [await file.readStored(HEAD, rows), await file.readStored(EMBEDDING, rows)];
-    if (head.dtype === embedding.dtype && head.bytes.every((byte, i) => byte === embedding.bytes[i])) {
-      continue;
-    }
-    const found = `other values between rows ${rows[0]} and ${rows[1]}`;
-    throw refuse(file, HEAD, {
-      expected: `the values of ${EMBEDDING}, as tie_word_embeddings is true`,
-      found,
-    });
-  }
 }

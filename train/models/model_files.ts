@@ -12,9 +12,9 @@ import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
 import { readModelConfig } from "./config.ts";
-import { createLlama, type LlamaModel, type LlamaOptions } from "./llama.ts";
-import { type LlamaConfig, llamaConfigJson } from "./llama_config.ts";
-import { checkLlamaCheckpoint } from "./llama_parameters.ts";
+import { checkWeights } from "./check_weights.ts";
+import { createModel, type Model, type ModelOptions } from "./model.ts";
+import { architectureOf, type ModelConfig } from "./registry.ts";
 import { findWeightsFile, openSafetensors } from "./safetensors.ts";
 import { writeSafetensors } from "./safetensors_write.ts";
 
@@ -24,7 +24,7 @@ const CHUNK_BYTES = 64 * 2 ** 20;
 /** A checkpoint's parts. */
 export interface LoadedModel {
   /** On the GPU; the caller disposes it. */
-  readonly model: LlamaModel;
+  readonly model: Model;
   /** Of the same folder. */
   readonly tokenizer: Tokenizer;
 }
@@ -45,15 +45,15 @@ export interface LoadedModel {
  * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
- * import { createLlama } from "./llama.ts";
- * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { createModel } from "./model.ts";
+ * import { parseModelConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
  * const folder = await Deno.makeTempDir();
@@ -68,11 +68,11 @@ export interface LoadedModel {
 export async function loadModel(
   gpu: Gpu,
   folder: string,
-  options: LlamaOptions,
+  options: ModelOptions,
 ): Promise<LoadedModel> {
   const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
-  const model = createLlama(gpu, config, options);
+  const model = createModel(gpu, config, options);
   try {
     for (const name of model.parameters.shapes.keys()) {
       for (const rows of chunksOf(model, name)) {
@@ -111,17 +111,17 @@ function refuseOverflow(
  * @throws {CheckpointError} naming file and tensor or key
  * @throws {ConfigError} when config.json asks for what is not implemented
  */
-export async function checkModel(folder: string): Promise<{ config: LlamaConfig; tokenizer: Tokenizer }> {
+export async function checkModel(folder: string): Promise<{ config: ModelConfig; tokenizer: Tokenizer }> {
   const config = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);
   checkVocabulary(tokenizer, config, folder);
   using file = await openSafetensors(await findWeightsFile(folder));
-  await checkLlamaCheckpoint(file, config);
+  await checkWeights(file, architectureOf(config));
   return { config, tokenizer };
 }
 
 /** Rows of a parameter that are loaded at a time. */
-function chunksOf({ parameters }: LlamaModel, name: string): [number, number][] {
+function chunksOf({ parameters }: Model, name: string): [number, number][] {
   const shape = parameters.shapes.get(name)!;
   const step = Math.max(1, Math.floor(CHUNK_BYTES / (sizeOf(shape.slice(1)) * 4)));
   return Array.from({ length: Math.ceil(shape[0] / step) }, (_, index) => {
@@ -139,10 +139,10 @@ function chunksOf({ parameters }: LlamaModel, name: string): [number, number][] 
  */
 export function loadNothing(
   gpu: Gpu,
-  config: LlamaConfig,
-  options: LlamaOptions,
-): LlamaModel {
-  const model = createLlama(gpu, config, options);
+  config: ModelConfig,
+  options: ModelOptions,
+): Model {
+  const model = createModel(gpu, config, options);
   // Of equal shapes the first takes what the others take.
   const names = new Map([...model.parameters.shapes].reverse().map(([name, shape]) => [shape.join(), name]));
   for (const name of names.values()) {
@@ -156,14 +156,14 @@ export function loadNothing(
 }
 
 /** Reads all parameters, as saving does, and writes no file: for planning devices. */
-export async function saveNothing({ parameters }: LlamaModel): Promise<void> {
+export async function saveNothing({ parameters }: Model): Promise<void> {
   for (const name of parameters.shapes.keys()) {
     for (const shard of parameters.shards(name)) await toHost(shard);
   }
 }
 
 /** An id past the embedding would read another tensor's bytes. */
-function checkVocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: string): void {
+function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
   if (tokenizer.vocabSize > config.vocab_size) {
     throw new CheckpointError(
       `Cannot load ${folder}: expected a tokenizer of at most ${config.vocab_size} ids (vocab_size in config.json), ` +
@@ -183,31 +183,28 @@ function checkVocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: stri
  * import assert from "node:assert/strict";
  * import { openGpu } from "../../engine/gpu.ts";
  * import { createRandom } from "../random.ts";
- * import { createLlama } from "./llama.ts";
- * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { createModel } from "./model.ts";
+ * import { parseModelConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const embedding = await model.parameters.read("model.embed_tokens.weight");
  * assert(embedding.some((weight) => weight !== 0) && embedding.every((weight) => Math.abs(weight) < 0.2));
  * assert((await model.parameters.read("model.norm.weight")).every((weight) => weight === 1));
  * ```
  */
-export function initializeModel(model: LlamaModel, random: Random): void {
-  const { config, parameters } = model;
-  const residual = config.initializer_range / Math.sqrt(2 * config.num_hidden_layers);
+export function initializeModel(model: Model, random: Random): void {
+  const { architecture, parameters } = model;
   for (const [name, shape] of parameters.shapes) {
     const values = new Float32Array(sizeOf(shape));
-    if (shape.length === 1) values.fill(1);
-    else {
-      const std = /(o_proj|down_proj)\.weight$/.test(name) ? residual : config.initializer_range;
-      fillNormal(random, { target: values, std });
-    }
+    const initial = architecture.initial(name, shape);
+    if ("value" in initial) values.fill(initial.value);
+    else fillNormal(random, { target: values, std: initial.std });
     parameters.write(name, values);
   }
 }
@@ -226,15 +223,15 @@ export function initializeModel(model: LlamaModel, random: Random): void {
  * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
- * import { createLlama } from "./llama.ts";
- * import { parseLlamaConfig } from "./llama_config.ts";
+ * import { createModel } from "./model.ts";
+ * import { parseModelConfig } from "./llama_config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseLlamaConfig({ model_type: "llama", ...sizes }, "example");
- * using model = createLlama(gpu, config, { trainable: false });
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
  * const folder = await Deno.makeTempDir();
@@ -246,7 +243,7 @@ export function initializeModel(model: LlamaModel, random: Random): void {
  */
 export async function saveModel(
   folder: string,
-  model: LlamaModel,
+  model: Model,
   options: { tokenizer: Tokenizer; dtype?: DType },
 ): Promise<void> {
   const dtype = options.dtype ?? "f32";
@@ -258,7 +255,7 @@ export async function saveModel(
     data: () => parameters.readShards(name),
   }));
   await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype });
-  const json = JSON.stringify(llamaConfigJson(model.config, { dtype }), null, 2) + "\n";
+  const json = JSON.stringify(model.architecture.configJson({ dtype }), null, 2) + "\n";
   await writeFileAtomically(join(folder, "config.json"), (append) => append(new TextEncoder().encode(json)));
   await saveTokenizer(options.tokenizer, folder);
 }

@@ -5,7 +5,8 @@
 import type { Gpu } from "../../engine/gpu.ts";
 import { describeShape, type ShapeName, TRAINING_SHAPES } from "../bench/shapes.ts";
 import { benchObjective, benchTrainOptions } from "../bench/training.ts";
-import { type Invocation, parseFlags, profileFlagsSchema } from "../command_line.ts";
+import { type Invocation, parseFlags } from "../command_line.ts";
+import { profileFlagsSchema } from "../commands/profile.ts";
 import { parseRunConfig, resolveLoss, type RunConfig } from "../config.ts";
 import { ConfigError } from "../errors.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";

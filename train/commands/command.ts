@@ -1,0 +1,41 @@
+/**
+ * What a command of the command line is: its flags, its help, and the program behind it.
+ * @module
+ */
+import type { z } from "zod";
+import type { Invocation } from "../command_line.ts";
+
+/** Section and meaning of each flag. A default that the schema cannot know stands here, in words. */
+export type Meanings<Name extends string = string> = Readonly<
+  Record<Name, readonly [section: string, meaning: string]>
+>;
+
+/** Runs a command; returns the exit code. */
+export type Program = (invocation: Invocation) => Promise<number>;
+
+/** A command. */
+export interface Command<Schema extends z.ZodObject = z.ZodObject> {
+  /** Its flags. */
+  readonly schema: Schema;
+  /** Whether a file may set them too. */
+  readonly takesConfig: boolean;
+  /** What it does, in a line. */
+  readonly summary: string;
+  /** One line for each flag, in the order of the help. */
+  readonly meanings: Meanings;
+  /** Command lines that work. */
+  readonly examples: readonly string[];
+  /** Loads the program; asking for help does not need it. */
+  readonly load: () => Promise<Program>;
+}
+
+// Sections of the help.
+export const DATA = "Model and data";
+export const LOSS = "Loss";
+export const SPO = "Stable Preference Optimization, around any pairwise loss";
+export const OPTIMIZER = "Optimizer";
+export const RUN = "Run";
+
+/** Of a flag that several commands have. */
+export const TUNE_MEANING =
+  "measure tilings of the matrix product once per GPU and keep the choice, or take the built-in ones";

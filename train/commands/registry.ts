@@ -1,0 +1,18 @@
+/**
+ * Every command. A new one adds its line here, and its task to deno.json.
+ * @module
+ */
+import { benchCommand } from "./bench.ts";
+import type { Command } from "./command.ts";
+import { profileCommand } from "./profile.ts";
+import { trainCommand } from "./train.ts";
+
+/** By name, in the order of the help. */
+export const COMMANDS = {
+  train: trainCommand,
+  bench: benchCommand,
+  profile: profileCommand,
+} as const satisfies Record<string, Command>;
+
+/** A name in {@link COMMANDS}. */
+export type CommandName = keyof typeof COMMANDS;

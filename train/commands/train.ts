@@ -1,0 +1,76 @@
+/**
+ * `train`: flags and help.
+ * @module
+ */
+import { type RunConfig, runConfigSchema } from "../config.ts";
+import type { SpoOptions } from "../losses/spo.ts";
+import { type Command, DATA, LOSS, type Meanings, OPTIMIZER, RUN, SPO, TUNE_MEANING } from "./command.ts";
+
+type RunSettingName = Exclude<keyof RunConfig, "spo"> | `spo.${keyof SpoOptions}`;
+
+/** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
+export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
+  model: [DATA, "folder of the model to start from, in Hugging Face layout"],
+  data: [DATA, "preference records, .json or .jsonl"],
+  evalData: [DATA, "held-out records of the same kind"],
+  evalRecords: [DATA, "records evaluated before and after training"],
+  maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],
+  overlong: [DATA, "a prompt that leaves no room for a completion: stop, or drop the record"],
+  loss: [LOSS, "what is minimised"],
+  beta: [LOSS, "strength of the preference loss"],
+  labelSmoothing: [LOSS, "probability that a preference is labelled the wrong way round"],
+  lengthNormalize: [LOSS, "average log-ratios over tokens"],
+  gammaBetaRatio: [LOSS, "target margin as a share of beta"],
+  promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
+  "spo.solver": [SPO, "none is the plain pairwise loss"],
+  "spo.penalty": [SPO, "shape of the penalty on chosen answers that became less likely"],
+  "spo.lambda": [SPO, "strength of the penalty"],
+  "spo.lambdaSchedule": [SPO, "how lambda changes over the steps"],
+  "spo.lambdaEnd": [SPO, "where linear and geometric growth end (default: lambda)"],
+  "spo.lambdaSteps": [SPO, "steps of that growth (default: all)"],
+  "spo.dualRate": [SPO, "step size of the dual update (default 0.1)"],
+  "spo.epsilon": [SPO, "slack of the constraint, in nats per token"],
+  "spo.vStar": [SPO, "target of the chosen answers' mean negative log-likelihood per token"],
+  "spo.vStarSteps": [SPO, "steps whose mean is the initial target"],
+  "spo.rho": [SPO, "strength of the term that keeps chosen answers as likely as under the reference"],
+  "spo.margin": [SPO, "nats by which it wants them more likely"],
+  learningRate: [OPTIMIZER, "highest learning rate"],
+  learningRateSchedule: [OPTIMIZER, "its shape after warm-up"],
+  warmupSteps: [OPTIMIZER, "steps of linear warm-up"],
+  batchSize: [OPTIMIZER, "pairs per step, over all micro-batches"],
+  gradientAccumulationSteps: [OPTIMIZER, "micro-batches a step is split into"],
+  activationCheckpointing: [
+    OPTIMIZER,
+    "compute layers again in the backward instead of keeping them: less memory",
+  ],
+  weightDecay: [OPTIMIZER, "decoupled weight decay of AdamW"],
+  adamBeta1: [OPTIMIZER, "decay of the gradients' mean"],
+  adamBeta2: [OPTIMIZER, "decay of the squared gradients' mean"],
+  adamEpsilon: [OPTIMIZER, "added to the denominator"],
+  maxGradNorm: [OPTIMIZER, "global gradient norm is clipped to this; 0 turns clipping off"],
+  dtype: [RUN, "type of activations, gradients and the weights that kernels read; sums and updates are f32"],
+  maxSteps: [RUN, "steps of the run"],
+  seed: [RUN, "of the data order and of fresh weights"],
+  logEvery: [RUN, "steps between two lines of metrics.jsonl"],
+  memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
+  tune: [RUN, TUNE_MEANING],
+  dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
+  output: [RUN, "folder of the run (default: the next free runs/<name>)"],
+  overwrite: [RUN, "replace an earlier run in that folder"],
+};
+
+/** Trains a model. */
+export const trainCommand: Command<typeof runConfigSchema> = {
+  schema: runConfigSchema,
+  takesConfig: true,
+  summary: "Trains a model on preferences; without flags, runs the built-in demonstration.",
+  meanings: TRAIN_MEANINGS,
+  examples: [
+    "deno task train",
+    "deno task train --model models/llama --data pairs.jsonl --beta 0.1 --output runs/first",
+    "deno task train --model models/llama --data pairs.jsonl --spo.solver penalty --spo.lambda 0.5",
+    "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",
+    "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
+  ],
+  load: async () => (await import("./run_train.ts")).runTrain,
+};

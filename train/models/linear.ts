@@ -1,0 +1,46 @@
+/**
+ * The linear layers of a model by name: what shares an input is one product, biases and residuals are part of it.
+ * @module
+ */
+import { matmul } from "../../engine/ops/matmul.ts";
+import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
+import type { Tensor } from "../../engine/tensor.ts";
+import type { Model } from "./model.ts";
+
+/**
+ * y = x W^T + b, side by side for every module named.
+ *
+ * @param model the model
+ * @param x `[N, in]`
+ * @param modules names without `.weight`; several must have been laid out as a group
+ * @param options.residual `[N, out]`: added
+ * @returns `[N, sum of out]`
+ */
+export function linear(
+  model: Model,
+  x: Tensor,
+  modules: readonly string[],
+  options: { residual?: Tensor } = {},
+): Tensor {
+  const weight = joined(model, modules, "weight");
+  const bias = model.parameters.shapes.has(`${modules[0]}.bias`) ? joined(model, modules, "bias") : undefined;
+  const kind = model.architecture.weightLayout === "out_in" ? "NT" : "NN";
+  return matmul(x, weight, { kind, bias, residual: options.residual });
+}
+
+/**
+ * silu(x Wg^T) * (x Wu^T): the gated half of an MLP (SwiGLU, arXiv 2002.05202).
+ *
+ * @param model the model
+ * @param x `[N, in]`
+ * @param modules the gate's name, then up's; laid out as a group
+ * @returns `[N, out]`
+ */
+export function gatedLinear(model: Model, x: Tensor, modules: readonly [gate: string, up: string]): Tensor {
+  return swigluLinear(x, joined(model, modules, "weight"));
+}
+
+function joined({ parameters }: Model, modules: readonly string[], part: "weight" | "bias"): Tensor {
+  const names = modules.map((name) => `${name}.${part}`);
+  return names.length === 1 ? parameters.get(names[0]) : parameters.joined(names);
+}

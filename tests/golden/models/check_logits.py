@@ -1,7 +1,7 @@
 """Compares the logits of a loaded model with those that Keel wrote; used by check_model.py and check_adapter.py.
 
-logits.safetensors holds `ids` [T] and `logits` [T, V] of one sequence; more follow as `ids.1`, `logits.1` and so on. Ids
-may be stored as any element type, since Keel writes tensors as floats.
+logits.safetensors holds `ids` [T] and `logits` [T, V] of one sequence; more follow as `ids.1`, `logits.1` and so on.
+Ids may be stored as any element type, since Keel writes tensors as floats.
 """
 
 import sys

@@ -19,7 +19,7 @@ export interface Golden {
   logits: Float32Array[];
   /** Mean cross-entropy over all next tokens of all sequences together. */
   loss: number;
-  /** Gradient of the loss by each trainable parameter, in full, under the parameter's name. */
+  /** Gradient of the loss by each trainable parameter, in full, under the name that transformers gives it. */
   gradients: Map<string, Float32Array>;
   /** Shapes of the gradients. */
   shapes: Map<string, readonly number[]>;

@@ -4,10 +4,10 @@ Made with Python 3.11, torch 2.15.0, transformers 5.24.0, safetensors 0.8.0:
 
     python tests/golden/models/make.py [name ...]
 
-Each folder beside this file is a Hugging Face folder plus golden.json and golden.safetensors (golden_f64.py says what is
-in them). Models with rotary embeddings have config_other_layout.json too: what config.json says, in the layout of the
-other of transformers 5 (`rope_parameters`, `dtype`) and 4 (`rope_theta`, `rope_scaling`, `torch_dtype`, as in most
-published checkpoints); `transformers` in golden.json is the layout of config.json.
+Each folder beside this file is a Hugging Face folder plus golden.json and golden.safetensors (golden_f64.py says what
+is in them). Models with rotary embeddings have config_other_layout.json too: what config.json says, in the other of two
+layouts, that of transformers 5 (`rope_parameters`, `dtype`) and that of transformers 4 (`rope_theta`, `rope_scaling`,
+`torch_dtype`), which most published checkpoints have; `transformers` in golden.json is the layout of config.json.
 
 What is asserted of each: the folder loads in transformers in either layout to the same logits; the float32 model agrees
 with the float64 one to 1e-4; and without the feature the folder is there for (`without`), logits differ.
@@ -15,7 +15,8 @@ with the float64 one to 1e-4; and without the feature the folder is there for (`
 Dynamic RoPE (llama_dynamic): the base grows with the length of the sequence once that exceeds
 max_position_embeddings, for all its positions. transformers takes the longest sequence of a batch, keeps the grown
 frequencies for later sequences unless these are shorter than max_position_embeddings, and never turns cached keys
-again. Here each sequence is run alone and from a fresh state; sequence 0 is longer than the maximum, sequence 1 shorter.
+again. Here each sequence is run alone and from a fresh state; sequence 0 is longer than the maximum, sequence 1
+shorter. A prefix of sequence 0 run alone therefore has other logits than its rows here.
 """
 
 import json
@@ -64,15 +65,15 @@ VARIANTS = {
     "llama": (dict(LLAMA, **PLAIN_ROPE), dict(transformers=5)),
     "llama_linear": (dict(LLAMA, **rope("linear", factor=2.0)), dict(transformers=4, without=PLAIN_ROPE)),
     "llama_dynamic": (
-        dict(LLAMA, **rope("dynamic", factor=2.0), **{"max_position_embeddings": 16}),
+        dict(LLAMA, **rope("dynamic", factor=2.0)) | {"max_position_embeddings": 16},
         dict(transformers=4, without=PLAIN_ROPE),
     ),
     "llama3": (
-        dict(LLAMA, **LLAMA3_ROPE, tie_word_embeddings=True, **{"max_position_embeddings": 512}),
+        dict(LLAMA, **LLAMA3_ROPE, tie_word_embeddings=True) | {"max_position_embeddings": 512},
         dict(transformers=5, without=PLAIN_ROPE),
     ),
     "llama_bias": (
-        dict(LLAMA, **rope("default"), attention_bias=True, mlp_bias=True),
+        dict(LLAMA, **PLAIN_ROPE, attention_bias=True, mlp_bias=True),
         dict(transformers=4, without_parameters="proj.bias"),
     ),
     "mistral": (dict(MISTRAL, **PLAIN_ROPE, head_dim=16, sliding_window=None), dict(transformers=4)),

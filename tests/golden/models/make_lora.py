@@ -4,8 +4,8 @@ Made with Python 3.11, torch 2.15.0, transformers 5.24.0, peft 0.21.2, safetenso
 
     python tests/golden/models/make_lora.py [name ...]
 
-Each folder <name>_lora beside this file is what PEFT's save_pretrained writes (target_modules sorted, as PEFT keeps them
-in a set; no README.md), with random A and B, plus golden.json, whose `base` names the checkpoint's folder, and
+Each folder <name>_lora beside this file is what PEFT's save_pretrained writes (target_modules sorted, as PEFT keeps
+them in a set; no README.md), with random A and B, plus golden.json, whose `base` names the checkpoint's folder, and
 golden.safetensors in float32, computed in float64:
 
 - `logits.<i>` of the base with the adapter, and `loss`, as golden_f64.py says;

@@ -1,5 +1,7 @@
 """Tries check_model.py and check_adapter.py on what transformers and PEFT wrote: good folders pass, spoilt ones fail.
 
+Made for Python 3.11, torch 2.15.0, transformers 5.24.0, peft 0.21.2, safetensors 0.8.0:
+
     python tests/golden/models/test_checks.py
 """
 

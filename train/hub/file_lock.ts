@@ -1,0 +1,25 @@
+/**
+ * Locks between processes.
+ * @module
+ */
+
+/**
+ * Takes a lock, waiting for whoever has it. The system lets go of it when the process ends, however it ends.
+ *
+ * @param path of the lock's file, which stays; its folder must exist
+ * @param onWait told once when another has it
+ * @returns the lock; dispose it to let go
+ */
+export async function takeLock(path: string, onWait?: () => void): Promise<Disposable> {
+  const file = await Deno.open(path, { write: true, create: true });
+  try {
+    if (!await file.tryLock(true)) {
+      onWait?.();
+      await file.lock(true);
+    }
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+  return file;
+}

@@ -84,6 +84,9 @@ Deno.test("a model is downloaded, loads, and is then found without the network",
   // A comma separates paths in Deno's permissions.
   await using hub = await space({ token: "secret", entriesPerPage: 2 }, "a, b");
   const { cacheFolder } = hub;
+  // And caches lie on other disks.
+  await Deno.mkdir(`${cacheFolder} there`);
+  await Deno.symlink(`${cacheFolder} there`, cacheFolder);
   const settings = { ...hub.settings, token: "secret" };
   const steps: [number, number][] = [];
   const folder = await downloadModel(REPO, { settings, onProgress: (...step) => steps.push(step) });
@@ -117,13 +120,14 @@ Deno.test("the download can read and write nothing but the model's folder in the
   const secret = join(cacheFolder, "secret");
   await Deno.mkdir(join(repoFolderOf(cacheFolder, REPO), "blobs"), { recursive: true });
   await Deno.mkdir(secret);
+  await Deno.writeTextFile(join(secret, "stolen"), "mine");
   // A link out of the folder where the weights are to be written.
   await Deno.symlink(
     join(secret, "stolen"),
     join(repoFolderOf(cacheFolder, REPO), "blobs", `${sha256(WEIGHTS)}.incomplete`),
   );
   await assert.rejects(downloadModel(REPO, { settings, retry: RETRY }), /Requires (read|write) access to/);
-  assert.deepEqual([...Deno.readDirSync(secret)], []);
+  assert.equal(await Deno.readTextFile(join(secret, "stolen")), "mine");
 });
 
 Deno.test("two processes that download the same model at once fetch each file once", async () => {
@@ -158,6 +162,37 @@ Deno.test("a download that was stopped leaves no snapshot, and the next one goes
   const folder = await downloadModel(REPO, { settings });
   assert.equal(hub.server.requestsFor("model.safetensors").at(-1)!.range, `bytes=${size}-`);
   assert.deepEqual(await Deno.readFile(join(folder, "model.safetensors")), weights);
+});
+
+Deno.test("a cache that cannot be written to is refused in one line", async () => {
+  await using hub = await space();
+  await Deno.writeTextFile(hub.cacheFolder, "not a folder");
+  await assert.rejects(
+    downloadModel(REPO, { settings: hub.settings }),
+    (error) =>
+      error instanceof HubError && /Cannot keep models in .*HF_HUB_CACHE names another/.test(error.message),
+  );
+});
+
+Deno.test({
+  name: "a download that another program kills says how to go on",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    await using hub = await space({ partDelayMs: 1000 });
+    const onProgress = () => {
+      const list = new Deno.Command("ps", { args: ["-A", "-o", "pid=,ppid=,args="] }).outputSync();
+      for (const line of new TextDecoder().decode(list.stdout).split("\n")) {
+        const [, pid, parent] = /^ *(\d+) +(\d+) .*hub\/download\.ts/.exec(line) ?? [];
+        if (Number(parent) === Deno.pid) Deno.kill(Number(pid), "SIGKILL");
+      }
+    };
+    await assert.rejects(
+      downloadModel(REPO, { settings: hub.settings, onProgress }),
+      (error) =>
+        error instanceof HubError && /found it stopped by SIGKILL; run again to go on/.test(error.message),
+    );
+    assert.equal(await findInCache(REPO, { cacheFolder: hub.cacheFolder }), undefined);
+  },
 });
 
 Deno.test("a branch that has moved is noticed when the hub is asked", async () => {

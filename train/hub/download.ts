@@ -18,7 +18,8 @@ async function main(argument: string): Promise<number> {
     emit({ kind: "done", snapshot });
     return 0;
   } catch (error) {
-    const isExpected = error instanceof HubError;
+    // What the system refuses is the user's to mend; NotCapable is not, and keeps its stack.
+    const isExpected = error instanceof HubError || error instanceof Deno.errors.PermissionDenied;
     const text = error instanceof Error ? error.stack ?? error.message : String(error);
     emit({ kind: "error", message: isExpected ? error.message : text, isExpected });
     return 1;

@@ -2,8 +2,9 @@
  * Downloads a model in a process of its own, the only one that may use the network, and nothing but the hub there.
  * @module
  */
-import { join } from "node:path";
-import { linkSnapshot, locksFolderOf, repoFolderOf } from "./hub_cache.ts";
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { linkSnapshot, locksFolderOf, repoFolderOf, snapshotFolderOf } from "./hub_cache.ts";
 import { HubError } from "./hub_error.ts";
 import { parseHubName } from "./hub_name.ts";
 import { type HubSettings, hubSettings } from "./hub_settings.ts";
@@ -44,24 +45,42 @@ export async function downloadModel(name: string, options: DownloadOptions = {})
     throw new HubError(`Cannot download ${name}: expected access to the hub, found HF_HUB_OFFLINE set`);
   }
   signal?.throwIfAborted();
-  const repoFolder = repoFolderOf(settings.cacheFolder, repo);
-  const locksFolder = locksFolderOf(settings.cacheFolder, repo);
-  await Deno.mkdir(join(repoFolder, "blobs"), { recursive: true });
-  await Deno.mkdir(locksFolder, { recursive: true });
+  const repoFolder = await makeFolder(repoFolderOf(settings.cacheFolder, repo));
+  const locksFolder = await makeFolder(locksFolderOf(settings.cacheFolder, repo));
+  await makeFolder(join(repoFolder, "blobs"));
   const request = { name, endpoint: settings.endpoint, repoFolder, locksFolder, retry };
   const snapshot = await runDownload(request, { ...options, settings });
-  return await linkSnapshot(repoFolder, { snapshot, revision, locksFolder });
+  await linkSnapshot(repoFolder, { snapshot, revision, locksFolder });
+  return snapshotFolderOf(repoFolderOf(settings.cacheFolder, repo), snapshot.commit);
+}
+
+/** @returns where it is in truth: caches are often links to another disk, and permissions know no links */
+async function makeFolder(path: string): Promise<string> {
+  try {
+    await Deno.mkdir(path, { recursive: true });
+    return await Deno.realPath(path);
+  } catch (cause) {
+    const detail = (cause as Error).message;
+    throw new HubError(`Cannot keep models in ${path}: ${detail}; HF_HUB_CACHE names another folder`, {
+      cause,
+    });
+  }
 }
 
 /** The least that the download needs. */
-function childArguments(request: DownloadRequest, { hosts }: HubSettings): string[] {
-  // Deno takes a comma that is doubled as part of a path.
-  const folders = [request.repoFolder, request.locksFolder].map((path) => path.replaceAll(",", ",,")).join();
+function childArguments(
+  request: DownloadRequest,
+  { hosts, cwd }: { hosts: readonly string[]; cwd: string },
+): string[] {
+  // Deno ends a path at a comma, which the user's folders may have; these, seen from the cache's folder, have none.
+  const folders = [request.repoFolder, request.locksFolder].map((path) => relative(cwd, path)).join();
   return [
     "run",
     "--quiet",
     "--no-prompt",
     "--no-remote",
+    "--config",
+    fileURLToPath(new URL("../../deno.json", import.meta.url)),
     `--allow-net=${hosts.join()}`,
     `--allow-read=${folders}`,
     `--allow-write=${folders}`,
@@ -76,8 +95,10 @@ async function runDownload(
   options: DownloadOptions & { settings: HubSettings },
 ): Promise<Snapshot> {
   const { settings, signal } = options;
+  const cwd = await Deno.realPath(settings.cacheFolder);
   const child = new Deno.Command(Deno.execPath(), {
-    args: childArguments(request, settings),
+    args: childArguments(request, { hosts: settings.hosts, cwd }),
+    cwd,
     // Not among the arguments: other users see those.
     env: { HF_TOKEN: settings.token ?? "" },
     stdin: "null",

@@ -69,7 +69,7 @@ export async function findInCache(name: string, options: FindOptions = {}): Prom
   const repoFolder = repoFolderOf(options.cacheFolder ?? hubSettings().cacheFolder, parsed.repo);
   const commit = await cachedCommit(repoFolder, parsed);
   if (commit === undefined) return undefined;
-  const folder = snapshotFolder(repoFolder, commit);
+  const folder = snapshotFolderOf(repoFolder, commit);
   const record = await readText(join(repoFolder, RECORDS_FOLDER, `${commit}.json`));
   const isComplete = record !== undefined
     ? await holdsAll(folder, record)
@@ -84,7 +84,13 @@ async function cachedCommit(repoFolder: string, { revision }: HubName): Promise<
   return commit !== undefined && COMMIT_HASH.test(commit) ? commit : undefined;
 }
 
-function snapshotFolder(repoFolder: string, commit: string): string {
+/**
+ * Where a snapshot's files are.
+ *
+ * @param repoFolder the cache's folder of the repository
+ * @param commit the snapshot's
+ */
+export function snapshotFolderOf(repoFolder: string, commit: string): string {
   return join(repoFolder, "snapshots", commit);
 }
 
@@ -119,14 +125,13 @@ export interface LinkOptions {
  *
  * @param repoFolder the cache's folder of the repository
  * @param options what the snapshot consists of, and the revision that was asked for
- * @returns the snapshot's folder
  */
 export async function linkSnapshot(
   repoFolder: string,
   { snapshot, revision, locksFolder }: LinkOptions,
-): Promise<string> {
+): Promise<void> {
   const { commit } = snapshot;
-  const folder = snapshotFolder(repoFolder, commit);
+  const folder = snapshotFolderOf(repoFolder, commit);
   const records = join(repoFolder, RECORDS_FOLDER);
   await Deno.mkdir(records, { recursive: true });
   await Deno.mkdir(dirname(folder), { recursive: true });
@@ -138,7 +143,6 @@ export async function linkSnapshot(
     await Deno.mkdir(dirname(ref), { recursive: true });
     await writeText(ref, commit);
   }
-  return folder;
 }
 
 async function placeLinks(

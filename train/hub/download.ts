@@ -18,12 +18,19 @@ async function main(argument: string): Promise<number> {
     emit({ kind: "done", snapshot });
     return 0;
   } catch (error) {
-    // What the system refuses is the user's to mend; NotCapable is not, and keeps its stack.
-    const isExpected = error instanceof HubError || error instanceof Deno.errors.PermissionDenied;
-    const text = error instanceof Error ? error.stack ?? error.message : String(error);
-    emit({ kind: "error", message: isExpected ? error.message : text, isExpected });
+    emit({ kind: "error", ...describe(error) });
     return 1;
   }
+}
+
+function describe(error: unknown): { message: string; isExpected: boolean } {
+  if (error instanceof HubError) return { message: error.message, isExpected: true };
+  if (error instanceof Deno.errors.PermissionDenied) {
+    const message = `Cannot write to the cache: ${error.message}; HF_HUB_CACHE names another folder`;
+    return { message, isExpected: true };
+  }
+  const message = error instanceof Error ? error.stack ?? error.message : String(error);
+  return { message, isExpected: false };
 }
 
 function throttled(): (doneBytes: number, totalBytes: number) => void {

@@ -114,10 +114,15 @@ async function runDownload(
   signal?.throwIfAborted();
   if (last?.kind === "done") return last.snapshot;
   if (last?.kind === "error" && last.isExpected) throw new HubError(last.message);
-  const how = status.signal ?? `exit code ${status.code}`;
+  if (status.signal) {
+    throw new HubError(
+      `Cannot download ${request.name}: expected the download to end, found it stopped by ${status.signal}; ` +
+        "run again to go on from there",
+    );
+  }
   const detail = last?.kind === "error" ? last.message : complaint.trim();
   throw new Error(
-    `Cannot download ${request.name}: expected an answer of the download, found ${how}: ${detail}`,
+    `Cannot download ${request.name}: expected an answer of the download, found exit code ${status.code}: ${detail}`,
   );
 }
 

@@ -18,6 +18,8 @@ export type Fault =
   | { readonly kind: "ignore-range" }
   /** Ends early, in good form, without having said how long it is. */
   | { readonly kind: "short"; readonly bytes: number }
+  /** Says that the whole has this size, in an answer that is the rest. */
+  | { readonly kind: "total"; readonly size: number }
   | { readonly kind: "stall" };
 
 export interface RequestRecord {
@@ -195,9 +197,10 @@ function send(
   const length = { ...headers, "content-length": String(bytes.byteLength) };
   if (!range) return new Response(body, { headers: length });
   const last = content.byteLength - 1;
+  const total = fault?.kind === "total" ? fault.size : content.byteLength;
   return new Response(body, {
     status: 206,
-    headers: { ...length, "content-range": `bytes ${start}-${last}/${content.byteLength}` },
+    headers: { ...length, "content-range": `bytes ${start}-${last}/${total}` },
   });
 }
 

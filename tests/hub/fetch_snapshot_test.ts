@@ -141,7 +141,7 @@ Deno.test("a connection that drops is taken up where it ended", async () => {
 
 Deno.test("an answer that ends early without an error is not taken for the file", async () => {
   await using hub = await space();
-  hub.server.faults.set("model.safetensors", [{ kind: "short", bytes: 40_000 }]);
+  hub.server.faults.set("model.safetensors", [{ kind: "unsized", bytes: WEIGHTS.subarray(0, 40_000) }]);
   await hub.fetch();
   const ranges = hub.server.requestsFor("model.safetensors").map(({ range }) => range);
   assert.deepEqual(ranges, [null, "bytes=40000-"]);
@@ -176,6 +176,16 @@ Deno.test("a server that knows no ranges sends the file from its beginning", asy
   await hub.fetch();
   assert.deepEqual(hub.server.requestsFor("model.safetensors").map(({ range }) => range), ["bytes=5000-"]);
   assert.equal(sha256(await hub.read(sha256(WEIGHTS))), sha256(WEIGHTS));
+});
+
+Deno.test("an answer that goes on past the file's end is refused where it does", async () => {
+  await using hub = await space();
+  hub.server.faults.set("model.safetensors", [{ kind: "unsized", bytes: makeBytes(150_000) }]);
+  await rejects(
+    hub.fetch(),
+    /expected model\.safetensors of 100000 bytes, found more; nothing of it was kept/,
+  );
+  await hub.fetch();
 });
 
 Deno.test("a rest of a file of another size is refused", async () => {

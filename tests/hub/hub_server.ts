@@ -16,8 +16,8 @@ export type Fault =
   /** Sends these bytes instead, whatever was asked for. */
   | { readonly kind: "replace"; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly kind: "ignore-range" }
-  /** Ends early, in good form, without having said how long it is. */
-  | { readonly kind: "short"; readonly bytes: number }
+  /** Sends these bytes instead, in good form, without saying how many they are. */
+  | { readonly kind: "unsized"; readonly bytes: Uint8Array<ArrayBuffer> }
   /** Says that the whole has this size, in an answer that is the rest. */
   | { readonly kind: "total"; readonly size: number }
   | { readonly kind: "stall" };
@@ -185,7 +185,7 @@ function send(
 ): Response {
   const fault = context.faults.get(file)?.shift();
   const content = context.files.get(file)!;
-  if (fault?.kind === "short") return new Response(partsOf(content.subarray(0, fault.bytes)), { headers });
+  if (fault?.kind === "unsized") return new Response(partsOf(fault.bytes), { headers });
   if (fault?.kind === "replace") return new Response(fault.bytes, { headers });
   const range = fault?.kind === "ignore-range"
     ? null

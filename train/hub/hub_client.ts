@@ -10,6 +10,9 @@ import { EXTRA_HOSTS_VARIABLE } from "./hub_settings.ts";
 import { type HubEntry, parseEntry } from "./model_listing.ts";
 import { DEFAULT_RETRY, retrying, type RetryPolicy } from "./retry.ts";
 
+/** A question that is not answered in this time is asked again. */
+const ANSWER_MS = 30_000;
+
 /** The hub, for one repository. */
 export interface HubClient {
   /** The commit that the revision is now. */
@@ -37,7 +40,7 @@ export function createHubClient(options: HubClientOptions): HubClient {
   const { name: { repo, revision }, endpoint } = options;
   const policy = options.retry ?? DEFAULT_RETRY;
   const customFetch = (input: RequestInfo | URL, init?: RequestInit) =>
-    request(String(input), { options, init });
+    request(String(input), { options, init: { ...init, signal: AbortSignal.timeout(ANSWER_MS) } });
   const common = { hubUrl: endpoint, fetch: customFetch as typeof fetch };
   return {
     commit: () =>

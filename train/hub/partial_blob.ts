@@ -1,5 +1,5 @@
 /**
- * A file of the cache that is still arriving: `<etag>.incomplete`, as Hugging Face's own tools name and resume it.
+ * A file of the cache that is still arriving: `<etag>.incomplete`, as Hugging Face's own tools call it.
  * @module
  */
 import { createHash, type Hash } from "node:crypto";

@@ -5,6 +5,7 @@
  */
 import assert from "node:assert/strict";
 import { scanCachedRepo } from "@huggingface/hub";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { findInCache, linkSnapshot, locksFolderOf, repoFolderOf } from "../../train/hub/hub_cache.ts";
 import { COMMIT, gitHash, REPO } from "./hub_server.ts";
@@ -87,6 +88,7 @@ Deno.test("a snapshot is links to blobs, as Hugging Face's own library reads the
 Deno.test("a commit leaves no ref, a branch with slashes a nested one", async () => {
   await using made = await cache();
   await made.link(COMMIT);
+  assert(!existsSync(join(made.repoFolder, "refs")));
   assert.equal(await made.find(), undefined);
   assert.equal(await made.find(`${REPO}@${COMMIT}`), made.folder);
   await made.link("refs/pr/1");
@@ -156,6 +158,10 @@ Deno.test("two that link the same snapshot at once end with one", async () => {
 Deno.test("a ref that holds no commit leads nowhere", async () => {
   await using made = await cache();
   await made.link();
-  await Deno.writeTextFile(join(made.repoFolder, "refs", "main"), "../../..");
+  await Deno.mkdir(join(made.repoFolder, "elsewhere"));
+  for (const path of Object.keys(FILES)) {
+    await Deno.writeTextFile(join(made.repoFolder, "elsewhere", path), "{}");
+  }
+  await Deno.writeTextFile(join(made.repoFolder, "refs", "main"), "../elsewhere");
   assert.equal(await made.find(), undefined);
 });

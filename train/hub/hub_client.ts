@@ -136,33 +136,12 @@ function connectionError(cause: unknown, { repo, endpoint }: { repo: string; end
   );
 }
 
-function statusError(response: Response, { name, endpoint, token }: HubClientOptions): HubError {
-  const { repo, revision } = name;
+function statusError(response: Response, options: HubClientOptions): HubError {
+  const { name: { repo }, endpoint, token } = options;
   const { status } = response;
-  const code = response.headers.get("x-error-code");
+  if (status === 401 || status === 403) return accessError(response, options);
+  if (status === 404) return missingError(response, options);
   const start = `Cannot download ${repo}: expected`;
-  const page = `${endpoint}/${repo}`;
-  if (status === 401 || status === 403) {
-    const advice = token
-      ? `request access at ${page} with the account that HF_TOKEN belongs to, or correct the name`
-      : `set HF_TOKEN to the token of an account that may read ${page}, or correct the name`;
-    return new HubError(
-      `${start} a repository that this account may read, found a ${
-        code === "GatedRepo" ? "gated" : "private or missing"
-      } one (HTTP ${status}); ${advice}`,
-    );
-  }
-  if (status === 404) {
-    if (code === "EntryNotFound") {
-      return new HubError(`${start} ${new URL(response.url).pathname}, found no such file`);
-    }
-    const isRevision = code === "RevisionNotFound";
-    return new HubError(
-      isRevision
-        ? `${start} a branch, tag or commit ${revision} at ${page}, found none (HTTP 404)`
-        : `${start} a repository at ${page} or a folder ${repo} here, found neither (HTTP 404)`,
-    );
-  }
   if (status === 429) {
     const message = `${start} fewer requests from here, as ${endpoint} says (HTTP 429); run again later`;
     return new TransientHubError(token ? message : `${message}, or set HF_TOKEN`, {
@@ -173,6 +152,35 @@ function statusError(response: Response, { name, endpoint, token }: HubClientOpt
   return status >= 500
     ? new TransientHubError(message, { retryAfterMs: retryAfterMs(response) })
     : new HubError(message);
+}
+
+function accessError(response: Response, { name: { repo }, endpoint, token }: HubClientOptions): HubError {
+  const page = `${endpoint}/${repo}`;
+  const kind = response.headers.get("x-error-code") === "GatedRepo" ? "gated" : "private or missing";
+  const advice = token
+    ? `request access at ${page} with the account that HF_TOKEN belongs to, or correct the name`
+    : `set HF_TOKEN to the token of an account that may read ${page}, or correct the name`;
+  return new HubError(
+    `Cannot download ${repo}: expected a repository that this account may read, found a ${kind} one ` +
+      `(HTTP ${response.status}); ${advice}`,
+  );
+}
+
+function missingError(response: Response, { name, endpoint }: HubClientOptions): HubError {
+  const { repo, revision } = name;
+  const start = `Cannot download ${repo}: expected`;
+  switch (response.headers.get("x-error-code")) {
+    case "EntryNotFound":
+      return new HubError(`${start} ${new URL(response.url).pathname}, found no such file`);
+    case "RevisionNotFound":
+      return new HubError(
+        `${start} a branch, tag or commit ${revision} at ${endpoint}/${repo}, found none (HTTP 404)`,
+      );
+    default:
+      return new HubError(
+        `${start} a repository at ${endpoint}/${repo} or a folder ${repo} here, found neither (HTTP 404)`,
+      );
+  }
 }
 
 function retryAfterMs(response: Response): number | undefined {

@@ -13,7 +13,7 @@ const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKe
 
 /** Every key that a user can set: flags are these in kebab case, config files hold them as they are. */
 export const runConfigSchema = z.strictObject({
-  /** Folder of the model to start from. */
+  /** The model to start from: a folder, or `owner/name[@revision]` on the hub. */
   model: z.string().min(1).optional(),
   /** Preference records: .json or .jsonl. */
   data: z.string().min(1).optional(),

@@ -10,6 +10,7 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
+import { type ResolveHooks, resolveModel } from "./hub/resolve_model.ts";
 import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModel, type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
@@ -58,15 +59,16 @@ export interface PreparedRun extends Disposable {
  * @param hooks where counts are told
  * @throws {InputError} naming file and line or key
  */
-export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log">): Promise<RunData> {
-  const [folder, data] = [config.model, config.data];
-  if (!folder || !data) {
+export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promise<RunData> {
+  const { model, data } = config;
+  if (!model || !data) {
     throw new ConfigError(
       `Cannot train: expected --model and --data together (or neither, for the demonstration), found only ${
-        folder ? "--model" : "--data"
+        model ? "--model" : "--data"
       }`,
     );
   }
+  const folder = await resolveModel(model, hooks);
   const { config: modelConfig, tokenizer } = await checkModel(folder);
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
@@ -121,7 +123,7 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
 export async function prepareRun(
   gpu: Gpu,
   config: RunConfig,
-  hooks: Pick<RunHooks, "log">,
+  hooks: ResolveHooks,
 ): Promise<PreparedRun> {
   return await loadRun(gpu, await readRunData(config, hooks));
 }

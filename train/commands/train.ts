@@ -10,7 +10,7 @@ type RunSettingName = Exclude<keyof RunConfig, "spo"> | `spo.${keyof SpoOptions}
 
 /** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
 export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
-  model: [DATA, "folder of the model to start from, in Hugging Face layout"],
+  model: [DATA, "model to start from: a folder in Hugging Face layout, or owner/name[@revision] on the hub"],
   data: [DATA, "preference records, .json or .jsonl"],
   evalData: [DATA, "held-out records of the same kind"],
   evalRecords: [DATA, "records evaluated before and after training"],

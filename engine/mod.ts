@@ -95,6 +95,7 @@ export {
   rowIndex,
   type RowIndexOptions,
 } from "./ops/gather_rows.ts";
+export { loraLinear } from "./ops/lora_linear.ts";
 export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,

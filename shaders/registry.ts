@@ -35,6 +35,7 @@ import {
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
+import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -167,6 +168,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(loraCollect, NONE),
+  entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),

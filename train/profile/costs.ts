@@ -83,6 +83,11 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   },
   gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
   gather_rows_backward: { flops: () => 0 },
+  lora_collect: { flops: ({ params }) => params.rows * params.rank },
+  lora_spread: {
+    flops: () => 0,
+    bytes: ({ bytes, params }) => bytes("b") + 4 * params.rows * params.columns,
+  },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   pair_loss: {

@@ -18,8 +18,6 @@ import {
   activationForward,
   addForward,
   type ElementwiseConstants,
-  swigluBackward,
-  swigluForward,
 } from "./elementwise.ts";
 import {
   embeddingBackward,
@@ -39,6 +37,7 @@ import { type Kernel, kernelWgsl } from "./kernel.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
+import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -52,7 +51,8 @@ import {
 import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
-import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
+import { swigluBackward, swigluForward } from "./swiglu.ts";
+import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -176,6 +176,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(layerNormBackward, ROWS),
   entry(layerNormForward, ROWS),
   entry(layerNormGainPartial, OPERANDS),
+  entry(loraCollect, NONE),
+  entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
@@ -188,12 +190,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, ELEMENTWISE),
-  entry(swigluForward, ELEMENTWISE),
-  entry(
-    swigluLinearBackward,
-    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
-  ),
+  entry(swigluBackward, OPERANDS),
+  entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),

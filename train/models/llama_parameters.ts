@@ -5,7 +5,7 @@
  */
 import { CheckpointError, showFound } from "../errors.ts";
 import type { LlamaConfig } from "./llama_config.ts";
-import { type SafetensorsFile, weightDType } from "./safetensors.ts";
+import { weightDType, type WeightsReader } from "./safetensors.ts";
 
 const EMBEDDING = "model.embed_tokens.weight";
 const HEAD = "lm_head.weight";
@@ -82,17 +82,17 @@ export function llamaParameterGroups(config: LlamaConfig): string[][] {
  * @param config The configuration from config.json beside it.
  * @throws {CheckpointError} Naming the tensor and what is wrong with it.
  */
-export async function checkLlamaCheckpoint(file: SafetensorsFile, config: LlamaConfig): Promise<void> {
+export async function checkLlamaCheckpoint(file: WeightsReader, config: LlamaConfig): Promise<void> {
   const shapes = llamaParameterShapes(config);
   for (const [name, shape] of shapes) {
-    const entry = file.header.tensors.get(name);
+    const entry = file.tensors.get(name);
     if (entry === undefined) {
       throw refuse(file, name, { expected: `shape ${showFound(shape)}`, found: "no such tensor" });
     }
     checkShape(file, name, { shape });
-    weightDType(entry, file.path);
+    weightDType(entry);
   }
-  for (const name of file.header.tensors.keys()) {
+  for (const name of file.tensors.keys()) {
     if (shapes.has(name) || HARMLESS.test(name)) continue;
     if (name === HEAD) await checkTiedHead(file, shapes.get(EMBEDDING)!);
     else throw refuse(file, name, { expected: "no such tensor by config.json", found: "one" });
@@ -100,7 +100,7 @@ export async function checkLlamaCheckpoint(file: SafetensorsFile, config: LlamaC
 }
 
 function refuse(
-  file: SafetensorsFile,
+  file: WeightsReader,
   name: string,
   what: { expected: string; found: string },
 ): CheckpointError {
@@ -111,16 +111,16 @@ function refuse(
   );
 }
 
-function checkShape(file: SafetensorsFile, name: string, options: { shape: number[] }): void {
+function checkShape(file: WeightsReader, name: string, options: { shape: number[] }): void {
   const expected = showFound(options.shape);
-  const found = showFound(file.header.tensors.get(name)!.shape);
+  const found = showFound(file.tensors.get(name)!.shape);
   if (found !== expected) throw refuse(file, name, { expected: `shape ${expected} by config.json`, found });
 }
 
 /** Rows compared at a time: 64 MiB at most for the widest of rows, 4 MiB for usual ones. */
 const COMPARED_ROWS = 256;
 
-async function checkTiedHead(file: SafetensorsFile, shape: number[]): Promise<void> {
+async function checkTiedHead(file: WeightsReader, shape: number[]): Promise<void> {
   checkShape(file, HEAD, { shape });
   for (let first = 0; first < shape[0]; first += COMPARED_ROWS) {
     const rows = [first, Math.min(first + COMPARED_ROWS, shape[0])] as const;

@@ -12,8 +12,8 @@ import type { Checkpoint, CheckpointLayout } from "./checkpoint.ts";
 import { refuseNonFinite, type StoredElements, weightDType } from "./safetensors.ts";
 import type { TensorEntry } from "./safetensors_header.ts";
 
-/** Bytes that are read at a time, unless a single row has more. */
-const PIECE_BYTES = 16 * 2 ** 20;
+/** Bytes that are read at a time, unless a single row has more: they stay in a cache from reading to sending. */
+const PIECE_BYTES = 2 ** 22;
 
 /** Rows of one tensor. */
 interface Piece {
@@ -69,21 +69,22 @@ export async function loadWeights(
   const pieces = piecesOf(parameters, { checkpoint, pieceBytes: options.pieceBytes ?? PIECE_BYTES });
   const largest = pieces.reduce((most, { sizeBytes }) => Math.max(most, sizeBytes), 0);
   const buffers = pieces.slice(0, 2).map(() => new Uint8Array(largest));
+  const reads: Promise<StoredElements>[] = [];
   const read = (index: number) => {
     const { entry, rows } = pieces[index];
-    return checkpoint.readStored(entry.name, rows, { into: buffers[index % 2] });
+    reads[index % 2] = checkpoint.readStored(entry.name, rows, { into: buffers[index % 2] });
+    // One that fails early is no unhandled rejection: its turn to be awaited comes.
+    reads[index % 2].catch(() => {});
   };
-  let next: Promise<StoredElements> | undefined = pieces.length > 0 ? read(0) : undefined;
-  for (const [index, piece] of pieces.entries()) {
-    const stored = await next!;
-    next = index + 1 < pieces.length ? read(index + 1) : undefined;
-    try {
-      send(parameters, { checkpoint, piece, stored });
-    } catch (error) {
-      // The file must not be closed while it is read; what is wrong with the next piece is not this error.
-      await next?.catch(() => undefined);
-      throw error;
+  for (const index of buffers.keys()) read(index);
+  try {
+    for (const [index, piece] of pieces.entries()) {
+      send(parameters, { checkpoint, piece, stored: await reads[index % 2] });
+      if (index + 2 < pieces.length) read(index + 2);
     }
+  } finally {
+    // The files must not be closed while they are read.
+    await Promise.allSettled(reads);
   }
   layouts.set(parameters, checkpoint.layout);
 }

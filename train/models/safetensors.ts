@@ -70,9 +70,6 @@ export interface SafetensorsFile extends WeightsReader {
 /** Element types that weights are quantized to; they are of no use without scales that other tensors hold. */
 const QUANTIZED = /^([IU](8|32)|F[468](_.*)?)$/;
 
-/** Bytes of one read: larger ones are no faster. */
-const READ_BYTES = 2 ** 22;
-
 const READABLE: ReadonlyMap<string, DType> = new Map([["F32", "f32"], ["F16", "f16"], ["BF16", "bf16"]]);
 
 /**
@@ -167,9 +164,10 @@ async function readFully(
   const sizeBytes = bytes.byteLength;
   let done = 0;
   try {
-    await handle.seek(position, Deno.SeekMode.Start);
+    // Without waiting: the read then starts before whoever waited for the one before goes on with its bytes.
+    handle.seekSync(position, Deno.SeekMode.Start);
     for (let got: number | null = 0; done < sizeBytes && got !== null; done += got ?? 0) {
-      got = await handle.read(bytes.subarray(done, done + READ_BYTES));
+      got = await handle.read(bytes.subarray(done));
     }
   } catch (cause) {
     const range = `bytes ${position} to ${position + sizeBytes}`;

@@ -248,17 +248,20 @@ export class Parameters {
    * Reads a parameter back as its exact values are stored, piece after piece in order.
    *
    * @param name the parameter
+   * @param options.elements most elements of a piece, a multiple of four
    * @returns the element type and little-endian bytes of each piece; in f16 training the masters' f32
    */
   async *readStored(
     name: string,
+    options: { elements?: number } = {},
   ): AsyncGenerator<{ dtype: Storage; bytes: Uint8Array<ArrayBuffer> }> {
     for (const { exact } of this.#parts(name)) {
       const dtype = storageOf(exact);
       const size = DTYPE_SIZE_BYTES[dtype];
       const count = sizeOf(exact.shape);
-      for (let start = 0; start < count; start += READ_ELEMENTS) {
-        const elements = Math.min(READ_ELEMENTS, count - start);
+      const most = options.elements ?? READ_ELEMENTS;
+      for (let start = 0; start < count; start += most) {
+        const elements = Math.min(most, count - start);
         const { allocation, offsetBytes } = exact.range;
         const range = { allocation, offsetBytes: offsetBytes + start * size, sizeBytes: elements * size };
         yield { dtype, bytes: new Uint8Array(await this.gpu.queue.read(range)) };

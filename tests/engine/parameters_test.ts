@@ -306,6 +306,30 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "stored elements are converted and read back piece by piece, with nothing lost between pieces",
+  async (gpu) => {
+    const shapes = new Map<string, Shape>([["w", [300, 1024]]]);
+    const values = valuesOf([300, 1024], 1).map((value) => 1 / value);
+    for (const storage of ["f32", "f16", "bf16"] as const) {
+      using parameters = createParameters(gpu, shapes, { trainable: false, storage });
+      parameters.writeStored("w", narrow(values, "f32") as Uint8Array<ArrayBuffer>, { dtype: "f32" });
+      const expected = narrow(values, storage);
+      const read = new Uint8Array(expected.length);
+      let [offset, pieces] = [0, 0];
+      for await (const { dtype, bytes } of parameters.readStored("w", { elements: 100_000 })) {
+        assert.equal(dtype, storage);
+        read.set(bytes, offset);
+        offset += bytes.length;
+        pieces++;
+      }
+      assert.equal(pieces, 4);
+      assert.equal(offset, expected.length);
+      assert.ok(read.every((byte, i) => byte === expected[i]), storage);
+    }
+  },
+);
+
 gpuTest("stored elements that are no whole rows, or that the storage cannot hold, are refused", (gpu) => {
   using parameters = createParameters(gpu, new Map([["w", [4, 8]]]), { trainable: false, storage: "f16" });
   const bytes = narrow(Float32Array.from({ length: 8 }, (_, i) => i === 5 ? 1e5 : i), "bf16") as Uint8Array<

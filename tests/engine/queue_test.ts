@@ -46,6 +46,7 @@ gpuTest(
     const { allocation } = y.range;
     const before = gpu.stats().memory;
     gpu.queue.write({ allocation, offsetBytes: 32, sizeBytes: 16 }, bytes.subarray(8, 24));
+    assert.deepEqual(gpu.stats().memory, before);
     bytes.fill(0);
     dispatchIncrease(y, 100);
     assert.deepEqual(

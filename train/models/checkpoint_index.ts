@@ -40,7 +40,6 @@ const indexSchema = z.object({
  * is made of links.
  */
 function isPlainFileName(name: string): boolean {
-  // deno-lint-ignore no-control-regex -- file names end at NUL
   return name.endsWith(ENDING) && name.length > ENDING.length && !/[/\\:\0]/.test(name);
 }
 

@@ -78,7 +78,7 @@ export async function writeCheckpoint(
 
 /**
  * Decides which tensor goes to which file. By size, tensors fill files in order, and one that is larger than a file has
- * one for itself; by layout, each goes where it was, and one that was nowhere to the last file.
+ * one for itself, in front of that which is being filled when it comes, as Hugging Face has it; by layout, each goes where it was, and one that was nowhere to the last file.
  *
  * @param tensors In order.
  * @param options As for {@link writeCheckpoint}.
@@ -88,7 +88,7 @@ export async function writeCheckpoint(
  * ```ts
  * const tensors = [1, 1, 3].map((rows, i) => ({ name: `${i}`, shape: [rows, 2], data: () => new Float32Array(rows * 2) }));
  * const files = planFiles(tensors, { dtype: "f32", maxShardBytes: 16 });
- * if (files.map(({ tensors }) => tensors.length).join() !== "2,1") throw new Error("two of 8 bytes, one of 24");
+ * if (files.map(({ tensors }) => tensors.length).join() !== "1,2") throw new Error("one of 24 bytes, two of 8");
  * ```
  */
 export function planFiles(tensors: Iterable<TensorSource>, options: CheckpointWriteOptions): PlannedFile[] {

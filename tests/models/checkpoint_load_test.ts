@@ -10,6 +10,7 @@ import { openCheckpoint } from "../../train/models/checkpoint.ts";
 import { loadedLayout, loadWeights } from "../../train/models/checkpoint_load.ts";
 import { writeCheckpoint } from "../../train/models/checkpoint_write.ts";
 import { loadModel, saveModel } from "../../train/models/model_files.ts";
+import type { StoredElements } from "../../train/models/safetensors.ts";
 import type { TensorSource } from "../../train/models/safetensors_write.ts";
 import { seededRandom } from "../reference/random.ts";
 import { gpuTest } from "../gpu.ts";
@@ -191,6 +192,38 @@ gpuTest("a file cut short while it is loaded is a CheckpointError, and nothing e
     (error: Error) => error instanceof CheckpointError && /the file has been cut short$/.test(error.message),
   );
 });
+
+gpuTest(
+  "a load that fails has ended all its reads, and a read that fails before its turn waits for it",
+  async (gpu) => {
+    const folder = temporaryFolder();
+    await writeCheckpoint(folder, sources(), { dtype: "f32" });
+    using parameters = createParameters(gpu, SHAPES, { trainable: false });
+    using checkpoint = await openCheckpoint(folder);
+    const later = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+    let [started, reading] = [0, 0];
+    const withReads = (result: (index: number) => Promise<StoredElements>) => ({
+      ...checkpoint,
+      async readStored() {
+        reading++;
+        try {
+          return await result(started++);
+        } finally {
+          reading--;
+        }
+      },
+    });
+    const nan = { dtype: "f32", bytes: new Uint8Array(64).fill(255) } as const;
+    const slowSecond = withReads((index) => index === 0 ? Promise.resolve(nan) : later(20).then(() => nan));
+    await assert.rejects(loadWeights(parameters, slowSecond, { pieceBytes: 64 }), /found NaN at/);
+    assert.equal(reading, 0);
+    started = 0;
+    const slowFirst = withReads((index) =>
+      index === 0 ? later(20).then(() => nan) : Promise.reject(new CheckpointError("cut short"))
+    );
+    await assert.rejects(loadWeights(parameters, slowFirst, { pieceBytes: 64 }), /found NaN at/);
+  },
+);
 
 for (const dtype of DTYPES) {
   gpuTest(`a sharded model loads, and saves to equal bytes, in ${dtype}`, async (gpu) => {

@@ -425,6 +425,10 @@ Deno.test("a checkpoint over another removes what was of the other layout, and n
   Deno.writeTextFileSync(index, "no index");
   await writeCheckpoint(named, TENSORS, { dtype: "f32", maxShardBytes: 40 });
   assert.deepEqual(Object.keys(filesOf(named)), [FIRST, SECOND, INDEX]);
+  // Shards that an index which cannot be read may have named.
+  Deno.writeTextFileSync(index, "no index");
+  await writeCheckpoint(named, TENSORS, { dtype: "f32" });
+  assert.deepEqual(Object.keys(filesOf(named)), ["model.safetensors"]);
 });
 
 for (const [old, now] of [[40, 40], [undefined, 40], [40, undefined]]) {

@@ -173,6 +173,17 @@ gpuTest(
   },
 );
 
+gpuTest("f16 refuses heads whose halves do not divide by four, before anything is made", (gpu) => {
+  assert.throws(() => tinyModel(gpu, { config: { head_dim: 12 }, dtype: "f16" }), {
+    name: "ConfigError",
+    message:
+      "Cannot make a model in f16: expected a head_dim that divides by eight, because RoPE turns halves of heads " +
+      "in fours, found 12",
+  });
+  using model = tinyModel(gpu, { config: { ...CONFIGS.gpt2, n_embd: 24 }, dtype: "f16" });
+  assert.equal(model.architecture.dimensions.headDim, 12); // which nothing rotates
+});
+
 const RUNS: [name: string, raw: Record<string, unknown>][] = [
   ["qwen3", { activationCheckpointing: true }],
   ["qwen3", { activationCheckpointing: true, dtype: "f16" }],

@@ -13,7 +13,7 @@ import { HubError } from "../../train/hub/hub_error.ts";
 import { type HubSettings, hubSettings } from "../../train/hub/hub_settings.ts";
 import { resolveModel } from "../../train/hub/resolve_model.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
-import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { architectureOf } from "../../train/models/registry.ts";
 import { checkModel } from "../../train/models/model_files.ts";
 import { writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { createRandom, fillNormal } from "../../train/random.ts";
@@ -36,7 +36,7 @@ const CONFIG = {
 async function modelFiles(): Promise<Record<string, Uint8Array<ArrayBuffer>>> {
   const folder = await Deno.makeTempDir();
   const random = createRandom(1);
-  const shapes = llamaParameterShapes(parseModelConfig(CONFIG, { file: "test" }));
+  const { shapes } = architectureOf(parseModelConfig(CONFIG, { file: "test" }));
   const tensors = [...shapes].map(([name, shape]) => ({
     name,
     shape,

@@ -6,6 +6,7 @@
  */
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { join } from "node:path";
+import { type ChatTemplate, createChatTemplate } from "./chat_template.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { CheckpointError, showFound } from "../errors.ts";
 import {
@@ -15,7 +16,7 @@ import {
   type TokenizerConfigJson,
   type TokenizerFiles,
 } from "./tokenizer_files.ts";
-import { readJson } from "./tokenizer_keys.ts";
+import { readJson, readText } from "./tokenizer_keys.ts";
 import { repairTokenizer } from "./tokenizer_repairs.ts";
 
 /** How ids become text. */
@@ -36,6 +37,8 @@ export interface Tokenizer {
   readonly eosTokenId: number | undefined;
   /** The id that fills up, if there is one. */
   readonly padTokenId: number | undefined;
+  /** How conversations become text, if the tokenizer says so; see `renderChat`. */
+  readonly chatTemplate: ChatTemplate | undefined;
   /** The files it was made from, for a saved model to carry. */
   readonly files: TokenizerFiles;
   /**
@@ -143,6 +146,7 @@ export function createTokenizer(files: TokenizerFiles, options: FilesPlace): Tok
   return {
     ...special,
     vocabSize: [...ids.values()].reduce((largest, id) => Math.max(largest, id), -1) + 1,
+    chatTemplate: readChatTemplate(files, { config, source }),
     files,
     encode: (text, { addSpecialTokens = true } = {}) =>
       encodeText(inner, { text, addSpecialTokens, bosTokenId: special.bosTokenId }),
@@ -217,6 +221,27 @@ function decodeIds(
     skip_special_tokens: options.skipSpecialTokens,
     clean_up_tokenization_spaces: options.cleanUp,
   });
+}
+
+/** chat_template.jinja goes before tokenizer_config.json's, as in transformers. */
+function readChatTemplate(
+  files: TokenizerFiles,
+  place: { config: TokenizerConfigJson; source: string },
+): ChatTemplate | undefined {
+  const { config, source } = place;
+  const { bos_token, eos_token, pad_token, unk_token } = config;
+  const named = Object.entries({ bos_token, eos_token, pad_token, unk_token });
+  const specialTokens = Object.fromEntries(
+    named.filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+  const fromConfig = typeof config.chat_template === "string"
+    ? { default: config.chat_template }
+    : Object.fromEntries((config.chat_template ?? []).map(({ name, template }) => [name, template]));
+  const bytes = files.get("chat_template.jinja");
+  const file = join(source, bytes ? "chat_template.jinja" : "tokenizer_config.json");
+  const templates = bytes ? { default: readText(bytes, file) } : fromConfig;
+  if (Object.keys(templates).length === 0) return undefined;
+  return createChatTemplate(templates, { source: file, specialTokens });
 }
 
 type SpecialIds = Pick<Tokenizer, "bosTokenId" | "eosTokenId" | "padTokenId">;

@@ -79,6 +79,10 @@ const tokenizerConfigSchema = specialTokensSchema.extend({
   add_bos_token: flag,
   add_eos_token: flag,
   additional_special_tokens: z.array(z.unknown(), "a list of tokens").nullish(),
+  chat_template: z.union([
+    z.string(),
+    z.array(z.looseObject({ name: z.string(), template: z.string() })),
+  ], "a template, or a list of templates with their names").nullish(),
   added_tokens_decoder: z.record(
     z.string(),
     z.looseObject({

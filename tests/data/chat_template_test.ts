@@ -186,7 +186,7 @@ for (const [title, template, messages, options, message] of REFUSED) {
 
 Deno.test("loops within loops end after a bounded number of steps", () => {
   const text = "{% for i in range(4000) %}{% for j in range(4000) %}{% set x = 1 %}{% endfor %}{% endfor %}";
-  assert.throws(() => renderChat(make(text), [user("a")]), /expected at most 5000000 steps, found more/);
+  assert.throws(() => renderChat(make(text), [user("a")]), /expected at most 2000000 steps, found more/);
 });
 
 Deno.test("a template sees nothing of the program around it", () => {

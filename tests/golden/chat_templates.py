@@ -86,6 +86,13 @@ PROBES = [
 PROBE_CONTEXT = {"messages": [USER, {"role": "assistant", "content": "é👍 4\n"}, USER]}
 
 
+COMPLETIONS = [
+    ([USER], [ASSISTANT]),
+    ([SYSTEM, USER, ASSISTANT, {"role": "user", "content": "日本語 👩‍👩‍👧?"}], [{"role": "assistant", "content": "\n x  \n"}]),
+    ([USER], [CALL, TOOL_REPLY, ASSISTANT]),
+]
+
+
 def clean(messages):
     """As apply_chat_template does: keys without a value are left out."""
     return [{key: value for key, value in message.items() if value is not None} for message in messages]
@@ -126,6 +133,13 @@ def main(shared):
             conversation["messages"], tools=conversation.get("tools"), chat_template=training, return_dict=True,
             return_assistant_tokens_mask=True, add_generation_prompt=conversation.get("add_generation_prompt", False))
         masks.append("".join(str(bit) for bit in out["assistant_masks"]))
+    # Completions as TRL's trainers cut them: the whole conversation's ids after those of the prompt.
+    completions = []
+    for prompt, completion in COMPLETIONS:
+        ids = [tokenizer.apply_chat_template(chat, add_generation_prompt=generation, return_dict=False)
+               for tokenizer in (qwen, minimind)
+               for chat, generation in ((prompt, True), (prompt + completion, False))]
+        completions.append({"prompt": prompt, "completion": completion, "qwen": ids[:2], "minimind": ids[2:]})
     special = {"bos_token": "<s>", "eos_token": "</s>"}
     json.dump({
         "versions": {"transformers": transformers_version, "jinja2": jinja2.__version__},
@@ -133,6 +147,7 @@ def main(shared):
         "conversations": CONVERSATIONS,
         "templates": templates,
         "masks": masks,
+        "completions": completions,
         "probe_context": {**PROBE_CONTEXT, "special": special},
         "probes": [{"template": probe, **render(probe, PROBE_CONTEXT, special)} for probe in PROBES],
     }, sys.stdout, ensure_ascii=False, separators=(",", ":"))

@@ -10,6 +10,7 @@ import {
   renderChat,
   renderGeneration,
 } from "../../train/data/chat_template.ts";
+import { encodePairs } from "../../train/data/encode.ts";
 import { loadTokenizer } from "../../train/data/tokenizer.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 
@@ -32,6 +33,13 @@ const GOLDEN: {
   conversations: Conversation[];
   templates: Record<string, { special: Special; results: Result[] }>;
   masks: (string | null)[];
+  completions: {
+    prompt: ChatMessage[];
+    completion: ChatMessage[];
+    /** Ids of the prompt, and of the whole. */
+    qwen: [number[], number[]];
+    minimind: [number[], number[]];
+  }[];
   probe_context: Conversation & { special: Special };
   probes: ({ template: string } & Result)[];
 } = JSON.parse(Deno.readTextFileSync(new URL("./chat_templates.json", import.meta.url)));
@@ -109,4 +117,25 @@ testWithSharedData("the assistant's tokens are those of transformers' mask", asy
     assistantTokens += assistantMask.filter(Boolean).length;
   }
   assert(assistantTokens > 50);
+});
+
+testWithSharedData("a completion's tokens are those that TRL trains on", async () => {
+  const folders = { qwen: "tokenizers/qwen2.5-0.5b-instruct", minimind: "tokenizers/minimind-6400" } as const;
+  for (const [key, folder] of Object.entries(folders) as ["qwen" | "minimind", string][]) {
+    const tokenizer = await loadTokenizer(join(SHARED_DATA, folder));
+    const source = { file: "x.jsonl", line: 1 };
+    for (const golden of GOLDEN.completions) {
+      const rejected = [{ role: "assistant", content: "No." }];
+      const record = { prompt: golden.prompt, chosen: golden.completion, rejected, source };
+      const { vocabSize } = tokenizer;
+      const { pairs: [{ chosen }] } = encodePairs([record], { tokenizer, vocabSize, maxLength: 4096 });
+      const [prompt, whole] = golden[key];
+      // Where the answer begins with a newline, Qwen makes one token of it and the prompt's last: the answer's.
+      const isMerged = key === "qwen" && String(golden.completion[0].content).startsWith("\n");
+      assert.deepEqual(chosen.promptIds, isMerged ? prompt.slice(0, -1) : prompt);
+      assert.deepEqual([...chosen.promptIds, ...chosen.completionIds], whole);
+      // The tokens that end the turn are learnt: without them the model would never stop.
+      assert(tokenizer.eosTokenId !== undefined && chosen.completionIds.includes(tokenizer.eosTokenId));
+    }
+  }
 });

@@ -19,6 +19,7 @@ export interface ChatMessage {
   role: string;
   /** What is said; null or absent where a message only calls tools. */
   content?: unknown;
+  /** What else the template reads. */
   [key: string]: unknown;
 }
 
@@ -56,7 +57,7 @@ export interface RenderedChat {
 
 const MAX_LENGTH = 2 ** 22;
 /** A conversation of a thousand turns takes some 10^5. */
-const MAX_STEPS = 5_000_000;
+const MAX_STEPS = 2_000_000;
 
 /**
  * A chat template that cannot be parsed, or that refuses a conversation. The message names the template's file and says

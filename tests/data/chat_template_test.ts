@@ -216,11 +216,25 @@ Deno.test("tokens that share a character of the assistant's are the assistant's"
   assert.equal(mask("aé", [[1, 2]]), "011");
 });
 
-Deno.test("a tokenizer that loses text cannot be masked", () => {
+Deno.test("where text is lost, spans are found by their prefixes, or refused", () => {
   const tokenizer = createTokenizer(characterTokenizerFiles("ab", { eos: "." }), { source: "generated" });
-  assert.throws(() => encodeChat(tokenizer, { text: "abx", spans: [[1, 2]] }), {
+  assert.deepEqual(encodeChat(tokenizer, { text: "abxb", spans: [[1, 3]] }).assistantMask, [
+    false,
+    true,
+    true,
+    false,
+  ]);
+  assert.deepEqual(encodeChat(tokenizer, { text: "xa", spans: [[1, 1]] }).assistantMask, [false, false]);
+  // One token for all of it, others for its beginning.
+  const merging = {
+    encode: (text: string) => text === "abcd" ? [9, 4] : Array.from(text, (c) => c.charCodeAt(0)),
+    decode: () => "",
+  };
+  assert.deepEqual(encodeChat(merging, { text: "abcd", spans: [[1, 4]] }).assistantMask, [true, true]);
+  assert.throws(() => encodeChat(merging, { text: "abcd", spans: [[2, 4]] }), {
     name: "ChatTemplateError",
-    message: /expected a tokenizer that gives a text back, found "ab<unk>" for "abx"/,
+    message:
+      /expected the text before to be cut alike alone and within the whole, found other tokens around "abcd"/,
   });
 });
 

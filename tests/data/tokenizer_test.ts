@@ -99,6 +99,19 @@ Deno.test("one token that both begins and ends a text is not taken for a doubled
   assert.deepEqual(tokenizer.encode("a"), [1, 260, 1]);
 });
 
+Deno.test("two BOS in a text stay two where the tokenizer adds none", () => {
+  const tokenizer = make(({ tokenizer, config }) => {
+    delete tokenizer.post_processor;
+    delete config.add_bos_token;
+  });
+  assert.deepEqual(tokenizer.encode("<s><s>ab"), [1, 1, 262]);
+  const ending = make(({ tokenizer, config }) => {
+    tokenizer.post_processor.single.reverse();
+    delete config.add_bos_token;
+  });
+  assert.deepEqual(ending.encode("<s><s>ab"), [1, 1, 262, 1]);
+});
+
 Deno.test("decoding takes no ids, unknown ids and nothing but special tokens", () => {
   const tokenizer = make();
   assert.equal(tokenizer.decode([]), "");

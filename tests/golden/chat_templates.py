@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import jinja2
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, __version__ as transformers_version
 from transformers.utils import chat_template_utils
 
@@ -93,6 +94,17 @@ COMPLETIONS = [
 ]
 
 
+LLAMA_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}"
+    "{% generation %} {{ m.content }} {{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}")
+LLAMA_CHATS = [
+    [USER, ASSISTANT],
+    [{"role": "user", "content": "Once upon a time"}, {"role": "assistant", "content": "there was é👍"}, USER,
+     {"role": "assistant", "content": " a  dog\n"}],
+    [ASSISTANT, USER, {"role": "assistant", "content": ""}],
+]
+
+
 def clean(messages):
     """As apply_chat_template does: keys without a value are left out."""
     return [{key: value for key, value in message.items() if value is not None} for message in messages]
@@ -133,6 +145,15 @@ def main(shared):
             conversation["messages"], tools=conversation.get("tools"), chat_template=training, return_dict=True,
             return_assistant_tokens_mask=True, add_generation_prompt=conversation.get("add_generation_prompt", False))
         masks.append("".join(str(bit) for bit in out["assistant_masks"]))
+    # A tokenizer that puts a space before the text after each special token, so that decoding gives other text.
+    llama2 = Tokenizer.from_file(str(shared / "models/stories260K/tokenizer.json"))
+    llama_masks = []
+    for messages in LLAMA_CHATS:
+        result = render(LLAMA_TEMPLATE, {"messages": messages}, {"bos_token": "<s>", "eos_token": "</s>"})
+        encoding = llama2.encode(result["text"], add_special_tokens=False)
+        llama_masks.append({"messages": messages, "ids": encoding.ids, "mask": "".join(
+            str(int(any(start < to and end > since for since, to in result["spans"])))
+            for start, end in encoding.offsets)})
     # Completions as TRL's trainers cut them: the whole conversation's ids after those of the prompt.
     completions = []
     for prompt, completion in COMPLETIONS:
@@ -148,6 +169,8 @@ def main(shared):
         "templates": templates,
         "masks": masks,
         "completions": completions,
+        "llama_template": LLAMA_TEMPLATE,
+        "llama_masks": llama_masks,
         "probe_context": {**PROBE_CONTEXT, "special": special},
         "probes": [{"template": probe, **render(probe, PROBE_CONTEXT, special)} for probe in PROBES],
     }, sys.stdout, ensure_ascii=False, separators=(",", ":"))

@@ -33,6 +33,8 @@ const GOLDEN: {
   conversations: Conversation[];
   templates: Record<string, { special: Special; results: Result[] }>;
   masks: (string | null)[];
+  llama_template: string;
+  llama_masks: { messages: ChatMessage[]; ids: number[]; mask: string }[];
   completions: {
     prompt: ChatMessage[];
     completion: ChatMessage[];
@@ -139,3 +141,17 @@ testWithSharedData("a completion's tokens are those that TRL trains on", async (
     }
   }
 });
+
+testWithSharedData(
+  "the assistant's tokens are found where decoding does not give the text back",
+  async () => {
+    const tokenizer = await loadTokenizer(join(SHARED_DATA, "models/stories260K"));
+    const specialTokens = { bos_token: "<s>", eos_token: "</s>" };
+    const template = createChatTemplate(GOLDEN.llama_template, { source: "llama", specialTokens });
+    for (const { messages, ids, mask } of GOLDEN.llama_masks) {
+      const encoded = encodeChat(tokenizer, renderAssistantSpans(template, messages));
+      assert.deepEqual(encoded.ids, ids);
+      assert.equal(encoded.assistantMask.map(Number).join(""), mask);
+    }
+  },
+);

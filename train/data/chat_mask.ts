@@ -143,10 +143,11 @@ function notAPrefix(template: ChatTemplate, texts: { prefix: string; whole: stri
  * Encodes a conversation, and tells the assistant's tokens. A token that holds text of both counts as the assistant's, as
  * in transformers.
  *
- * @param tokenizer Its decoding must give the text back, as byte-level tokenizers do.
+ * @param tokenizer The tokenizer.
  * @param chat A text with spans, from {@link renderAssistantSpans}.
  * @returns Ids and mask, without special tokens beyond those in the text.
- * @throws {ChatTemplateError} When decoding does not give the text back, so that the spans have no place in the tokens.
+ * @throws {ChatTemplateError} When the spans have no place in the tokens: decoding does not give the text back, and the
+ *   text up to a span is cut otherwise alone than within the whole.
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -161,9 +162,21 @@ function notAPrefix(template: ChatTemplate, texts: { prefix: string; whole: stri
  */
 export function encodeChat(tokenizer: Pick<Tokenizer, "encode" | "decode">, chat: RenderedChat): EncodedChat {
   const ids = tokenizer.encode(chat.text, { addSpecialTokens: false });
-  const { spans } = asDecoded(tokenizer, { ids, chat });
+  const isTextBack = tokenizer.decode(ids, { cleanUpTokenizationSpaces: false }) === chat.text;
+  const assistantMask = isTextBack
+    ? maskByText(tokenizer, { ids, spans: chat.spans })
+    : maskByPrefix(tokenizer, { ids, chat });
+  return { ids, assistantMask };
+}
+
+/** Each token's place in the text is that of its piece of the decoded text. */
+function maskByText(
+  tokenizer: Pick<Tokenizer, "decode">,
+  context: { ids: number[]; spans: RenderedChat["spans"] },
+): boolean[] {
+  const { ids, spans } = context;
   const stream = createStreamDecoder(tokenizer);
-  const assistantMask: boolean[] = [];
+  const mask: boolean[] = [];
   let [position, first] = [0, 0];
   for (const [t, id] of ids.entries()) {
     const piece = stream.push(id);
@@ -171,36 +184,36 @@ export function encodeChat(tokenizer: Pick<Tokenizer, "encode" | "decode">, chat
     if (piece === "" && t < ids.length - 1) continue;
     const end = position + piece.length;
     const isAssistant = spans.some(([from, to]) => position < to && end > from);
-    while (first <= t) assistantMask[first++] = isAssistant;
+    while (first <= t) mask[first++] = isAssistant;
     position = end;
   }
-  return { ids, assistantMask };
+  return mask;
 }
 
-/** The chat as its tokens give it back: with a tokenizer that composes characters, spans move. */
-function asDecoded(
-  tokenizer: Pick<Tokenizer, "decode">,
+/** A span begins and ends where the text up to there ends as tokens. */
+function maskByPrefix(
+  tokenizer: Pick<Tokenizer, "encode">,
   context: { ids: number[]; chat: RenderedChat },
-): RenderedChat {
+): boolean[] {
   const { ids, chat } = context;
-  const decoded = tokenizer.decode(ids, { cleanUpTokenizationSpaces: false });
-  if (decoded === chat.text) return chat;
-  let text = "";
-  let end = 0;
-  const spans: RenderedChat["spans"] = [];
-  for (const [from, to] of chat.spans) {
-    text += chat.text.slice(end, from).normalize("NFC");
-    const start = text.length;
-    text += chat.text.slice(from, to).normalize("NFC");
-    spans.push([start, text.length]);
-    end = to;
+  const mask = ids.map(() => false);
+  for (const [start, end] of chat.spans) {
+    if (start === end) continue;
+    const from = boundary(start);
+    const to = boundary(end);
+    mask.fill(true, from.index, to.isWithinToken ? to.index + 1 : to.index);
   }
-  text += chat.text.slice(end).normalize("NFC");
-  if (decoded === text) return { text, spans };
-  throw new ChatTemplateError(
-    `Cannot find the assistant's tokens: expected a tokenizer that gives a text back, found ${
-      showFound(decoded)
-    } for ` +
-      showFound(chat.text),
-  );
+  return mask;
+
+  function boundary(position: number): { index: number; isWithinToken: boolean } {
+    const prefix = tokenizer.encode(chat.text.slice(0, position), { addSpecialTokens: false });
+    let index = 0;
+    while (index < prefix.length && prefix[index] === ids[index]) index++;
+    if (index >= prefix.length - 1) return { index, isWithinToken: index < prefix.length };
+    const around = showFound(chat.text.slice(Math.max(0, position - 20), position + 20));
+    throw new ChatTemplateError(
+      `Cannot find the assistant's tokens: expected the text before to be cut alike alone and within the whole, found ` +
+        `other tokens around ${around}`,
+    );
+  }
 }

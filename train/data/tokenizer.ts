@@ -202,11 +202,14 @@ function encodeText(
       `Cannot encode text: expected a token for every part of it, found none in ${showFound(text)}`,
     );
   }
-  const twice = bosTokenId !== undefined && addSpecialTokens && ids[0] === bosTokenId &&
-    ids[1] === bosTokenId;
-  // Two may be right where BOS is also the end token; only one that the text brought along is too many.
-  if (twice && inner.encode(text, { add_special_tokens: false }).ids[0] === bosTokenId) return ids.slice(1);
-  return ids;
+  if (!addSpecialTokens || bosTokenId === undefined || ids[0] !== bosTokenId || ids[1] !== bosTokenId) {
+    return ids;
+  }
+  // Two may be right: where BOS is also the end token, or where both are the text's. Only one that was put before another
+  // is too many.
+  const plain = inner.encode(text, { add_special_tokens: false }).ids;
+  const isAdded = plain[0] === bosTokenId && plain.every((id, i) => ids[i + 1] === id);
+  return isAdded ? ids.slice(1) : ids;
 }
 
 function decodeIds(

@@ -213,6 +213,7 @@ Deno.test("tokens that share a character of the assistant's are the assistant's"
   assert.equal(mask("a👍b", [[1, 3]]), "011110");
   assert.equal(mask("é👍b", [[0, 1], [3, 4]]), "1100001");
   assert.equal(mask("ab", []), "00");
+  assert.equal(mask("abcdef", [[1, 3], [4, 6]]), "011011");
   assert.equal(mask("aé", [[1, 2]]), "011");
 });
 
@@ -231,6 +232,7 @@ Deno.test("where text is lost, spans are found by their prefixes, or refused", (
     decode: () => "",
   };
   assert.deepEqual(encodeChat(merging, { text: "abcd", spans: [[1, 4]] }).assistantMask, [true, true]);
+  assert.deepEqual(encodeChat(merging, { text: "abcd", spans: [[0, 1]] }).assistantMask, [true, false]);
   assert.throws(() => encodeChat(merging, { text: "abcd", spans: [[2, 4]] }), {
     name: "ChatTemplateError",
     message:

@@ -176,6 +176,18 @@ Deno.test("the template's text is encoded as it stands: no further BOS, no furth
   assert.deepEqual(rejected.completionIds, [3, 6]);
 });
 
+Deno.test("what the template leaves out is not added, asked for or not", async () => {
+  const { records } = await collect(GOOD);
+  const tokenizer = tokenizerWith(
+    "{% for m in messages %}({{ m.content }}.b{% endfor %}{{ '(' if add_generation_prompt }}",
+  );
+  for (const more of [{}, { addBos: true, addEos: true }]) {
+    const { pairs } = encodePairs(records, { tokenizer, vocabSize: 8, maxLength: 32, ...more });
+    assert.deepEqual(pairs[0].chosen.promptIds, [4, 1, 6, 2, 4]);
+    assert.deepEqual(pairs[0].chosen.completionIds, [2, 6, 2]);
+  }
+});
+
 Deno.test("texts stay texts where the model has a chat template", async () => {
   const { chosen } = await encode({ prompt: "a", chosen: "b", rejected: "c" });
   assert.deepEqual([chosen.promptIds, chosen.completionIds], [[1], [2, 6]]);

@@ -44,6 +44,8 @@ CONVERSATIONS = [
                   {"role": "assistant", "content": "\n\n  6  \n"}]},
     {"messages": [USER, {"role": "assistant", "content": "<think>\nadd them\n</think>\n\n 4"}]},
     {"messages": [USER, {"role": "assistant", "content": "4", "reasoning_content": "\n\n add \n"}]},
+    {"messages": [USER, {"role": "assistant", "content": "4", "thinking": "add"}]},
+    {"messages": [USER, {"role": "assistant", "content": "4", "reasoning": "add", "reasoning_content": None}]},
     {"messages": [USER, {"role": "assistant", "content": "<think>a</think>4"}, USER], "add_generation_prompt": True},
     {"messages": [USER, CALL, TOOL_REPLY, {**TOOL_REPLY, "content": "rainy"}, ASSISTANT], "tools": [TOOL],
      "add_generation_prompt": True},

@@ -17,7 +17,7 @@ interface Parts {
 function files(parts: Parts = {}): Map<string, Uint8Array> {
   const { vocab = VOCAB, merges = MERGES, config = { tokenizer_class: "GPT2Tokenizer" }, added } = parts;
   const contents = new Map([
-    ["vocab.json", encodeText(JSON.stringify(vocab))],
+    ["vocab.json", encodeText(typeof vocab === "string" ? vocab : JSON.stringify(vocab))],
     ["merges.txt", typeof merges === "string" ? encodeText(merges) : merges],
     ["tokenizer_config.json", encodeText(JSON.stringify(config))],
   ]);
@@ -112,6 +112,11 @@ const REFUSED: [title: string, parts: Parts, message: string | RegExp][] = [
     "one id twice",
     { vocab: { ...VOCAB, x: 3 } },
     'vocab.json: ["x"]: expected an id other than that of "ab", found 3',
+  ],
+  [
+    "one token twice",
+    { vocab: '{"a": 0, "b": 1, "a": 2}' },
+    'vocab.json: ["a"]: expected each token once, found 2',
   ],
   [
     "an id that is none",

@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { CheckpointError, showFound } from "../errors.ts";
+import { findDuplicateKey } from "../models/duplicate_keys.ts";
 import { checkKeys, readJson, readText, refuse, tokenId } from "./tokenizer_keys.ts";
 import {
   type AddedTokenJson,
@@ -96,6 +97,10 @@ const tokenizerConfigSchema = specialTokensSchema.extend({
     "an object of tokens",
   ).nullish(),
 });
+
+const addedTokensSchema = z.record(z.string(), tokenId, "an object of token ids");
+
+type Flag = "special" | "single_word" | "lstrip" | "rstrip" | "normalized";
 
 /** A checked tokenizer.json. */
 export type TokenizerJson = z.output<typeof tokenizerSchema>;
@@ -200,7 +205,13 @@ function composeFiles(
     );
   }
   const vocabFile = `${source}/vocab.json`;
-  const ids = readVocab(readJson(vocabBytes, vocabFile), { file: vocabFile });
+  const vocab = readJson(vocabBytes, vocabFile);
+  const twice = findDuplicateKey(readText(vocabBytes, vocabFile))?.at(-1);
+  if (twice !== undefined) {
+    const key = `[${JSON.stringify(twice)}]`;
+    throw refuse({ file: vocabFile, key }, { expected: "each token once", found: 2 });
+  }
+  const ids = readVocab(vocab, { file: vocabFile });
   const config = withDefaults(context.config, { tokenizerClass, ids });
   const added = readAddedTokens(files, { config, source, ids });
   const composed = composeTokenizer({
@@ -223,42 +234,31 @@ function readAddedTokens(
 ): AddedTokenJson[] {
   const { config, source, ids } = context;
   const file = `${source}/added_tokens.json`;
-  const own = checkKeys(
-    z.record(z.string(), tokenId, "an object of token ids"),
-    readJson(files.get("added_tokens.json"), file),
-    file,
-  );
-  const names = [config.bos_token, config.eos_token, config.pad_token, config.unk_token];
-  const more = (config.additional_special_tokens ?? []).map((token) => specialToken.safeParse(token).data);
-  const special = new Set(
-    [...names, ...more].filter((name) => name !== undefined && name !== null),
-  );
-  const plain = { single_word: false, lstrip: false, rstrip: false };
+  const own = checkKeys(addedTokensSchema, readJson(files.get("added_tokens.json"), file), file);
+  const special = specialNames(config);
   const added = new Map<string, AddedTokenJson>();
+  const add = (id: number, content: string, flags: Partial<Record<Flag, boolean | null>> = {}) => {
+    if (added.has(content)) return;
+    const isSpecial = flags.special ?? special.has(content);
+    const { single_word, lstrip, rstrip, normalized } = flags;
+    added.set(content, {
+      ...{ id, content, special: isSpecial, normalized: normalized ?? !isSpecial },
+      ...{ single_word: single_word ?? false, lstrip: lstrip ?? false, rstrip: rstrip ?? false },
+    });
+  };
   for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
-    const isSpecial = token.special ?? special.has(token.content);
-    added.set(token.content, {
-      id: Number(id),
-      content: token.content,
-      single_word: token.single_word ?? false,
-      lstrip: token.lstrip ?? false,
-      rstrip: token.rstrip ?? false,
-      normalized: token.normalized ?? !isSpecial,
-      special: isSpecial,
-    });
+    add(Number(id), token.content, token);
   }
-  for (
-    const [content, id] of [...Object.entries(own), ...[...special].map((token) => [token, ids.get(token)])]
-  ) {
-    if (added.has(content as string) || id === undefined) continue;
-    const isSpecial = special.has(content as string);
-    added.set(content as string, {
-      ...plain,
-      id: id as number,
-      content: content as string,
-      normalized: !isSpecial,
-      special: isSpecial,
-    });
+  for (const [content, id] of Object.entries(own)) add(id, content);
+  for (const token of special) {
+    const id = ids.get(token);
+    if (id !== undefined) add(id, token);
   }
   return [...added.values()].toSorted((a, b) => a.id - b.id);
+}
+
+function specialNames(config: TokenizerConfigJson): Set<string> {
+  const more = (config.additional_special_tokens ?? []).map((token) => specialToken.safeParse(token).data);
+  const names = [config.bos_token, config.eos_token, config.pad_token, config.unk_token, ...more];
+  return new Set(names.filter((name) => name !== undefined && name !== null));
 }

@@ -78,6 +78,11 @@ PROBES = [
     "{{ messages[0].missing }}|{{ messages[0].missing is defined }}|{{ messages[0].get('missing', 'd') }}|{{ messages[0].missing or 'e' }}",
     "{% for m in messages if m.role == 'user' %}{{ loop.index }}{{ loop.last }}{% else %}none{% endfor %}",
     "{{ messages[0].content if messages else 'x' }}{{ ['a', 'b'] | last }}{{ {'a': 1}['a'] }}",
+    "{{ 1 == '1' }}{{ 1 == true }}{{ none == false }}{{ [1] == [1] }}{{ {'a': 1} == {'a': 2} }}{{ x == none }}{{ '' != [] }}",
+    "{{ 'x' + 1 }}", "{{ 1 + 'x' }}",
+    "{{ messages[0] is iterable }}{{ messages[0] is not iterable }}{{ 1 is iterable }}{{ true is number }}{{ 'a' is not string }}",
+    "{{ messages }}", "{{ ['a', 1, 1.5, none, true, \"it's\", 'q\"', 'é\n\t\\\\', 2.0, {'b': [], 'c': {}}] }}",
+    "{{ [1] + [2] }}{{ 1 + 2.0 }}{{ 'a' + 'b' }}{{ 2 * 3 }}{{ 7 % 3 }}{{ 7.5 % 2 }}",
     # Generation blocks: white space, nesting in a loop, scope.
     "a\n{% generation %}\n b\n{% endgeneration %}\nc",
     "a {%- generation -%} b {%- endgeneration -%} c",

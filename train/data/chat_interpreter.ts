@@ -5,14 +5,15 @@
  * - steps, text and `range` are bounded: a template comes with a model, from anyone;
  * - `{{ none }}`, `{{ true }}` and lists print as in Python;
  * - `.strip("\n")` and its halves honour their argument, and white space means what it means to Python;
- * - `-7 % 3` is 2, and text times a number repeats it;
+ * - `1 == "1"` is false and `[] == []` true, `-7 % 3` is 2, text times a number repeats it, and text plus a number is
+ *   refused;
  * - each turn of a loop has its own variables; `break` and `continue` keep what the turn has printed;
  * - `{% generation %}` blocks can be marked in the output.
  *
  * @module
  */
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
-import { pythonText, stripText, type TemplateValue } from "./python_text.ts";
+import { pythonEquals, pythonText, stripText, type TemplateValue } from "./python_values.ts";
 
 type Program = ReturnType<typeof parse>;
 type RuntimeValue = ReturnType<Interpreter["evaluate"]>;
@@ -35,6 +36,11 @@ const STATEMENTS = new Set([
 ]);
 const STRIPS = new Map([["strip", {}], ["lstrip", { right: false }], ["rstrip", { left: false }]]);
 
+const PYTHON_OPERATORS = new Set(["==", "!=", "%", "*", "+"]);
+/** Types for which a test is true in Python too. */
+const MORE_TESTED = new Map([["iterable", "ObjectValue"], ["number", "BooleanValue"]]);
+
+const BooleanValue = new Environment().set("flag", true).constructor as new (flag: boolean) => RuntimeValue;
 const StringValue = new Environment().set("text", "").constructor as new (text: string) => RuntimeValue;
 
 /** Most nodes within each other: a macro that calls itself would otherwise end with the stack, some time. */
@@ -168,6 +174,8 @@ export class ChatInterpreter extends Interpreter {
         return this.#filter(node, environment);
       case "BinaryExpression":
         return this.#binary(node, environment);
+      case "TestExpression":
+        return this.#test(node, environment);
       case "Known":
         return node.value;
     }
@@ -259,23 +267,57 @@ export class ChatInterpreter extends Interpreter {
     return new StringValue(stripText(pythonText(this.evaluate(node.operand, environment) as TemplateValue)));
   }
 
-  /** Python's remainder has the divisor's sign; text times a number repeats it. */
+  /** Operators that mean something else in Python, or nothing. */
   #binary(node: AnyNode, environment: Environment): RuntimeValue {
     const operator: string = node.operator.value;
-    if (operator !== "%" && operator !== "*") return super.evaluate(node, environment);
+    if (!PYTHON_OPERATORS.has(operator)) return super.evaluate(node, environment);
     const [left, right] = [this.evaluate(node.left, environment), this.evaluate(node.right, environment)];
-    if (operator === "%" && left.type === "IntegerValue" && right.type === "IntegerValue") {
-      const [a, b] = [left.value as number, right.value as number];
-      if (b === 0) throw new RangeError("expected a divisor other than 0, found 0");
-      return new (left.constructor as new (value: number) => RuntimeValue)(((a % b) + b) % b);
+    if (operator === "==" || operator === "!=") {
+      const isEqual = pythonEquals(left as TemplateValue, right as TemplateValue);
+      return new BooleanValue(isEqual === (operator === "=="));
+    }
+    const texts = [left, right].filter(({ type }) => type === "StringValue").length;
+    if (operator === "%" && texts === 0 && left.type === "IntegerValue" && right.type === "IntegerValue") {
+      return new (left.constructor as new (value: number) => RuntimeValue)(
+        remainder(left.value, right.value),
+      );
     }
     if (operator === "*" && left.type === "StringValue" && right.type === "IntegerValue") {
       const [text, count] = [left.value as string, Math.max(0, right.value as number)];
       this.#checkLength(text.length * count);
       return new StringValue(text.repeat(count));
     }
+    // The library would print the number behind the text, or NaN.
+    const isRefused = operator === "%"
+      ? texts > 0
+      : texts === 1 && operator === "+" && !isMissing(left, right);
+    if (isRefused) {
+      throw new TypeError(
+        `operator ${operator}: expected two numbers or two texts, found ${left.type} and ${right.type}`,
+      );
+    }
     return super.evaluate({ ...node, left: known(left), right: known(right) } as Node, environment);
   }
+
+  /** `value is iterable`, `value is number` */
+  #test(node: AnyNode, environment: Environment): RuntimeValue {
+    const more = MORE_TESTED.get(node.test.value);
+    const operand = this.evaluate(node.operand, environment);
+    if (more === operand.type) return new BooleanValue(!node.negate);
+    return super.evaluate({ ...node, operand: known(operand) } as Node, environment);
+  }
+}
+
+/** Python's remainder has the divisor's sign. */
+function remainder(a: unknown, b: unknown): number {
+  const [dividend, divisor] = [a as number, b as number];
+  if (divisor === 0) throw new RangeError("expected a divisor other than 0, found 0");
+  return ((dividend % divisor) + divisor) % divisor;
+}
+
+/** Of these the library itself says what is wrong. */
+function isMissing(...values: RuntimeValue[]): boolean {
+  return values.some(({ type }) => type === "UndefinedValue" || type === "NullValue");
 }
 
 /** A node for a value: what was evaluated once is not evaluated again. */

@@ -11,7 +11,7 @@ import {
   parseTemplate,
   type TemplateBounds,
 } from "./chat_interpreter.ts";
-import { formatTime } from "./python_text.ts";
+import { formatTime } from "./python_values.ts";
 
 /** One turn of a conversation; keys beyond these are the template's own, such as `tool_calls`. */
 export interface ChatMessage {

@@ -1,6 +1,6 @@
 /**
- * How Python writes and strips values, where a chat template made for Python shows it: `{{ none }}`, `.strip("\n")`,
- * `strftime_now("%d %b %Y")`.
+ * How Python writes, compares and strips values, where a chat template made for Python shows it: `{{ none }}`,
+ * `content == []`, `.strip("\n")`, `strftime_now("%d %b %Y")`.
  *
  * @module
  */
@@ -13,6 +13,9 @@ const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", 
 const MONTHS = "January February March April May June July August September October November December".split(
   " ",
 );
+
+/** Types that compare as numbers. */
+const NUMBERS = new Set(["IntegerValue", "FloatValue", "BooleanValue"]);
 
 /** A value of a template at run time, as far as it is printed. */
 export interface TemplateValue {
@@ -51,6 +54,29 @@ export function stripText(
 export function pythonText(value: TemplateValue): string {
   if (value.type === "StringValue") return value.value as string;
   return value.type === "UndefinedValue" ? "" : pythonRepr(value);
+}
+
+/**
+ * Python's `a == b`.
+ *
+ * @param a a value of a template
+ * @param b another
+ */
+export function pythonEquals(a: TemplateValue, b: TemplateValue): boolean {
+  if (NUMBERS.has(a.type) && NUMBERS.has(b.type)) return Number(a.value) === Number(b.value);
+  if (a.type !== b.type) return false;
+  if (Array.isArray(a.value) && Array.isArray(b.value)) {
+    const [left, right] = [a.value as TemplateValue[], b.value as TemplateValue[]];
+    return left.length === right.length && left.every((item, i) => pythonEquals(item, right[i]));
+  }
+  if (a.value instanceof Map && b.value instanceof Map) {
+    const [left, right] = [a.value as Map<string, TemplateValue>, b.value as Map<string, TemplateValue>];
+    return left.size === right.size && [...left].every(([key, item]) => {
+      const other = right.get(key);
+      return other !== undefined && pythonEquals(item, other);
+    });
+  }
+  return a.value === b.value;
 }
 
 /** Python's `repr(value)`. */

@@ -5,9 +5,11 @@
 export { type AdapterSource, AdapterUnavailableError, ensureAdapter } from "./software_driver.ts";
 export { CheckpointError, ConfigError, InputError } from "./errors.ts";
 export { DataError, type RecordSource } from "./data/errors.ts";
-export type { PreferenceRecord } from "./data/forms.ts";
+export type { PreferenceRecord, TextForm } from "./data/forms.ts";
 export {
   collectPreferences,
+  type ConversationForm,
+  type ConversationRecord,
   type PreferenceData,
   readPreferences,
   type RecordForm,
@@ -32,8 +34,34 @@ export {
   type PackPairsOptions,
   packSequences,
 } from "./data/batch.ts";
-export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
-export type { TokenizerFiles } from "./data/tokenizer_files.ts";
+export {
+  createTokenizer,
+  type DecodeOptions,
+  loadTokenizer,
+  saveTokenizer,
+  type Tokenizer,
+} from "./data/tokenizer.ts";
+export type { FilesPlace, TokenizerFiles } from "./data/tokenizer_files.ts";
+export { createStreamDecoder, type StreamDecoder } from "./data/stream_decoder.ts";
+export {
+  type ChatMessage,
+  type ChatTemplate,
+  ChatTemplateError,
+  createChatTemplate,
+  hasGenerationBlocks,
+  renderChat,
+  type RenderChatOptions,
+  type RenderedChat,
+  renderGeneration,
+} from "./data/chat_template.ts";
+export {
+  type AssistantSpansOptions,
+  encodeChat,
+  type EncodedChat,
+  renderAssistantSpans,
+  renderCompletion,
+  type RenderedCompletion,
+} from "./data/chat_mask.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
 export type { Gpt2Config } from "./models/gpt2_config.ts";

@@ -1,0 +1,101 @@
+/**
+ * The evaluation on preference records.
+ * @module
+ */
+import { type EncodedPair, encodePairs } from "../data/encode.ts";
+import { formatSkipped, readPreferences } from "../data/records.ts";
+import { CheckpointError } from "../errors.ts";
+import { checkModel } from "../models/model_files.ts";
+import { architectureOf } from "../models/registry.ts";
+import { type ReferenceLogps, referenceLogps } from "../reference.ts";
+import { withProgress } from "../session.ts";
+import { comparePreferences } from "./preferences.ts";
+import { type EvaluationInput, openModel, type PreparedEvaluation } from "./input.ts";
+
+/**
+ * Reads preference records, and checks them and the reference.
+ *
+ * @param input model and settings
+ * @throws {InputError} naming file and line or key
+ */
+export async function preparePreferences(input: EvaluationInput): Promise<PreparedEvaluation> {
+  const { flags, tokenizer, maxLength, log } = input;
+  const path = flags.data!;
+  const { records, skipped } = await readPreferences(path);
+  const { vocab: vocabSize } = architectureOf(input.modelConfig).dimensions;
+  const { pairs, counts } = encodePairs(records.slice(0, flags.limit), {
+    tokenizer,
+    vocabSize,
+    maxLength,
+    overlong: flags.overlong,
+  });
+  log(
+    `${path}: ${pairs.length} pairs (left out: ${formatSkipped(skipped)}; of the rest: ${
+      formatSkipped({ ...counts })
+    })`,
+  );
+  if (flags.reference !== undefined) {
+    await checkReference(flags.reference, { ...input, prompt: records[0].prompt });
+  }
+  const { reference, beta, dtype, overlong } = flags;
+  return {
+    settings: { maxLength, overlong, dtype, ...(reference === undefined ? {} : { reference, beta }) },
+    async run(gpu, hooks, onDetail) {
+      const score = async (folder: string, label: string): Promise<ReferenceLogps> => {
+        // One after the other: the two models never need memory at the same time.
+        using model = await openModel(gpu, { ...input, folder });
+        return await withProgress(
+          hooks,
+          label,
+          (onProgress) => referenceLogps(model, pairs, { maxTokens: flags.batchTokens, onProgress }),
+        );
+      };
+      const policy = await score(input.folder, "model");
+      const base = reference === undefined ? undefined : await score(reference, "reference");
+      for (const [index, pair] of pairs.entries()) await onDetail(detailOf(pair, index, { policy, base }));
+      return comparePreferences(pairs, { policy, reference: base, beta });
+    },
+  };
+}
+
+/** Log-probs of different tokens cannot be compared. */
+async function checkReference(
+  reference: string,
+  { folder, modelConfig, tokenizer, prompt }: EvaluationInput & { prompt: string },
+): Promise<void> {
+  const other = await checkModel(reference);
+  const [expected, found] = [modelConfig, other.config].map((config) =>
+    architectureOf(config).dimensions.vocab
+  );
+  if (expected !== found) {
+    throw new CheckpointError(
+      `Cannot use ${reference} as the reference of ${folder}: expected a vocabulary of ${expected}, found ${found}`,
+    );
+  }
+  const [ids, otherIds] = [tokenizer, other.tokenizer].map((of) => of.encode(prompt).join());
+  if (ids !== otherIds) {
+    throw new CheckpointError(
+      `Cannot use ${reference} as the reference of ${folder}: expected the same tokenizer, found one that gives ` +
+        "other ids for the first prompt",
+    );
+  }
+}
+
+function detailOf(
+  pair: EncodedPair,
+  index: number,
+  { policy, base }: { policy: ReferenceLogps; base?: ReferenceLogps },
+): Record<string, unknown> {
+  const [logpsChosen, logpsRejected] = [policy.chosen[index], policy.rejected[index]];
+  return {
+    ...pair.source,
+    logpsChosen,
+    logpsRejected,
+    tokensChosen: pair.chosen.completionIds.length,
+    tokensRejected: pair.rejected.completionIds.length,
+    right: logpsChosen > logpsRejected,
+    ...(base
+      ? { referenceLogpsChosen: base.chosen[index], referenceLogpsRejected: base.rejected[index] }
+      : {}),
+  };
+}

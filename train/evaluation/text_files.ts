@@ -46,7 +46,8 @@ export async function* readTexts(path: string, options: TextOptions): AsyncGener
     for await (const row of readRows(path)) {
       if (done === options.limit) return;
       yield textOfRecord(row, options);
-      options.onRead?.(++done);
+      done++;
+      options.onRead?.(done);
     }
   }
 }

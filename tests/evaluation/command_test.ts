@@ -138,7 +138,7 @@ Deno.test("eval asks GSM8K and arithmetic, with the answers in the details", asy
 Deno.test("Ctrl-C ends eval at once, and no file is left", async () => {
   const { folder, model } = await workspace();
   const text = join(folder, "long.txt");
-  await Deno.writeTextFile(text, "12+34-5:".repeat(50_000));
+  await Deno.writeTextFile(text, "12+34-5\n".repeat(50_000));
   const details = join(folder, "details.jsonl");
   const args = [
     "--model",

@@ -124,11 +124,14 @@ async function preparePerplexity(input: EvaluationInput): Promise<PreparedEvalua
           limit: flags.limit,
           onRead,
         });
-        return await evaluatePerplexity(model, texts, {
+        onProgress(0, total);
+        const found = await evaluatePerplexity(model, texts, {
           batchTokens: flags.batchTokens,
           onProgress: () => onProgress(Math.min(done, total), total),
           onText: ({ source, ...score }) => onDetail({ ...source, ...score }),
         });
+        onProgress(total, total);
+        return found;
       });
     },
   };

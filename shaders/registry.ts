@@ -32,7 +32,9 @@ import {
   type AttentionTilesConstants,
   attentionTilesForward,
 } from "./attention_tiles.ts";
+import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
@@ -168,6 +170,12 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(headNormBackward, ROWS),
+  entry(headNormForward, ROWS),
+  entry(headNormGainPartial, OPERANDS),
+  entry(layerNormBackward, ROWS),
+  entry(layerNormForward, ROWS),
+  entry(layerNormGainPartial, OPERANDS),
   entry(loraCollect, NONE),
   entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),

@@ -39,7 +39,7 @@ export function linear(
  *
  * @param model the model
  * @param x `[N, in]`
- * @param modules the gate's name, then up's, laid out as a group; or one that holds both
+ * @param modules the gate's name, then up's, laid out as a group; or the name of one matrix that holds both
  * @returns `[N, out]`
  */
 export function gatedLinear(model: Model, x: Tensor, modules: readonly string[]): Tensor {

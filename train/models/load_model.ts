@@ -58,7 +58,8 @@ export async function findModelFolders(folder: string, options: BaseOptions = {}
         `(${base === undefined ? "base_model_name_or_path" : "as given"}; --base names another), found none`,
     );
   }
-  const hasTokenizer = await isFile(join(folder, "tokenizer.json")) || await isFile(join(folder, "vocab.json"));
+  const hasTokenizer = await isFile(join(folder, "tokenizer.json")) ||
+    await isFile(join(folder, "vocab.json"));
   return { base: found, adapter: folder, tokenizer: hasTokenizer ? folder : found };
 }
 

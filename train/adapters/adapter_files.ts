@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError, ConfigError, showFound } from "../errors.ts";
+import type { Architecture } from "../models/architecture.ts";
 import type { Model } from "../models/model.ts";
 import { openSafetensors, type SafetensorsFile } from "../models/safetensors.ts";
 import { writeSafetensors } from "../models/safetensors_write.ts";
@@ -107,7 +108,7 @@ export async function saveAdapter(
  *
  * @param model frozen, the adapter's base; it belongs to the result
  * @param folder adapter_config.json and adapter_model.safetensors
- * @param options whether it is trained on
+ * @param options whether it is trained on, and the name of its base where that changed
  * @returns the model with the adapter; when this throws, the model still is the caller's
  * @throws {CheckpointError} naming file and key or tensor: also when the adapter was made for another base
  * @throws {ConfigError} when it is to be trained on with dropout, or cannot be added: see `addLora`
@@ -115,7 +116,7 @@ export async function saveAdapter(
 export async function loadAdapter(
   model: Model,
   folder: string,
-  options: { trainable: boolean },
+  options: { trainable: boolean; base?: string },
 ): Promise<Model> {
   const config = await readAdapterConfig(folder);
   const { trainable } = options;
@@ -125,9 +126,9 @@ export async function loadAdapter(
     );
   }
   using file = await openSafetensors(join(folder, ADAPTER_WEIGHTS));
-  const modules = checkAdapter(file, model, { config, folder });
+  const modules = checkAdapter(file, model.architecture, { config, folder });
   const { isInOut: _, dropout: __, ...kept } = config;
-  const adapted = attachAdapter(model, kept, { modules, trainable });
+  const adapted = attachAdapter(model, { ...kept, base: options.base ?? kept.base }, { modules, trainable });
   const { parameters } = adapted.adapter!;
   try {
     for (const name of parameters.shapes.keys()) {
@@ -143,17 +144,30 @@ export async function loadAdapter(
 }
 
 /**
+ * Checks an adapter's folder against its base without loading anything.
+ *
+ * @param folder adapter_config.json and adapter_model.safetensors
+ * @param architecture of the base
+ * @throws {CheckpointError} naming file and key or tensor
+ */
+export async function checkAdapterFolder(folder: string, architecture: Architecture): Promise<void> {
+  const config = await readAdapterConfig(folder);
+  using file = await openSafetensors(join(folder, ADAPTER_WEIGHTS));
+  checkAdapter(file, architecture, { config, folder });
+}
+
+/**
  * Holds an adapter's file against the base.
  *
  * @param file open
- * @param model its architecture is the base's
+ * @param architecture of the base
  * @param options the adapter's settings, and its folder for messages
  * @returns the modules that it changes
  * @throws {CheckpointError} naming the tensor that does not fit, and the base that the adapter was made for
  */
 export function checkAdapter(
   file: SafetensorsFile,
-  { architecture }: Pick<Model, "architecture">,
+  architecture: Architecture,
   { config, folder }: { config: StoredLoraConfig; folder: string },
 ): string[] {
   const refuse = (what: string) =>
@@ -195,7 +209,7 @@ export function checkAdapter(
 }
 
 function targetsOf(
-  architecture: Model["architecture"],
+  architecture: Architecture,
   { config, refuse }: { config: StoredLoraConfig; refuse: (what: string) => CheckpointError },
 ): string[] {
   try {

@@ -2,13 +2,19 @@
  * A folder that a run wrote, or that came from elsewhere: a whole model, or an adapter beside its base.
  * @module
  */
-import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../adapters/adapter_files.ts";
-import { CheckpointError } from "../errors.ts";
-import type { Gpu } from "../../engine/gpu.ts";
 import { join } from "node:path";
+import type { Gpu } from "../../engine/gpu.ts";
+import {
+  checkAdapterFolder,
+  isAdapterFolder,
+  loadAdapter,
+  readAdapterConfig,
+} from "../adapters/adapter_files.ts";
+import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import { CheckpointError } from "../errors.ts";
 import type { ModelOptions } from "./model.ts";
-import { type LoadedModel, loadModel } from "./model_files.ts";
+import { checkModel, checkVocabulary, type LoadedModel, loadModel } from "./model_files.ts";
+import { architectureOf, type ModelConfig } from "./registry.ts";
 
 /** Where a model's files are. */
 export interface ModelFolders {
@@ -73,6 +79,26 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 /**
+ * Checks a model's folder, or an adapter's and its base's, without loading weights.
+ *
+ * @param folder a model's or an adapter's
+ * @param options where the base is
+ * @returns its folders, its configuration and its tokenizer
+ * @throws {CheckpointError} naming file and tensor or key
+ * @throws {ConfigError} when a configuration asks for what is not implemented
+ */
+export async function checkModelOrAdapter(
+  folder: string,
+  options: BaseOptions = {},
+): Promise<{ folders: ModelFolders; config: ModelConfig; tokenizer: Tokenizer }> {
+  const folders = await findModelFolders(folder, options);
+  const { config, tokenizer } = await checkModel(folders.base);
+  if (folders.adapter === undefined) return { folders, config, tokenizer };
+  await checkAdapterFolder(folders.adapter, architectureOf(config));
+  return { folders, config, tokenizer: await tokenizerOf(folders, { config, tokenizer }) };
+}
+
+/**
  * Loads a model onto the GPU from its folder, or from the folder of an adapter and its base.
  *
  * @param gpu the device
@@ -91,14 +117,21 @@ export async function loadModelOrAdapter(
   if (folders.adapter === undefined) return await loadModel(gpu, folder, options);
   const { model, tokenizer } = await loadModel(gpu, folders.base, { ...options, trainable: false });
   try {
-    const adapted = await loadAdapter(model, folders.adapter, options);
-    return { model: adapted, tokenizer: await tokenizerOf(folders, tokenizer) };
+    const ofModel = await tokenizerOf(folders, { config: model.config, tokenizer });
+    return { model: await loadAdapter(model, folders.adapter, options), tokenizer: ofModel };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
   }
 }
 
-async function tokenizerOf({ base, tokenizer }: ModelFolders, ofBase: Tokenizer): Promise<Tokenizer> {
-  return tokenizer === base ? ofBase : await loadTokenizer(tokenizer);
+/** The adapter's own, where it has one. */
+async function tokenizerOf(
+  folders: ModelFolders,
+  ofBase: { config: ModelConfig; tokenizer: Tokenizer },
+): Promise<Tokenizer> {
+  if (folders.tokenizer === folders.base) return ofBase.tokenizer;
+  const tokenizer = await loadTokenizer(folders.tokenizer);
+  checkVocabulary(tokenizer, ofBase.config, folders.tokenizer);
+  return tokenizer;
 }

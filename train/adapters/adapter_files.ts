@@ -10,7 +10,7 @@ import type { Architecture } from "../models/architecture.ts";
 import type { Model } from "../models/model.ts";
 import { openSafetensors, type SafetensorsFile } from "../models/safetensors.ts";
 import { writeSafetensors } from "../models/safetensors_write.ts";
-import { attachAdapter, factorShapes } from "./lora.ts";
+import { attachAdapter, factorName, factorShapes } from "./lora.ts";
 import { loraConfigJson, parseLoraConfig, type StoredLoraConfig } from "./lora_config.ts";
 import { findTargets, linearModules } from "./target_modules.ts";
 
@@ -22,6 +22,11 @@ export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 /** What PEFT's names begin with: its wrappers around the model. */
 const PREFIX = "base_model.model.";
 const FACTOR = /^base_model\.model\.(.+)\.lora_[AB]\.weight$/;
+
+/** The name of a module's factor in {@link ADAPTER_WEIGHTS}. */
+export function storedFactor(module: string, factor: "A" | "B"): string {
+  return PREFIX + factorName(module, factor);
+}
 
 /** @returns whether a folder holds an adapter */
 export async function isAdapterFolder(folder: string): Promise<boolean> {

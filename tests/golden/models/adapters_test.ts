@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadAdapter, readAdapterConfig, saveAdapter } from "../../../train/adapters/adapter_files.ts";
 import { withAdapterOff } from "../../../train/adapters/lora.ts";
+import { mergeAdapter } from "../../../train/adapters/merge.ts";
 import type { Gpu } from "../../../engine/gpu.ts";
 import { loadModel } from "../../../train/models/model_files.ts";
 import type { Model, ModelOptions } from "../../../train/models/model.ts";
@@ -86,5 +87,28 @@ for (const name of ADAPTERS) {
       bytes(golden.folder, "adapter_model.safetensors"),
     );
     assert.deepEqual(await readAdapterConfig(first), await readAdapterConfig(golden.folder));
+  });
+
+  gpuTest(`${name}: merged, it has PEFT's weights, and gives the adapter's logits`, async (gpu) => {
+    const golden = await readGoldenAdapter(name);
+    const base = await readGolden(golden.base);
+    const files = Object.fromEntries(
+      ["config.json", "model.safetensors"].map((file) => [file, join(base.folder, file)]),
+    );
+    const output = temporaryFolder();
+    await mergeAdapter({ adapter: golden.folder, base: modelFolder(files, VOCAB), output, dtype: "f32" });
+    const { model } = await loadModel(gpu, output, { trainable: false });
+    using merged = model;
+    for (const [parameter, expected] of golden.merged) {
+      assertClose(await merged.parameters.read(parameter), expected, {
+        what: parameter,
+        atol: 1e-6,
+        rtol: 1e-6,
+      });
+    }
+    for (const [index, ids] of golden.sequences.entries()) {
+      const what = `${name} merged, sequence ${index}`;
+      assertClose(await logitsOf(merged, ids), golden.mergedLogits[index], { what, rtol: 1e-4 });
+    }
   });
 }

@@ -18,8 +18,6 @@ import {
   activationForward,
   addForward,
   type ElementwiseConstants,
-  swigluBackward,
-  swigluForward,
 } from "./elementwise.ts";
 import {
   embeddingBackward,
@@ -34,9 +32,12 @@ import {
   type AttentionTilesConstants,
   attentionTilesForward,
 } from "./attention_tiles.ts";
+import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
+import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -50,7 +51,8 @@ import {
 import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
-import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
+import { swigluBackward, swigluForward } from "./swiglu.ts";
+import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -168,6 +170,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(headNormBackward, ROWS),
+  entry(headNormForward, ROWS),
+  entry(headNormGainPartial, OPERANDS),
+  entry(layerNormBackward, ROWS),
+  entry(layerNormForward, ROWS),
+  entry(layerNormGainPartial, OPERANDS),
+  entry(loraCollect, NONE),
+  entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
@@ -180,12 +190,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, ELEMENTWISE),
-  entry(swigluForward, ELEMENTWISE),
-  entry(
-    swigluLinearBackward,
-    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
-  ),
+  entry(swigluBackward, OPERANDS),
+  entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),

@@ -13,6 +13,8 @@ const { dtype, memoryBudgetGb, tune, overlong, overwrite } = runConfigSchema.sha
 export const evalFlagsSchema = z.strictObject({
   /** Folder of the model. */
   model: z.string().min(1).optional(),
+  /** Folder of the model that an adapter belongs to. */
+  base: z.string().min(1).optional(),
   /** What it is evaluated on. */
   data: z.string().min(1).optional(),
   /** What is measured. */
@@ -58,7 +60,8 @@ const PERPLEXITY = "Perplexity";
 const ANSWERS = "Tasks with right answers";
 
 const EVAL_MEANINGS: Meanings<keyof EvalFlags> = {
-  model: [DATA, "folder of the model, in Hugging Face layout"],
+  model: [DATA, "folder of the model, in Hugging Face layout, or of a LoRA adapter"],
+  base: [DATA, "folder of an adapter's model (default: the one that adapter_config.json names)"],
   data: [
     DATA,
     "preference records, texts (.txt, or records with text or a completion) or GSM8K's records; arithmetic needs none",

@@ -5,6 +5,7 @@
 import { benchCommand } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { evalCommand } from "./eval.ts";
+import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
 
@@ -12,6 +13,7 @@ import { trainCommand } from "./train.ts";
 export const COMMANDS = {
   train: trainCommand,
   eval: evalCommand,
+  merge: mergeCommand,
   bench: benchCommand,
   profile: profileCommand,
 } as const satisfies Record<string, Command>;

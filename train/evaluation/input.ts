@@ -6,7 +6,7 @@ import type { Gpu } from "../../engine/gpu.ts";
 import type { EvalFlags } from "../commands/eval.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import type { Model } from "../models/model.ts";
-import { loadModel } from "../models/model_files.ts";
+import { loadModelOrAdapter } from "../models/load_model.ts";
 import type { ModelConfig } from "../models/registry.ts";
 import type { RunHooks } from "../session.ts";
 import type { Detail } from "./files.ts";
@@ -24,8 +24,10 @@ export interface PreparedEvaluation {
 /** What every kind of evaluation starts from. */
 export interface EvaluationInput {
   readonly flags: EvalFlags;
-  /** The model's folder. */
+  /** The model's folder, or an adapter's. */
   readonly folder: string;
+  /** Of an adapter, the folder of its model, where it is not the one that the adapter names. */
+  readonly base?: string;
   readonly modelConfig: ModelConfig;
   readonly tokenizer: Tokenizer;
   /** The longest sequence that the model is given. */
@@ -34,19 +36,15 @@ export interface EvaluationInput {
 }
 
 /**
- * Loads a model for evaluation; the caller disposes it.
+ * Loads a model, or an adapter on its base, for evaluation; the caller disposes it.
  *
  * @param gpu the device
- * @param input folder, type and longest sequence
+ * @param input folder, base, type and longest sequence
  */
 export async function openModel(
   gpu: Gpu,
-  { folder, flags, maxLength }: Pick<EvaluationInput, "folder" | "flags" | "maxLength">,
+  { folder, base, flags, maxLength }: Pick<EvaluationInput, "folder" | "base" | "flags" | "maxLength">,
 ): Promise<Model> {
-  const { model } = await loadModel(gpu, folder, {
-    trainable: false,
-    positions: maxLength,
-    dtype: flags.dtype,
-  });
-  return model;
+  const options = { trainable: false, positions: maxLength, dtype: flags.dtype, base };
+  return (await loadModelOrAdapter(gpu, folder, options)).model;
 }

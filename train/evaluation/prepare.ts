@@ -5,7 +5,7 @@
 import type { EvalFlags } from "../commands/eval.ts";
 import { ConfigError } from "../errors.ts";
 import { architectureOf } from "../models/registry.ts";
-import { checkModel } from "../models/model_files.ts";
+import { checkModelOrAdapter } from "../models/load_model.ts";
 import { withProgress } from "../session.ts";
 import { readGsm8k } from "../tasks/gsm8k.ts";
 import { detectTask, type EvaluationTask } from "./detect.ts";
@@ -82,10 +82,12 @@ export async function prepareEvaluation(
   log: (line: string) => void,
 ): Promise<PreparedEvaluation> {
   const folder = flags.model!;
-  const { config: modelConfig, tokenizer } = await checkModel(folder);
+  const { base } = flags;
+  const { config: modelConfig, tokenizer } = await checkModelOrAdapter(folder, { base });
   const { positions } = architectureOf(modelConfig).dimensions;
   const asked = flags.maxLength ?? (task === "gsm8k" ? positions : DEFAULT_MAX_LENGTH);
-  const input = { flags, folder, modelConfig, tokenizer, maxLength: Math.min(asked, positions), log };
+  const maxLength = Math.min(asked, positions);
+  const input = { flags, folder, base, modelConfig, tokenizer, maxLength, log };
   switch (task) {
     case "preference":
       return await preparePreferences(input);

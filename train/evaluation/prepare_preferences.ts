@@ -5,7 +5,7 @@
 import { type EncodedPair, encodePairs } from "../data/encode.ts";
 import { formatSkipped, readPreferences } from "../data/records.ts";
 import { CheckpointError } from "../errors.ts";
-import { checkModel } from "../models/model_files.ts";
+import { checkModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf } from "../models/registry.ts";
 import { type ReferenceLogps, referenceLogps } from "../reference.ts";
 import { withProgress } from "../session.ts";
@@ -35,23 +35,25 @@ export async function preparePreferences(input: EvaluationInput): Promise<Prepar
     })`,
   );
   if (flags.reference !== undefined) {
-    await checkReference(flags.reference, { ...input, prompt: records[0].prompt });
+    await checkReference(flags.reference, { ...input, pair: pairs[0] });
   }
   const { reference, beta, dtype, overlong } = flags;
   return {
     settings: { maxLength, overlong, dtype, ...(reference === undefined ? {} : { reference, beta }) },
     async run(gpu, hooks, onDetail) {
-      const score = async (folder: string, label: string): Promise<ReferenceLogps> => {
+      const score = async (label: string, of: { folder: string; base?: string }): Promise<ReferenceLogps> => {
         // One after the other: the two models never need memory at the same time.
-        using model = await openModel(gpu, { ...input, folder });
+        using model = await openModel(gpu, { ...input, ...of });
         return await withProgress(
           hooks,
           label,
           (onProgress) => referenceLogps(model, pairs, { maxTokens: flags.batchTokens, onProgress }),
         );
       };
-      const policy = await score(input.folder, "model");
-      const base = reference === undefined ? undefined : await score(reference, "reference");
+      const policy = await score("model", input);
+      const base = reference === undefined
+        ? undefined
+        : await score("reference", { folder: reference, base: undefined });
       for (const [index, pair] of pairs.entries()) await onDetail(detailOf(pair, index, { policy, base }));
       return comparePreferences(pairs, { policy, reference: base, beta });
     },
@@ -61,9 +63,9 @@ export async function preparePreferences(input: EvaluationInput): Promise<Prepar
 /** Log-probs of different tokens cannot be compared. */
 async function checkReference(
   reference: string,
-  { folder, modelConfig, tokenizer, prompt }: EvaluationInput & { prompt: string },
+  { folder, modelConfig, tokenizer, pair }: EvaluationInput & { pair: EncodedPair },
 ): Promise<void> {
-  const other = await checkModel(reference);
+  const other = await checkModelOrAdapter(reference);
   const [expected, found] = [modelConfig, other.config].map((config) =>
     architectureOf(config).dimensions.vocab
   );
@@ -72,11 +74,12 @@ async function checkReference(
       `Cannot use ${reference} as the reference of ${folder}: expected a vocabulary of ${expected}, found ${found}`,
     );
   }
-  const [ids, otherIds] = [tokenizer, other.tokenizer].map((of) => of.encode(prompt).join());
+  const text = tokenizer.decode([...pair.chosen.promptIds, ...pair.chosen.completionIds]);
+  const [ids, otherIds] = [tokenizer, other.tokenizer].map((of) => of.encode(text).join());
   if (ids !== otherIds) {
     throw new CheckpointError(
       `Cannot use ${reference} as the reference of ${folder}: expected the same tokenizer, found one that gives ` +
-        "other ids for the first prompt",
+        "other ids for the first record",
     );
   }
 }

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { type DType, findOverflow } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
+import type { Parameters } from "../../engine/parameters.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { toHost } from "../../engine/tensor.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
@@ -12,7 +13,7 @@ import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
 import { readModelConfig } from "./config.ts";
-import { checkWeights } from "./check_weights.ts";
+import { checkWeights, storedNames } from "./check_weights.ts";
 import { createModel, type Model, type ModelOptions } from "./model.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
 import { findWeightsFile, openSafetensors } from "./safetensors.ts";
@@ -73,10 +74,11 @@ export async function loadModel(
   const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
   const model = createModel(gpu, config, options);
+  const stored = storedNames(file.header.tensors.keys(), model.architecture);
   try {
     for (const name of model.parameters.shapes.keys()) {
       for (const rows of chunksOf(model, name)) {
-        const values = await file.read(name, { rows, finite: true });
+        const values = await file.read(stored(name), { rows, finite: true });
         refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
         model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
       }
@@ -156,14 +158,18 @@ export function loadNothing(
 }
 
 /** Reads all parameters, as saving does, and writes no file: for planning devices. */
-export async function saveNothing({ parameters }: Model): Promise<void> {
+export async function saveNothing(parameters: Parameters): Promise<void> {
   for (const name of parameters.shapes.keys()) {
     for (const shard of parameters.shards(name)) await toHost(shard);
   }
 }
 
-/** An id past the embedding would read another tensor's bytes. */
-function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
+/**
+ * An id past the embedding would read another tensor's bytes.
+ *
+ * @throws {CheckpointError} when the tokenizer has more ids than the model
+ */
+export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
   if (tokenizer.vocabSize > config.vocab_size) {
     throw new CheckpointError(
       `Cannot load ${folder}: expected a tokenizer of at most ${config.vocab_size} ids (vocab_size in config.json), ` +

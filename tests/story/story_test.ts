@@ -11,7 +11,7 @@ import { COMMANDS } from "../../train/commands/registry.ts";
 import { listSettings } from "../../train/settings.ts";
 import { HAS_SHARED_DATA, SHARED_DATA } from "../shared_data.ts";
 import { temporaryFolder } from "../tiny_model.ts";
-import { DIGIT_PAIRS, succeed, writeCheckpoint, writeLines } from "./user.ts";
+import { DIGIT_PAIRS, succeed, TINY_CONFIGS, writeCheckpoint, writeLines } from "./user.ts";
 
 /** Log-probs of an adapter and of the weights that it was merged into: the same sums, in another order. */
 const MERGED_TOLERANCE = 1e-3;
@@ -136,10 +136,10 @@ function teller(
 
 const TINY_TRAINING = ["--max-steps", "20", "--batch-size", "8", "--learning-rate", "1e-2"];
 
-for (const [architecture, config] of Object.entries({ llama: {} })) {
+for (const architecture of Object.keys(TINY_CONFIGS)) {
   story(`a generated ${architecture}`, {
     model: async (folder) => {
-      await writeCheckpoint(join(folder, "base"), { config });
+      await writeCheckpoint(join(folder, "base"), { architecture });
       return join(folder, "base");
     },
     data: (folder) => writeLines(join(folder, "pairs.jsonl"), DIGIT_PAIRS),

@@ -94,19 +94,31 @@ const TINY_LLAMA = {
   ...{ num_key_value_heads: 2, max_position_embeddings: 64, initializer_range: 0.2 },
 };
 
+/** Keys of config.json of tiny models, by architecture: biased and not, gated and not, tied and not, both layouts. */
+export const TINY_CONFIGS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  llama: TINY_LLAMA,
+  qwen2: { ...TINY_LLAMA, model_type: "qwen2", tie_word_embeddings: true },
+  gpt2: {
+    model_type: "gpt2",
+    ...{ vocab_size: 16, n_positions: 64, n_embd: 32, n_layer: 2, n_head: 4, initializer_range: 0.2 },
+    ...{ bos_token_id: 14, eos_token_id: 14 },
+  },
+};
+
 /**
  * Writes a model folder as it comes from Hugging Face, with random weights, without a device.
  *
  * @param folder Made here.
- * @param options.config Keys of config.json that differ from a tiny Llama's.
+ * @param options.architecture Of {@link TINY_CONFIGS}, llama by default.
+ * @param options.config Keys of config.json that differ.
  * @param options.scale Standard deviation of all weights but norms, 0 for a model that knows nothing.
  */
 export async function writeCheckpoint(
   folder: string,
-  options: { config?: Readonly<Record<string, unknown>>; scale?: number } = {},
+  options: { architecture?: string; config?: Readonly<Record<string, unknown>>; scale?: number } = {},
 ): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
-  const json = { ...TINY_LLAMA, ...options.config };
+  const json = { ...TINY_CONFIGS[options.architecture ?? "llama"], ...options.config };
   const { shapes, initial } = architectureOf(parseModelConfig(json, { file: "test" }));
   const random = createRandom(1);
   const tensors = [...shapes].map(([name, shape]) => ({

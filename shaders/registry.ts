@@ -24,8 +24,6 @@ import {
   activationForward,
   addForward,
   type ElementwiseConstants,
-  swigluBackward,
-  swigluForward,
 } from "./elementwise.ts";
 import {
   embeddingBackward,
@@ -57,7 +55,8 @@ import {
 import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
-import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
+import { swigluBackward, swigluForward } from "./swiglu.ts";
+import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -199,12 +198,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, ELEMENTWISE),
-  entry(swigluForward, ELEMENTWISE),
-  entry(
-    swigluLinearBackward,
-    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
-  ),
+  entry(swigluBackward, OPERANDS),
+  entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),

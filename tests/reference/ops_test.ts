@@ -130,6 +130,16 @@ for (const length of LENGTHS) {
   });
 }
 
+Deno.test("swiglu, packed: backward is the central difference, and one row is its two halves", () => {
+  const random = seededRandom(8);
+  const packed = { forward: swiglu.packedForward, backward: swiglu.packedBackward };
+  const gateUp = normals(random, { length: 2 * 3 * 5 });
+  assertBackward(packed, { inputs: { gateUp }, dims: { N: 3, F: 5 }, outputs: ["y"], seed: 8 });
+  const row = { gate: gateUp.slice(10, 15), up: gateUp.slice(15, 20) };
+  const { y } = swiglu.packedForward({ gateUp }, { N: 3, F: 5 });
+  assert.deepEqual(y.slice(5, 10), swiglu.forward(row, { length: 5 }).y);
+});
+
 for (const [N, F, C] of [[1, 1, 1], [4, 3, 5]]) {
   Deno.test(`swiglu_linear ${N}x${F}x${C}: backward is the central difference`, () => {
     const random = seededRandom(N * F * C);

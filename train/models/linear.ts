@@ -3,6 +3,7 @@
  * @module
  */
 import { matmul } from "../../engine/ops/matmul.ts";
+import { swiglu } from "../../engine/ops/swiglu.ts";
 import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import type { Tensor } from "../../engine/tensor.ts";
 import type { Model } from "./model.ts";
@@ -23,13 +24,14 @@ export function linear(
   options: { residual?: Tensor } = {},
 ): Tensor {
   const weight = joined(model, modules, "weight");
-  const bias = model.parameters.shapes.has(`${modules[0]}.bias`) ? joined(model, modules, "bias") : undefined;
+  const bias = hasBias(model, modules) ? joined(model, modules, "bias") : undefined;
   const kind = model.architecture.weightLayout === "out_in" ? "NT" : "NN";
   return matmul(x, weight, { kind, bias, residual: options.residual });
 }
 
 /**
- * silu(x Wg^T) * (x Wu^T): the gated half of an MLP (SwiGLU, arXiv 2002.05202).
+ * silu(x Wg^T + bg) * (x Wu^T + bu): the gated half of an MLP (SwiGLU, arXiv 2002.05202). One kernel where there is no
+ * bias.
  *
  * @param model the model
  * @param x `[N, in]`
@@ -37,7 +39,12 @@ export function linear(
  * @returns `[N, out]`
  */
 export function gatedLinear(model: Model, x: Tensor, modules: readonly [gate: string, up: string]): Tensor {
+  if (hasBias(model, modules)) return swiglu(linear(model, x, modules));
   return swigluLinear(x, joined(model, modules, "weight"));
+}
+
+function hasBias({ parameters }: Model, [first]: readonly string[]): boolean {
+  return parameters.shapes.has(`${first}.bias`);
 }
 
 function joined({ parameters }: Model, modules: readonly string[], part: "weight" | "bias"): Tensor {

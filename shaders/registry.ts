@@ -38,10 +38,13 @@ import {
   type AttentionTilesConstants,
   attentionTilesForward,
 } from "./attention_tiles.ts";
+import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import { kvCacheWrite } from "./kv_cache.ts";
+import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
+import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -186,6 +189,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
   entry(kvCacheWrite, HALVES.map((storage) => ({ storage }))),
+  entry(headNormBackward, ROWS),
+  entry(headNormForward, ROWS),
+  entry(headNormGainPartial, OPERANDS),
+  entry(layerNormBackward, ROWS),
+  entry(layerNormForward, ROWS),
+  entry(layerNormGainPartial, OPERANDS),
+  entry(loraCollect, NONE),
+  entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),

@@ -21,7 +21,9 @@ import { type SafetensorsFile, weightDType } from "./safetensors.ts";
  */
 export async function checkWeights(file: SafetensorsFile, architecture: Architecture): Promise<void> {
   const { shapes, embedding, tiedHead, ignored } = architecture;
-  for (const [name, shape] of shapes) {
+  const stored = storedNames(file.header.tensors.keys(), architecture);
+  const expected = new Map([...shapes].map(([name, shape]) => [stored(name), shape]));
+  for (const [name, shape] of expected) {
     const entry = file.header.tensors.get(name);
     if (entry === undefined) {
       throw refuse(file, name, { expected: `shape ${showFound(shape)}`, found: "no such tensor" });
@@ -30,11 +32,34 @@ export async function checkWeights(file: SafetensorsFile, architecture: Architec
     weightDType(entry, file.path);
   }
   for (const name of file.header.tensors.keys()) {
-    if (shapes.has(name) || ignored.test(name)) continue;
+    if (expected.has(name) || ignored.test(name)) continue;
     if (name === tiedHead) {
-      await checkTiedHead(file, { head: name, embedding, shape: shapes.get(embedding)! });
+      await checkTiedHead(file, { head: name, embedding: stored(embedding), shape: shapes.get(embedding)! });
     } else throw refuse(file, name, { expected: "no such tensor by config.json", found: "one" });
   }
+}
+
+/**
+ * How a file calls the parameters: as the architecture does, or without the prefix of a model with a head, where no
+ * tensor has it.
+ *
+ * @param tensors The names in the file.
+ * @param architecture By the config.json beside it.
+ * @returns A parameter's name to that in the file.
+ * @example
+ * ```ts
+ * const names = storedNames(["wte.weight", "h.0.ln_1.weight"], { optionalPrefix: "transformer." });
+ * if (names("transformer.wte.weight") !== "wte.weight") throw new Error("as in the published GPT-2");
+ * if (names("lm_head.weight") !== "lm_head.weight") throw new Error("the head never has the prefix");
+ * ```
+ */
+export function storedNames(
+  tensors: Iterable<string>,
+  { optionalPrefix }: Pick<Architecture, "optionalPrefix">,
+): (name: string) => string {
+  const hasPrefix = (name: string) => optionalPrefix !== undefined && name.startsWith(optionalPrefix);
+  if (optionalPrefix === undefined || Array.from(tensors).some(hasPrefix)) return (name) => name;
+  return (name) => hasPrefix(name) ? name.slice(optionalPrefix.length) : name;
 }
 
 function refuse(

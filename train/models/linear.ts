@@ -35,10 +35,10 @@ export function linear(
  *
  * @param model the model
  * @param x `[N, in]`
- * @param modules the gate's name, then up's; laid out as a group
+ * @param modules the gate's name, then up's, laid out as a group; or the name of one matrix that holds both
  * @returns `[N, out]`
  */
-export function gatedLinear(model: Model, x: Tensor, modules: readonly [gate: string, up: string]): Tensor {
+export function gatedLinear(model: Model, x: Tensor, modules: readonly string[]): Tensor {
   if (hasBias(model, modules)) return swiglu(linear(model, x, modules));
   return swigluLinear(x, joined(model, modules, "weight"));
 }

@@ -42,7 +42,7 @@ export interface Model extends Disposable {
 export interface ModelOptions {
   /** Whether gradients are wanted. */
   readonly trainable: boolean;
-  /** The longest sequence it will see; at most the architecture's, and that by default. */
+  /** The longest sequence it will see; at most `mostPositions` of the architecture, `positions` by default. */
   readonly positions?: number;
   /** Type of activations and their gradients, f32 by default; sums are f32 in any case. */
   readonly dtype?: "f32" | "f16";
@@ -85,9 +85,10 @@ export function createModel(
   const architecture = architectureOf(config);
   const { dimensions } = architecture;
   const positions = options.positions ?? dimensions.positions;
-  if (positions > dimensions.positions) {
+  const most = dimensions.mostPositions ?? dimensions.positions;
+  if (positions > most) {
     throw new RangeError(
-      `Cannot make a model: expected at most ${dimensions.positions} positions (as config.json says), found ${positions}`,
+      `Cannot make a model: expected at most ${most} positions (as config.json says), found ${positions}`,
     );
   }
   const dtype = options.dtype ?? "f32";
@@ -144,12 +145,12 @@ export function createModel(
 export function hiddenStates(model: Model, batch: BatchTensors): Tensor {
   const { gpu, architecture } = model;
   const { dimensions: { layers, headDim, heads, kvHeads } } = architecture;
-  const { positions, tokens } = batch;
+  const { positions, tokens, positionIndex } = batch;
   const { shape: [count], capacity } = positions;
   // How long its loops are was checked on the host, for every batch.
   const bounds = { rows: { ...batch.bounds, shape: [count, 4], capacity }, longest: 1, readers: 1 };
   const attend = (qkv: Tensor) => attention(qkv, { headDim, heads, kvHeads, bounds });
-  let h = architecture.embed(model, { tokens, positions });
+  let h = architecture.embed(model, { tokens, positions, positionIndex });
   for (let layer = 0; layer < layers; layer++) {
     const body = (x: Tensor) => architecture.layer(model, x, { layer, positions, attend });
     h = model.activationCheckpointing ? checkpoint(h, body) : scope(gpu, () => body(h));

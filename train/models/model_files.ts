@@ -12,7 +12,7 @@ import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
 import { readModelConfig } from "./config.ts";
-import { checkWeights } from "./check_weights.ts";
+import { checkWeights, storedNames } from "./check_weights.ts";
 import { createModel, type Model, type ModelOptions } from "./model.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
 import { findWeightsFile, openSafetensors } from "./safetensors.ts";
@@ -73,10 +73,11 @@ export async function loadModel(
   const { config, tokenizer } = await checkModel(folder);
   using file = await openSafetensors(await findWeightsFile(folder));
   const model = createModel(gpu, config, options);
+  const stored = storedNames(file.header.tensors.keys(), model.architecture);
   try {
     for (const name of model.parameters.shapes.keys()) {
       for (const rows of chunksOf(model, name)) {
-        const values = await file.read(name, { rows, finite: true });
+        const values = await file.read(stored(name), { rows, finite: true });
         refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
         model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
       }

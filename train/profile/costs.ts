@@ -43,6 +43,9 @@ const perElement = (flops: number): KernelCost => ({ flops: ({ params }) => flop
 const perRowElement = (flops: number): KernelCost => ({
   flops: ({ params: { rows, columns } }) => flops * rows * columns,
 });
+const perHead = (flops: number): KernelCost => ({
+  flops: ({ params: { rows, head_dim } }) => flops * rows * head_dim,
+});
 /** `products` inner or outer products of D elements for each query and key that meet. */
 const attention = (products: number): KernelCost => ({
   flops: ({ params: { tokens, heads }, constants: { headDim }, attendedKeys }) =>
@@ -83,6 +86,22 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   },
   gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
   gather_rows_backward: { flops: () => 0 },
+  head_norm_forward: perHead(4),
+  head_norm_backward: perHead(8),
+  head_norm_gain_partial: {
+    flops: ({ params: { rows, heads, head_dim } }) => 3 * rows * heads * head_dim,
+    // Of the packed heads, those that share the gain.
+    bytes: ({ bytes, params: { heads, total } }) =>
+      (bytes("x") + bytes("d_y") + bytes("rstd")) * heads / total + bytes("partial"),
+  },
+  layer_norm_forward: perRowElement(7),
+  layer_norm_backward: perRowElement(11),
+  layer_norm_gain_partial: perRowElement(5),
+  lora_collect: { flops: ({ params }) => params.rows * params.rank },
+  lora_spread: {
+    flops: () => 0,
+    bytes: ({ bytes, params }) => bytes("b") + 4 * params.rows * params.columns,
+  },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   pair_loss: {

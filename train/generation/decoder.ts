@@ -4,9 +4,8 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { GraphCache } from "../../engine/graph.ts";
-import { createInputs, type Inputs, uploadAll } from "../../engine/inputs.ts";
+import { createInputs, type Inputs } from "../../engine/inputs.ts";
 import { argmax } from "../../engine/ops/argmax.ts";
-import { hostTokenIndex, type TokenIndex } from "../../engine/ops/embedding.ts";
 import { gatherRows, rowIndex } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { sequenceBounds } from "../../engine/ops/sequence_bounds.ts";
@@ -96,8 +95,6 @@ export class Decoder implements Disposable {
   readonly #history: Tensor;
   /** `[S, V]`, made when logits are first asked for. */
   #logits: Tensor | undefined;
-  /** The parts of a token index that a forward names and does not read. */
-  readonly #unread: Tensor;
 
   /** Only {@link createDecoder} makes one. */
   constructor(
@@ -116,7 +113,6 @@ export class Decoder implements Disposable {
     stack.defer(() => this.#lasting.forEach(release));
     this.#current = lasting([sequences], "u32");
     this.#history = lasting([MAX_BURST, sequences], "u32");
-    this.#unread = lasting([sequences + 1], "u32");
     const arrays = { slots: new Uint32Array(sequences), positions: new Uint32Array(sequences) };
     this.#inputs = stack.use(createInputs(gpu, arrays));
     this.#graphs = stack.use(new GraphCache(gpu, { maxGraphs: MAX_GRAPHS }));
@@ -216,6 +212,7 @@ export class Decoder implements Disposable {
   #segmentsOf({ slot, ids, reuse }: PrefillRequest, row: number): Segment[] {
     if (ids.length === 0) throw new RangeError("Cannot decode: expected at least one token, found none");
     this.#expectRoom(ids.length);
+    this.#expectIds(ids);
     const { prefillTokens } = this.options;
     const first = reuse ? Math.min(commonPrefix(this.cached[slot], ids), ids.length - 1) : 0;
     this.cached[slot] = [];
@@ -238,6 +235,13 @@ export class Decoder implements Disposable {
     );
   }
 
+  #expectIds(ids: readonly number[]): void {
+    const { vocab } = this.model.architecture.dimensions;
+    const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab);
+    if (bad < 0) return;
+    throw new RangeError(`Cannot decode: expected ids below ${vocab}, found ${ids[bad]} at position ${bad}`);
+  }
+
   #prefillPack(pack: readonly Segment[], reading: Reading): void {
     const gpu = this.#gpu;
     const ids = Uint32Array.from(pack.flatMap((segment) => segment.ids));
@@ -247,9 +251,8 @@ export class Decoder implements Disposable {
       Uint32Array.from(pack.flatMap((segment) => segment.ids.map((_, index) => of(segment, index))));
     const segmentOffsets = new Uint32Array(pack.length + 1);
     pack.forEach((segment, s) => segmentOffsets[s + 1] = segmentOffsets[s] + segment.ids.length);
-    const rows = this.model.architecture.dimensions.vocab;
     const hidden = cachedHiddenStates(this.model, this.#cache, {
-      tokens: uploadAll(gpu, hostTokenIndex(gpu, ids, { rows }), capacity),
+      ids: upload(gpu, ids, capacity),
       slots: upload(gpu, each(({ slot }) => slot), capacity),
       positions: upload(gpu, each(({ position }, index) => position + index), capacity),
       length: Math.max(...pack.map((segment) => segment.position + segment.ids.length)),
@@ -287,9 +290,9 @@ export class Decoder implements Disposable {
       Math.max(SHORTEST_LENGTH, 2 ** Math.ceil(Math.log2(longest))),
     );
     const inputs = this.#inputs.write({ slots, positions });
-    const tokens = this.#tokens(count);
+    const ids = { ...this.#current, shape: [count] };
     this.#graphs.run(`${count} ${length} ${reading}`, () => {
-      noGrad(this.#gpu, () => this.#recordStep({ ...inputs, tokens, length }, reading));
+      noGrad(this.#gpu, () => this.#recordStep({ ...inputs, ids, length }, reading));
     });
   }
 
@@ -298,17 +301,6 @@ export class Decoder implements Disposable {
       const hidden = cachedHiddenStates(this.model, this.#cache, batch);
       this.#keep(hidden, { first: 0, reading });
     });
-  }
-
-  #tokens(count: number): TokenIndex {
-    const { vocab } = this.model.architecture.dimensions;
-    const part = (tensor: Tensor, length: number): Tensor => ({ ...tensor, shape: [length] });
-    return {
-      ids: part(this.#current, count),
-      uniqueIds: part(this.#unread, Math.min(count, vocab)),
-      offsets: part(this.#unread, Math.min(count, vocab) + 1),
-      places: part(this.#unread, count),
-    };
   }
 
   /** Copies what was asked for to where it is read from: results of rows from `first` on. */

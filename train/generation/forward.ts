@@ -5,7 +5,6 @@
 import { Scope } from "../../engine/buffers.ts";
 import { attention } from "../../engine/ops/attention.ts";
 import { cachedAttention } from "../../engine/ops/cached_attention.ts";
-import type { TokenIndex } from "../../engine/ops/embedding.ts";
 import { writeCache } from "../../engine/ops/kv_cache.ts";
 import type { SequenceBounds } from "../../engine/ops/sequence_bounds.ts";
 import { scope, type Tensor } from "../../engine/tensor.ts";
@@ -14,8 +13,8 @@ import type { KeyValueCache } from "./cache.ts";
 
 /** N new tokens. */
 export interface CachedTokens {
-  /** Their ids. */
-  readonly tokens: TokenIndex;
+  /** `[N]` */
+  readonly ids: Tensor;
   /** `[N]`: the sequence's place in the cache; any number past its sequences marks padding. */
   readonly slots: Tensor;
   /** `[N]`: where each is in its sequence. */
@@ -38,11 +37,11 @@ export interface CachedTokens {
 export function cachedHiddenStates(model: Model, cache: KeyValueCache, batch: CachedTokens): Tensor {
   const { gpu, architecture } = model;
   const { layers, headDim, heads, kvHeads } = architecture.dimensions;
-  const { tokens, slots, positions, length, bounds } = batch;
+  const { ids, slots, positions, length, bounds } = batch;
   const own = new Scope();
   gpu.pushScope(own);
   try {
-    let h = architecture.embed(model, { tokens, positions });
+    let h = architecture.embed(model, { tokens: { ids }, positions });
     for (let layer = 0; layer < layers; layer++) {
       const place = { headDim, heads, kvHeads, slots, positions };
       const attend = (qkv: Tensor) => {

@@ -87,6 +87,27 @@ export function generationSize(
   options: GenerateOptions,
 ): { sequences: number; positions: number } {
   const { maxNewTokens, batchSize } = options;
+  checkGeneration(model, lengths, options);
+  // The last token is not taken in.
+  const positions = lengths.reduce((most, length) => Math.max(most, length + maxNewTokens - 1), 1);
+  const sequences = Math.max(1, Math.min(lengths.length, batchSize ?? defaultBatch(model, positions)));
+  return { sequences, positions };
+}
+
+/**
+ * Checks a generation before its model is there.
+ *
+ * @param model how many positions it has
+ * @param lengths of the prompts
+ * @param options when to stop, how to choose
+ * @throws {RangeError} as {@link generate}
+ */
+export function checkGeneration(
+  model: Pick<Model, "positions">,
+  lengths: readonly number[],
+  options: Pick<GenerateOptions, "maxNewTokens" | "batchSize" | keyof SamplingOptions>,
+): void {
+  const { maxNewTokens, batchSize } = options;
   checkSampling(options);
   for (
     const [what, value, least] of [["new tokens", maxNewTokens, 0], ["sequences a batch", batchSize ?? 1, 1]]
@@ -101,10 +122,6 @@ export function generationSize(
     }
     if (length + maxNewTokens > model.positions) throw tooLong(model, { length, index, maxNewTokens });
   });
-  // The last token is not taken in.
-  const positions = lengths.reduce((most, length) => Math.max(most, length + maxNewTokens - 1), 1);
-  const sequences = Math.max(1, Math.min(lengths.length, batchSize ?? defaultBatch(model, positions)));
-  return { sequences, positions };
 }
 
 function tooLong(

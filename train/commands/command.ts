@@ -34,6 +34,7 @@ export const DATA = "Model and data";
 export const LOSS = "Loss";
 export const SPO = "Stable Preference Optimization, around any pairwise loss";
 export const OPTIMIZER = "Optimizer";
+export const SAMPLING = "Text";
 export const RUN = "Run";
 
 /** Of a flag that several commands have. */

@@ -3,13 +3,17 @@
  * @module
  */
 import { benchCommand } from "./bench.ts";
+import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
+import { generateCommand } from "./generate.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
 export const COMMANDS = {
   train: trainCommand,
+  generate: generateCommand,
+  chat: chatCommand,
   bench: benchCommand,
   profile: profileCommand,
 } as const satisfies Record<string, Command>;

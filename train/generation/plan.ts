@@ -41,7 +41,8 @@ export async function planGeneration(options: PlanningOptions, sizes: Generation
     const slots = Array.from({ length: size.sequences }, (_, slot) => slot);
     await decoder.prefill(slots.map((slot) => ({ slot, ids })), reading);
     // The longest first: what shorter steps take is no more.
-    for (let length = size.positions; length > promptTokens; length = Math.ceil(length / 2)) {
+    const shortest = Math.min(promptTokens, size.positions - 1);
+    for (let length = size.positions; length > shortest; length = Math.floor(length / 2)) {
       for (const slot of slots) decoder.cached[slot] = Array<number>(length - 1).fill(0);
       const rows = slots.map((slot) => ({ slot, id: 0 }));
       if (reading === "ids" && decoder.choosesIds) await decoder.step(rows);

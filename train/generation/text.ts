@@ -19,6 +19,10 @@ export interface GeneratedText {
   readonly ids: readonly number[];
   /** A stop id or string, the most new tokens, or the signal. */
   readonly finish: FinishReason;
+  /** Until the first token was there. */
+  readonly prefillMs: number;
+  /** From then on. */
+  readonly decodeMs: number;
 }
 
 /** How text is generated. */
@@ -54,6 +58,8 @@ export async function generateText(
   const stream = createStreamDecoder(tokenizer, { skipSpecialTokens: true });
   promptIds.slice(-CONTEXT_TOKENS).forEach((id) => stream.push(id));
   const stop = createStopStrings(stopStrings);
+  const start = performance.now();
+  let first: number | undefined;
   let text = "";
   const pass = (piece: string) => {
     if (piece === "") return;
@@ -63,11 +69,13 @@ export async function generateText(
   const [ids] = await generateWith(decoder, [promptIds], {
     ...options,
     shouldStop: (_, all) => {
+      first ??= performance.now();
       const id = all.at(-1)!;
       if (!stopIds.includes(id)) pass(stop.push(stream.push(id)));
       return stop.isStopped;
     },
   });
+  const end = performance.now();
   if (!stop.isStopped) pass(stop.push(stream.end()));
   const isStopped = stop.isStopped || (ids.length > 0 && stopIds.includes(ids.at(-1)!));
   pass(stop.end());
@@ -76,5 +84,6 @@ export async function generateText(
     : signal?.aborted && ids.length < options.maxNewTokens
     ? "aborted"
     : "length";
-  return { text, ids, finish };
+  const known = first ?? end;
+  return { text, ids, finish, prefillMs: known - start, decodeMs: end - known };
 }

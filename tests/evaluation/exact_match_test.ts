@@ -6,7 +6,7 @@ import {
   evaluateAnswers,
 } from "../../train/evaluation/exact_match.ts";
 import { arithmeticTask, gsm8kTask } from "../../train/evaluation/tasks.ts";
-import { greedyDecode } from "../../train/generate.ts";
+import { generate } from "../../train/generate.ts";
 import { isHeldOut, solveProblem } from "../../train/tasks/arithmetic.ts";
 import { gpuTest } from "../gpu.ts";
 import { tinyModel, tinyTokenizer } from "../tiny_model.ts";
@@ -34,7 +34,7 @@ gpuTest(
   async (gpu) => {
     using model = tinyModel(gpu, { seed: 3, trainable: false, config: { max_position_embeddings: 64 } });
     const ids = PROMPTS.map((prompt) => encodePrompt(prompt, { tokenizer: TOKENIZER }));
-    const expected = await greedyDecode(model, ids, { maxNewTokens: 24, stopIds: [14] });
+    const expected = await generate(model, ids, { maxNewTokens: 24, stopIds: [14] });
     const ended = expected.filter((answer) => answer.at(-1) === 14).length;
     assert.ok(ended > 0 && ended < 6, "some answers must end, others not");
     for (const batchTokens of [1, 70, 4096]) {

@@ -3,8 +3,10 @@
  * @module
  */
 import { benchCommand } from "./bench.ts";
+import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
 import { evalCommand } from "./eval.ts";
+import { generateCommand } from "./generate.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
@@ -13,6 +15,8 @@ import { trainCommand } from "./train.ts";
 export const COMMANDS = {
   train: trainCommand,
   eval: evalCommand,
+  generate: generateCommand,
+  chat: chatCommand,
   merge: mergeCommand,
   bench: benchCommand,
   profile: profileCommand,

@@ -3,19 +3,21 @@
  * @module
  */
 import type { Tokenizer } from "../data/tokenizer.ts";
-import { greedyDecode } from "../generate.ts";
+import { generate } from "../generate.ts";
 import type { Model } from "../models/model.ts";
 
 /** How answers are decoded. */
 export interface AnswerOptions {
   readonly tokenizer: Tokenizer;
   readonly maxNewTokens: number;
-  /** Texts that end an answer, and are no part of it. The tokenizer's end token ends it, too. */
+  /** Ids that end an answer. */
+  readonly stopIds: readonly number[];
+  /** Texts that end an answer, and are no part of it. */
   readonly stopStrings: readonly string[];
   /** Whether special tokens are kept in the text. */
   readonly keepSpecialTokens: boolean;
-  /** Told between parts of the work; what it throws ends it. */
-  readonly onPart?: () => void;
+  /** Told of every token; what it throws ends the work. */
+  readonly onToken?: () => void;
 }
 
 /** An answer. */
@@ -25,8 +27,8 @@ export interface Answer {
   readonly ended: boolean;
 }
 
-/** Tokens between two looks at what has been decoded: each costs the host a few milliseconds. */
-const PART_TOKENS = 16;
+/** Tokens that a stop string is looked for in, beside as many as it has bytes: a token may hold less than a character. */
+const EXTRA_TOKENS = 8;
 
 /**
  * Continues prompts together.
@@ -41,36 +43,31 @@ export async function decodeAnswers(
   prompts: readonly (readonly number[])[],
   options: AnswerOptions,
 ): Promise<Answer[]> {
-  const { tokenizer, maxNewTokens } = options;
-  const stopIds = tokenizer.eosTokenId === undefined ? [] : [tokenizer.eosTokenId];
-  const continuations: number[][] = prompts.map(() => []);
-  const answers: (Answer | undefined)[] = prompts.map(() => undefined);
-  for (let done = 0; done < maxNewTokens; done += PART_TOKENS) {
-    const open = [...prompts.keys()].filter((index) => !answers[index]?.ended);
-    if (open.length === 0) break;
-    const parts = await greedyDecode(
-      model,
-      open.map((index) => [...prompts[index], ...continuations[index]]),
-      {
-        maxNewTokens: Math.min(PART_TOKENS, maxNewTokens - done),
-        stopIds,
-        batchSize: open.length,
-      },
-    );
-    open.forEach((index, place) => {
-      continuations[index].push(...parts[place]);
-      answers[index] = answerOf(continuations[index], options);
-    });
-    options.onPart?.();
-  }
-  return answers as Answer[];
+  const { maxNewTokens, stopIds, stopStrings, onToken } = options;
+  const bytes = stopStrings.map((stop) => new TextEncoder().encode(stop).length);
+  const looked = EXTRA_TOKENS + Math.max(0, ...bytes);
+  const ids = await generate(model, prompts, {
+    maxNewTokens,
+    stopIds,
+    batchSize: prompts.length,
+    onToken,
+    shouldStop: (_, all) =>
+      stopStrings.length > 0 && endOf(textOf(all.slice(-looked), options), options) >= 0,
+  });
+  return ids.map((answer) => {
+    const text = textOf(answer, options);
+    const end = endOf(text, options);
+    if (end >= 0) return { text: text.slice(0, end), ended: true };
+    return { text, ended: answer.length > 0 && stopIds.includes(answer.at(-1)!) };
+  });
 }
 
-/** What has been decoded so far, up to whatever ends it. */
-function answerOf(ids: readonly number[], options: AnswerOptions): Answer {
-  const { tokenizer, stopStrings, keepSpecialTokens } = options;
-  const text = tokenizer.decode(ids, { skipSpecialTokens: !keepSpecialTokens });
-  const ends = stopStrings.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
-  if (ends.length > 0) return { text: text.slice(0, Math.min(...ends)), ended: true };
-  return { text, ended: ids.at(-1) === tokenizer.eosTokenId };
+function textOf(ids: readonly number[], { tokenizer, keepSpecialTokens }: AnswerOptions): string {
+  return tokenizer.decode(ids, { skipSpecialTokens: !keepSpecialTokens });
+}
+
+/** Where the first stop string begins; -1 where there is none. */
+function endOf(text: string, { stopStrings }: AnswerOptions): number {
+  const found = stopStrings.map((stop) => text.indexOf(stop)).filter((at) => at >= 0);
+  return found.length > 0 ? Math.min(...found) : -1;
 }

@@ -62,6 +62,8 @@ export interface ExactMatchEvaluation {
 /** How a task is run. */
 export interface ExactMatchOptions {
   readonly tokenizer: Tokenizer;
+  /** Ids that end an answer; the tokenizer's end token by default. */
+  readonly stopIds?: readonly number[];
   /** Tokens of prompts and answers that are decoded together; 4,096 by default. */
   readonly batchTokens?: number;
   /** Told of each answer. */
@@ -85,6 +87,8 @@ export async function evaluateAnswers(
   options: ExactMatchOptions,
 ): Promise<ExactMatchEvaluation> {
   const { questions, measures } = task;
+  const { tokenizer } = options;
+  const { stopIds = tokenizer.eosTokenId === undefined ? [] : [tokenizer.eosTokenId] } = options;
   const prompts = questions.map(({ prompt }) => encodePrompt(prompt, options));
   refuseLongPrompts(prompts, { task, positions: model.positions });
   const right = new Map(measures.map((name) => [name, [] as boolean[]]));
@@ -92,8 +96,9 @@ export async function evaluateAnswers(
   for (const batch of batchesOf(prompts, task, options.batchTokens ?? 4096)) {
     const answers = await decodeAnswers(model, batch.map((index) => prompts[index]), {
       ...task,
-      tokenizer: options.tokenizer,
-      onPart: () => options.onProgress?.(done, questions.length),
+      tokenizer,
+      stopIds,
+      onToken: () => options.onProgress?.(done, questions.length),
     });
     for (const [place, { text: output, ended }] of answers.entries()) {
       const question = questions[batch[place]];

@@ -30,6 +30,8 @@ export interface EvaluationInput {
   readonly base?: string;
   readonly modelConfig: ModelConfig;
   readonly tokenizer: Tokenizer;
+  /** Ids that end what the model generates. */
+  readonly stopIds: readonly number[];
   /** The longest sequence that the model is given. */
   readonly maxLength: number;
   readonly log: (line: string) => void;

@@ -5,6 +5,7 @@
 import type { EvalFlags } from "../commands/eval.ts";
 import { ConfigError } from "../errors.ts";
 import { architectureOf } from "../models/registry.ts";
+import { readStopIds } from "../generation/stop_ids.ts";
 import { checkModelOrAdapter } from "../models/load_model.ts";
 import { withProgress } from "../session.ts";
 import { readGsm8k } from "../tasks/gsm8k.ts";
@@ -83,11 +84,12 @@ export async function prepareEvaluation(
 ): Promise<PreparedEvaluation> {
   const folder = flags.model!;
   const { base } = flags;
-  const { config: modelConfig, tokenizer } = await checkModelOrAdapter(folder, { base });
+  const { folders, config: modelConfig, tokenizer } = await checkModelOrAdapter(folder, { base });
+  const stopIds = await readStopIds(folders.base, tokenizer);
   const { positions } = architectureOf(modelConfig).dimensions;
   const asked = flags.maxLength ?? (task === "gsm8k" ? positions : DEFAULT_MAX_LENGTH);
   const maxLength = Math.min(asked, positions);
-  const input = { flags, folder, base, modelConfig, tokenizer, maxLength, log };
+  const input = { flags, folder, base, modelConfig, tokenizer, stopIds, maxLength, log };
   switch (task) {
     case "preference":
       return await preparePreferences(input);
@@ -183,6 +185,7 @@ function answering(
       return await withProgress(hooks, "answers", (onProgress) =>
         evaluateAnswers(model, task, {
           tokenizer: input.tokenizer,
+          stopIds: input.stopIds,
           batchTokens: input.flags.batchTokens,
           onProgress,
           onAnswer: ({ source, prompt, answer, output, findings }) =>

@@ -137,6 +137,26 @@ export async function writeCheckpoint(
   for (const [name, bytes] of characterTokenizerFiles("0123456789+-:,$", { eos: "$" })) {
     await Deno.writeFile(join(folder, name), bytes);
   }
+  await writeChatTemplate(folder);
+}
+
+/**
+ * Copies a model folder and gives it a chat template that joins the messages, where it has none of its own.
+ *
+ * @param from The folder.
+ * @param to Made here.
+ */
+export async function copyCheckpoint(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name, isFile } of Deno.readDir(from)) {
+    if (isFile) await Deno.writeFile(join(to, name), await Deno.readFile(join(from, name)));
+  }
+  await writeChatTemplate(to);
+}
+
+async function writeChatTemplate(folder: string): Promise<void> {
+  const template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}";
+  await Deno.writeTextFile(join(folder, "chat_template.jinja"), template);
 }
 
 /** Writes records as lines. */

@@ -7,7 +7,7 @@ import type { Gpu } from "../../engine/gpu.ts";
 import type { generationFlags } from "../commands/generate.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { ConfigError, showFound } from "../errors.ts";
-import { checkModel, loadModel } from "../models/model_files.ts";
+import { checkModelOrAdapter, loadModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf, type ModelConfig } from "../models/registry.ts";
 import { planningOptions } from "../plan.ts";
 import { openDevice } from "../terminal.ts";
@@ -43,8 +43,8 @@ export interface CheckedFolder {
 export async function checkFolder(flags: Flags): Promise<CheckedFolder> {
   const { model: folder, maxNewTokens, temperature, topK, topP, repetitionPenalty, seed } = flags;
   const stopStrings = parseStop(flags.stop);
-  const { config, tokenizer } = await checkModel(folder);
-  const stopIds = await readStopIds(folder, tokenizer);
+  const { folders, config, tokenizer } = await checkModelOrAdapter(folder);
+  const stopIds = await readStopIds(folders.base, tokenizer);
   const { positions } = architectureOf(config).dimensions;
   const sampling = { temperature, topK, topP, repetitionPenalty, seed };
   const options = { tokenizer, maxNewTokens, ...sampling, stopIds, stopStrings };
@@ -101,7 +101,7 @@ export async function openModel(
   const reading = temperature === 0 && repetitionPenalty === 1 ? "ids" : "logits";
   const plan = await planGeneration(planningOptions(gpu), { config, model, size, promptTokens, reading });
   refuseGenerationOverBudget(plan, size);
-  const loaded = await loadModel(gpu, folder, model);
+  const loaded = await loadModelOrAdapter(gpu, folder, model);
   const decoder = stack.use(createDecoder(stack.use(loaded.model), size));
   const owned = stack.move();
   return { gpu, decoder, [Symbol.dispose]: () => owned.dispose() };

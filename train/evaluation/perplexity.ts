@@ -35,6 +35,7 @@ export interface PerplexityEvaluation {
 
 /** How one text was predicted. */
 export interface TextScore extends Omit<PerplexityEvaluation, "texts"> {
+  /** The text. */
   readonly source: RecordSource;
 }
 

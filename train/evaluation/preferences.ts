@@ -8,14 +8,19 @@ import { type Mean, meanOf, type Proportion, proportionOf } from "./statistics.t
 
 /** A model's ranking of pairs. Log-probs are of the completion given its prompt, in nats; a tie is no success. */
 export interface PreferenceEvaluation {
+  /** How many. */
   readonly pairs: number;
   /** Share of pairs with log p(chosen) > log p(rejected). */
   readonly accuracy: Proportion;
   /** The same of log-probs divided by their completion's tokens, which does not favour short answers. */
   readonly accuracyPerToken: Proportion;
+  /** Summed over a completion, of the chosen answers. */
   readonly logpsChosen: Mean;
+  /** Of the rejected ones. */
   readonly logpsRejected: Mean;
+  /** Divided by the completion's tokens, of the chosen answers. */
   readonly logpsChosenPerToken: Mean;
+  /** Of the rejected ones. */
   readonly logpsRejectedPerToken: Mean;
   /** What the model gained on the reference. */
   readonly reference?: ReferenceComparison;
@@ -31,7 +36,9 @@ export interface ReferenceComparison {
   readonly chosenDelta: Mean;
   /** Of the rejected ones. */
   readonly rejectedDelta: Mean;
+  /** The reference's own, of the chosen answers. */
   readonly logpsChosen: Mean;
+  /** Of the rejected ones. */
   readonly logpsRejected: Mean;
 }
 

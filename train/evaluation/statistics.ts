@@ -17,6 +17,7 @@ export interface Proportion {
 
 /** A mean of a number of values. */
 export interface Mean {
+  /** It. */
   readonly value: number;
   /** Standard deviation of the values over the square root of their number; undefined for one value. */
   readonly standardError?: number;

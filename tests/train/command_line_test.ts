@@ -4,6 +4,7 @@ import { z } from "zod";
 import { type Invocation, parseCommandLine } from "../../train/command_line.ts";
 import { type CommandName, COMMANDS } from "../../train/commands/registry.ts";
 import { parseRunConfig } from "../../train/config.ts";
+import { COMMANDS } from "../../train/commands/registry.ts";
 import { ConfigError } from "../../train/errors.ts";
 import { helpText } from "../../train/help.ts";
 import { spoPenaltyAt, spoSchema } from "../../train/losses/spo.ts";
@@ -136,8 +137,10 @@ const NONE = "expected a flag of train, found none of that name";
 const BAD_WORDS: [string[], string][] = [
   [["trian"], 'Cannot run "trian": expected a command, found none of that name (did you mean train?)'],
   [
-    ["serve"],
-    'Cannot run "serve": expected a command, found none of that name (known: train, bench, profile)',
+    ["unheard-of"],
+    `Cannot run "unheard-of": expected a command, found none of that name (known: ${
+      Object.keys(COMMANDS).join(", ")
+    })`,
   ],
   [["train", "--learning-rat", "1"], `Cannot use --learning-rat: ${NONE} (did you mean --learning-rate?)`],
   [["train", "--learningRate=1"], `Cannot use --learningRate: ${NONE} (did you mean --learning-rate?)`],

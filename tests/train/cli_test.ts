@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
-import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { architectureOf } from "../../train/models/registry.ts";
 import { writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { createRandom, fillNormal } from "../../train/random.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
@@ -67,7 +67,7 @@ async function makeModel(folder: string, change: Partial<Record<string, unknown>
   await Deno.mkdir(folder);
   const config = parseModelConfig(CONFIG, { file: "test" });
   const random = createRandom(1);
-  const tensors = [...llamaParameterShapes(config)].map(([name, shape]) => ({
+  const tensors = [...architectureOf(config).shapes].map(([name, shape]) => ({
     name,
     shape,
     data: () => fillNormal(random, { target: new Float32Array(shape.reduce((a, b) => a * b, 1)), std: 0.1 }),

@@ -77,10 +77,13 @@ function gpt2ParameterShapes(config: Gpt2Config): Map<string, number[]> {
 /** wte[token] + wpe[position] */
 function gpt2Embed(
   { parameters, dtype: type }: Model,
-  { tokens, positions, positionIndex = { ids: positions } as EmbedInputs["positionIndex"] }: EmbedInputs,
+  { tokens, positions, positionIndex }: EmbedInputs,
 ): Tensor {
   const ofTokens = embedding(parameters.shards(EMBEDDING), tokens, { type });
-  return add(ofTokens, embedding(parameters.shards(POSITIONS), positionIndex!, { type }));
+  return add(
+    ofTokens,
+    embedding(parameters.shards(POSITIONS), positionIndex ?? { ids: positions }, { type }),
+  );
 }
 
 /** h + c_proj(attention(c_attn)), then h + c_proj(gelu(c_fc)), each on a normalised h. */

@@ -34,6 +34,7 @@ const CASES: Case[] = [
   { name: "llama_linear" },
   { name: "llama_dynamic", perSequence: true },
   { name: "llama3" },
+  { name: "llama_bias" },
   { name: "llama_f16" },
   { name: "mistral" },
   { name: "mistral_window" },

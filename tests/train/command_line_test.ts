@@ -4,7 +4,6 @@ import { z } from "zod";
 import { type Invocation, parseCommandLine } from "../../train/command_line.ts";
 import { type CommandName, COMMANDS } from "../../train/commands/registry.ts";
 import { parseRunConfig } from "../../train/config.ts";
-import { COMMANDS } from "../../train/commands/registry.ts";
 import { ConfigError } from "../../train/errors.ts";
 import { helpText } from "../../train/help.ts";
 import { spoPenaltyAt, spoSchema } from "../../train/losses/spo.ts";

@@ -54,8 +54,8 @@ export interface RunData {
 export interface PreparedRun extends Disposable {
   readonly config: RunConfig;
   readonly loaded: LoadedModel;
-  /** Whether it goes on from an adapter: then the model as it starts is not its base. */
-  readonly continuesAdapter: boolean;
+  /** Whether it goes on from an adapter: then the model as it starts is not its base. Not by default. */
+  readonly continuesAdapter?: boolean;
   readonly pairs: readonly EncodedPair[];
   readonly evalPairs: readonly EncodedPair[];
 }

@@ -37,6 +37,18 @@ const LEAST: Record<ModelConfig["model_type"], Record<string, unknown>> = {
     eos_token_id: 0,
   },
 };
+/** What else must be written as it was given. */
+const WRITTEN: Record<ModelConfig["model_type"], Record<string, unknown>> = {
+  llama: { attention_bias: true, mlp_bias: true, rope_theta: 5e5, rms_norm_eps: 1e-5, head_dim: 8 },
+  mistral: { sliding_window: 8, rope_theta: 1e6 },
+  qwen2: { sliding_window: 8, use_sliding_window: true, max_window_layers: 1 },
+  qwen3: { attention_bias: true, max_window_layers: 3, head_dim: 12 },
+  phi3: { sliding_window: 9, original_max_position_embeddings: 16 },
+  gpt2: {
+    ...{ n_inner: 8, activation_function: "gelu_pytorch_tanh", layer_norm_epsilon: 1e-6 },
+    ...{ resid_pdrop: 0.2, embd_pdrop: 0.3, attn_pdrop: 0, reorder_and_upcast_attn: true, n_ctx: 32 },
+  },
+};
 const TYPES = Object.keys(LEAST) as ModelConfig["model_type"][];
 
 function parse(model_type: ModelConfig["model_type"], changes: Record<string, unknown> = {}): ModelConfig {
@@ -105,16 +117,18 @@ for (const type of ["yarn", "longrope", "su", "linear"]) {
 
 for (const type of TYPES) {
   Deno.test(`${type}: a written configuration reads back the same, in each element type`, () => {
-    const scaling = type === "gpt2" || type === "phi3" ? {} : { rope_scaling: { type: "linear", factor: 2 } };
-    const config = parse(type, {
-      ...scaling,
-      eos_token_id: [2, 3],
-      pad_token_id: 4,
-      tie_word_embeddings: true,
-    });
+    const scaling = { rope_scaling: { rope_type: "linear", factor: 2 } };
+    const given = {
+      ...(type === "gpt2" || type === "phi3" ? {} : scaling),
+      ...{ bos_token_id: null, eos_token_id: [2, 3], pad_token_id: 4 },
+      ...{ initializer_range: 0.5, tie_word_embeddings: type !== "gpt2" },
+      ...WRITTEN[type],
+    };
+    const config = parse(type, given);
     for (const [dtype, name] of [["f32", "float32"], ["f16", "float16"], ["bf16", "bfloat16"]] as const) {
       const json = architectureOf(config).configJson({ dtype });
       assert.equal(json.torch_dtype, name);
+      assert.deepEqual({ ...json, ...LEAST[type], ...given, model_type: type }, json);
       assert.deepEqual(Object.keys(json), Object.keys(json).toSorted());
       assert.deepEqual(parseModelConfig(JSON.parse(JSON.stringify(json)), { file: FILE }), config);
     }

@@ -219,7 +219,7 @@ class Generation {
     const requests = started.map(({ slot, ids }) => ({ slot, ids, reuse }));
     this.#open.push(...started);
     if (this.#isGreedy) this.#accept(started, await decoder.prefill(requests));
-    else this.#choose(started, await decoder.prefill(requests, "logits"));
+    else this.#choose(started, await decoder.prefillLogits(requests));
   }
 
   async #advance(): Promise<void> {

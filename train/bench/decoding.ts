@@ -2,11 +2,14 @@
  * Tokens a second of generation: prompts taken in, tokens decoded with the key/value cache, and without it.
  * @module
  */
+import type { Gpu } from "../../engine/gpu.ts";
 import { createDecoder, type Decoder, MAX_BURST } from "../generation/decoder.ts";
 import { recomputeGreedy } from "../generation/recompute.ts";
-import type { Model } from "../models/model.ts";
+import { createModel, type Model } from "../models/model.ts";
+import { initializeModel } from "../models/model_files.ts";
 import { createRandom, uniformInt } from "../random.ts";
 import { summarize, type Summary } from "./measure.ts";
+import { shapeConfig, type TrainingShape } from "./shapes.ts";
 
 /** Tokens a second, all sequences together. */
 export interface DecodingResult {
@@ -22,7 +25,7 @@ export interface DecodingResult {
   readonly greedy: Summary;
   /** Of new tokens with a wait for the device and the logits on the host at each step, as sampling needs. */
   readonly logits: Summary;
-  /** Of new tokens without the cache. */
+  /** Of new tokens without the cache, halfway. */
   readonly recomputed: Summary;
 }
 
@@ -35,6 +38,9 @@ export interface DecodingBenchOptions {
   /** Told what is measured. */
   readonly log?: (line: string) => void;
 }
+
+/** Tokens that are decoded without the cache: enough to be measured. */
+const RECOMPUTED_TOKENS = 2;
 
 /**
  * Measures generation. A quarter of the model's positions is the prompt, a quarter is added.
@@ -54,6 +60,20 @@ export async function benchDecoding(model: Model, options: DecodingBenchOptions)
   return results;
 }
 
+/**
+ * A model of a shape's sizes with random weights and four times its positions: prompts are as long as its batches.
+ *
+ * @param gpu the device
+ * @param shape its sizes
+ * @returns the model; dispose it when done
+ */
+export function decodingModel(gpu: Gpu, shape: TrainingShape): Model {
+  const config = { ...shapeConfig(shape), max_position_embeddings: 4 * shape.tokens };
+  const model = createModel(gpu, config, { trainable: false });
+  initializeModel(model, createRandom(1));
+  return model;
+}
+
 async function benchBatch(
   model: Model,
   { batch, promptTokens, newTokens, samples }: {
@@ -69,6 +89,8 @@ async function benchBatch(
     { length: batch },
     () => Array.from({ length: promptTokens }, () => uniformInt(random, vocab)),
   );
+  // Without the cache the cost grows with the length: what it is in the middle is what it is on average.
+  const halfway = prompts.map((ids) => [...ids, ...ids.slice(0, newTokens / 2 - RECOMPUTED_TOKENS / 2)]);
   using decoder = createDecoder(model, { sequences: batch, positions: promptTokens + newTokens });
   const prefill = () => decoder.prefill(prompts.map((ids, slot) => ({ slot, ids })));
   const added = batch * newTokens;
@@ -77,10 +99,9 @@ async function benchBatch(
     prefill: await perSecond(batch * promptTokens, { samples, run: prefill }),
     greedy: await perSecond(added, { samples, before: prefill, run: () => decodeIds(decoder, newTokens) }),
     logits: await perSecond(added, { samples, before: prefill, run: () => decodeLogits(decoder, newTokens) }),
-    // The cost grows with the length: all lengths are passed through, as above.
-    recomputed: await perSecond(added, {
-      samples: 1,
-      run: () => recomputeGreedy(model, prompts, { maxNewTokens: newTokens }),
+    recomputed: await perSecond(batch * RECOMPUTED_TOKENS, {
+      samples,
+      run: () => recomputeGreedy(model, halfway, { maxNewTokens: RECOMPUTED_TOKENS }),
     }),
   };
 }

@@ -88,6 +88,7 @@ export class Decoder implements Disposable {
   readonly #cache: KeyValueCache;
   readonly #inputs: Inputs;
   readonly #graphs: GraphCache;
+  readonly #stack: DisposableStack;
   readonly #lasting: Tensor[] = [];
   /** `[S]`: the ids that the next step takes in; a step leaves its own results there. */
   readonly #current: Tensor;
@@ -109,17 +110,14 @@ export class Decoder implements Disposable {
     const { sequences } = size;
     this.cached = Array.from({ length: sequences }, () => []);
     this.choosesIds = this.#head.length === 1;
-    const lasting = (shape: number[], type: "u32" | "f32") => this.#last(shape, type);
     stack.defer(() => this.#lasting.forEach(release));
-    this.#current = lasting([sequences], "u32");
-    this.#history = lasting([MAX_BURST, sequences], "u32");
+    this.#current = this.#last([sequences], "u32");
+    this.#history = this.#last([MAX_BURST, sequences], "u32");
     const arrays = { slots: new Uint32Array(sequences), positions: new Uint32Array(sequences) };
     this.#inputs = stack.use(createInputs(gpu, arrays));
     this.#graphs = stack.use(new GraphCache(gpu, { maxGraphs: MAX_GRAPHS }));
     this.#stack = stack.move();
   }
-
-  readonly #stack: DisposableStack;
 
   /** Graphs recorded so far. */
   get recorded(): number {
@@ -135,26 +133,25 @@ export class Decoder implements Disposable {
    * Takes sequences in and predicts the next token of each.
    *
    * @param requests at most as many as there are slots, of different slots
-   * @param reading what is wanted of each: ids by default
-   * @returns for each request the most probable id, or its logits, `[V]`
+   * @returns for each request the most probable id
    * @throws {RangeError} when a sequence is empty or has no room, or an id is not of the vocabulary
    */
-  prefill(requests: readonly PrefillRequest[], reading?: "ids"): Promise<number[]>;
-  prefill(requests: readonly PrefillRequest[], reading: "logits"): Promise<Float32Array[]>;
-  prefill(requests: readonly PrefillRequest[], reading?: Reading): Promise<number[] | Float32Array[]>;
-  async prefill(
-    requests: readonly PrefillRequest[],
-    reading: Reading = "ids",
-  ): Promise<number[] | Float32Array[]> {
-    const segments = requests.flatMap((request, row) => this.#segmentsOf(request, row));
-    for (const pack of packSegments(segments, this.options.prefillTokens)) {
-      scope(this.#gpu, () => noGrad(this.#gpu, () => this.#prefillPack(pack, reading)));
-      this.#gpu.queue.submit();
-    }
-    requests.forEach(({ slot, ids }) => this.cached[slot] = [...ids]);
-    if (reading === "logits") return await this.#readLogits(requests.length);
+  async prefill(requests: readonly PrefillRequest[]): Promise<number[]> {
+    this.#takeIn(requests, "ids");
     this.#gpu.queue.copy(this.#current.range, this.#history.range);
     return (await this.#readHistory(1, requests.length))[0];
+  }
+
+  /**
+   * Takes sequences in and gives the logits of the next token of each.
+   *
+   * @param requests at most as many as there are slots, of different slots
+   * @returns `[V]` for each request, views of one array
+   * @throws {RangeError} as {@link prefill}
+   */
+  async prefillLogits(requests: readonly PrefillRequest[]): Promise<Float32Array[]> {
+    this.#takeIn(requests, "logits");
+    return await this.#readLogits(requests.length);
   }
 
   /**
@@ -225,6 +222,15 @@ export class Decoder implements Disposable {
       });
     }
     return segments;
+  }
+
+  #takeIn(requests: readonly PrefillRequest[], reading: Reading): void {
+    const segments = requests.flatMap((request, row) => this.#segmentsOf(request, row));
+    for (const pack of packSegments(segments, this.options.prefillTokens)) {
+      scope(this.#gpu, () => noGrad(this.#gpu, () => this.#prefillPack(pack, reading)));
+      this.#gpu.queue.submit();
+    }
+    requests.forEach(({ slot, ids }) => this.cached[slot] = [...ids]);
   }
 
   #expectRoom(length: number): void {
@@ -386,6 +392,25 @@ function packSegments(segments: readonly Segment[], limit: number): Segment[][] 
  * @returns the decoder; dispose it when done
  * @throws {RangeError} when there are more positions than the model has
  * @throws {MemoryBudgetError} when the cache does not fit the budget
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { createModel } from "../models/model.ts";
+ * import { parseModelConfig } from "../models/config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * using decoder = createDecoder(model, { sequences: 1, positions: 16 });
+ * const [logits] = await decoder.prefillLogits([{ slot: 0, ids: [1, 2] }]);
+ * assert.equal(logits.length, 8);
+ * // What the slot holds of a longer text is kept: only ids 4 and 5 are taken in.
+ * await decoder.prefill([{ slot: 0, ids: [1, 2, 4, 5], reuse: true }]);
+ * ```
  */
 export function createDecoder(model: Model, size: CacheSize & { prefillTokens?: number }): Decoder {
   const { sequences, positions, prefillTokens = PREFILL_TOKENS } = size;

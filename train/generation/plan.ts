@@ -39,13 +39,15 @@ export async function planGeneration(options: PlanningOptions, sizes: Generation
     using decoder = createDecoder(model, size);
     const ids = Array<number>(promptTokens).fill(0);
     const slots = Array.from({ length: size.sequences }, (_, slot) => slot);
-    await decoder.prefill(slots.map((slot) => ({ slot, ids })), reading);
+    const requests = slots.map((slot) => ({ slot, ids }));
+    const readsIds = reading === "ids" && decoder.choosesIds;
+    await (readsIds ? decoder.prefill(requests) : decoder.prefillLogits(requests));
     // The longest first: what shorter steps take is no more.
     const shortest = Math.min(promptTokens, size.positions - 1);
     for (let length = size.positions; length > shortest; length = Math.floor(length / 2)) {
       for (const slot of slots) decoder.cached[slot] = Array<number>(length - 1).fill(0);
       const rows = slots.map((slot) => ({ slot, id: 0 }));
-      if (reading === "ids" && decoder.choosesIds) await decoder.step(rows);
+      if (readsIds) await decoder.step(rows);
       else await decoder.stepLogits(rows);
     }
   });

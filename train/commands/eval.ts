@@ -103,7 +103,7 @@ export const evalCommand: Command<typeof evalFlagsSchema> = {
     "deno task eval --model runs/mine/model --data held_out.jsonl --reference models/llama",
     "deno task eval --model models/llama --data book.txt --stride 512 --json",
     "deno task eval --model models/llama --data gsm8k/test.jsonl --few-shot gsm8k/train.jsonl --details answers.jsonl",
-    "deno task eval --model runs/arithmetic-001/model --task arithmetic --limit 200",
+    "deno task eval --model runs/arithmetic/model --task arithmetic --limit 200",
   ],
   load: async () => (await import("./run_eval.ts")).runEval,
 };

@@ -117,5 +117,22 @@ export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
-export { greedyDecode, type GreedyOptions } from "./generate.ts";
+export {
+  comparePreferences,
+  type PreferenceEvaluation,
+  type ReferenceComparison,
+} from "./evaluation/preferences.ts";
+export {
+  evaluatePerplexity,
+  type PerplexityEvaluation,
+  type ScoredText,
+  slidingWindows,
+  type TextScore,
+  type WindowOptions,
+} from "./evaluation/perplexity.ts";
+export { type Mean, meanOf, type Proportion, proportionOf } from "./evaluation/statistics.ts";
+export { generate, type GenerateOptions } from "./generate.ts";
+export { type CacheSize, createKeyValueCache, type KeyValueCache } from "./generation/cache.ts";
+export { createDecoder, Decoder, type DecodeRow, type PrefillRequest } from "./generation/decoder.ts";
+export { type SamplingOptions } from "./generation/sampling.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";

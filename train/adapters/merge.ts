@@ -55,6 +55,33 @@ export interface MergeSummary {
  * @returns what was merged
  * @throws {CheckpointError} naming file and tensor: also when the adapter was made for another base
  * @throws {InputError} when the folder is no adapter's, or the output would replace an input
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
+ * import { createTokenizer } from "../data/tokenizer.ts";
+ * import { parseModelConfig } from "../models/config.ts";
+ * import { createModel } from "../models/model.ts";
+ * import { saveModel } from "../models/model_files.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ * import { saveAdapter } from "./adapter_files.ts";
+ * import { addLora } from "./lora.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const [base, folder] = [await Deno.makeTempDir(), await Deno.makeTempDir()];
+ * const whole = createModel(gpu, config, { trainable: false });
+ * await saveModel(base, whole, { tokenizer });
+ * using model = addLora(whole, { rank: 2, base });
+ * await saveAdapter(folder, model);
+ * const output = await Deno.makeTempDir();
+ * const { modules, dtype } = await mergeAdapter({ adapter: folder, output });
+ * assert.deepEqual([modules, dtype], [7, "f32"]);
+ * ```
  */
 export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary> {
   const { folders, config, tokenizer } = await checkModelOrAdapter(options.adapter, options);

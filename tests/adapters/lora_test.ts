@@ -97,8 +97,8 @@ gpuTest(
         assert.ok(values.every((value) => Math.abs(value) <= bound), name);
         const spread = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
         assert.ok(Math.abs(spread * Math.sqrt(3) / bound - 1) < 0.3, `${name}: ${spread}`);
-      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-      assert.ok(Math.abs(mean) < 0.35 * bound, `${name}: ${mean}`);
+        const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+        assert.ok(Math.abs(mean) < 0.35 * bound, `${name}: ${mean}`);
         drawn++;
       }
     }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { sizeOf } from "../../engine/shape.ts";
 import { CheckpointError, ConfigError } from "../../train/errors.ts";
 import { checkWeights } from "../../train/models/check_weights.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
@@ -179,6 +180,34 @@ Deno.test("dynamic RoPE allows longer sequences when asked, not by default", () 
   const { dimensions } = architectureOf(parse("llama", { rope_scaling: { type: "dynamic", factor: 2.5 } }));
   assert.deepEqual([dimensions.positions, dimensions.mostPositions], [32, 80]);
 });
+
+/** Sizes that published models have, and how many parameters they are known to have. */
+const KNOWN: [name: string, parameters: number, positions: number, json: Record<string, unknown>][] = [
+  ["Qwen3-0.6B", 596_049_920, 40960, {
+    ...{ model_type: "qwen3", hidden_size: 1024, intermediate_size: 3072, num_hidden_layers: 28 },
+    ...{ num_attention_heads: 16, num_key_value_heads: 8, head_dim: 128, vocab_size: 151936 },
+    ...{ attention_bias: false, max_window_layers: 28, sliding_window: null, use_sliding_window: false },
+    ...{ max_position_embeddings: 40960, rope_theta: 1000000, rope_scaling: null, tie_word_embeddings: true },
+  }],
+  ["Mistral-Nemo-Base-2407", 12_247_782_400, 128000, {
+    ...{ model_type: "mistral", hidden_size: 5120, intermediate_size: 14336, num_hidden_layers: 40 },
+    ...{ num_attention_heads: 32, num_key_value_heads: 8, head_dim: 128, vocab_size: 131072 },
+    ...{ max_position_embeddings: 128000, rope_theta: 1000000, sliding_window: null },
+  }],
+  ["Phi-3-mini-4k-instruct", 3_821_079_552, 2047, {
+    ...{ model_type: "phi3", hidden_size: 3072, intermediate_size: 8192, num_hidden_layers: 32 },
+    ...{ num_attention_heads: 32, num_key_value_heads: 32, vocab_size: 32064, sliding_window: 2047 },
+    ...{ max_position_embeddings: 4096, original_max_position_embeddings: 4096, rope_scaling: null },
+  }],
+];
+
+for (const [name, parameters, positions, json] of KNOWN) {
+  Deno.test(`${name} has ${parameters} parameters`, () => {
+    const { shapes, dimensions } = architectureOf(parseModelConfig(json, { file: FILE }));
+    assert.equal([...shapes.values()].reduce((sum, shape) => sum + sizeOf(shape), 0), parameters);
+    assert.equal(dimensions.positions, positions);
+  });
+}
 
 Deno.test("absent keys get the defaults of transformers", () => {
   const { head_dim: _, ...qwen3 } = LEAST.qwen3;

@@ -17,6 +17,8 @@ import { parseRunConfig } from "../../train/config.ts";
 import { hostBatch, uploadBatch } from "../../train/models/batch_tensors.ts";
 import { batchTokenLogps, type Model } from "../../train/models/model.ts";
 import { loadModel, saveModel } from "../../train/models/model_files.ts";
+import { openSafetensors } from "../../train/models/safetensors.ts";
+import { writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { planRun } from "../../train/plan.ts";
 import { runTraining } from "../../train/run.ts";
 import type { Session } from "../../train/session.ts";
@@ -134,8 +136,57 @@ for (const [name, config] of Object.entries(CONFIGS)) {
   });
 }
 
+gpuTest(
+  "a GPT-2 without the prefix is named as its file names it, and keeps its element types",
+  async (gpu) => {
+    using model = tinyModel(gpu, { config: CONFIGS.gpt2 });
+    const [folder, saved] = [temporaryFolder(), temporaryFolder()];
+    await saveModel(folder, model, { tokenizer: tinyTokenizer() });
+    const write = async (spoil: (name: string, values: Float32Array) => void) => {
+      const tensors = Array.from(model.parameters.shapes, ([name, shape]) => ({
+        name: name.replace(/^transformer\./, ""),
+        shape,
+        data: async () => {
+          const values = await model.parameters.read(name);
+          spoil(name, values);
+          return values;
+        },
+      }));
+      await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype: "f16" });
+    };
+    await write(() => {});
+    const { model: again, tokenizer } = await loadModel(gpu, folder, { trainable: false });
+    using _ = again;
+    await saveModel(saved, again, { tokenizer, dtype: "loaded" });
+    using file = await openSafetensors(join(saved, "model.safetensors"));
+    assert.deepEqual([...file.tensors.keys()].toSorted(), [...model.parameters.shapes.keys()].toSorted());
+    assert.ok([...file.tensors.values()].every(({ dtype }) => dtype === "F16"));
+    await write((name, values) => {
+      if (name === "transformer.h.1.ln_2.bias") values[3] = NaN;
+    });
+    await assert.rejects(() => loadModel(gpu, folder, { trainable: false }), {
+      name: "CheckpointError",
+      message: `Cannot read ${
+        join(folder, "model.safetensors")
+      }: tensor "h.1.ln_2.bias": expected finite values, found NaN at [3]`,
+    });
+  },
+);
+
+gpuTest("f16 refuses heads whose halves do not divide by four, before anything is made", (gpu) => {
+  assert.throws(() => tinyModel(gpu, { config: { head_dim: 12 }, dtype: "f16" }), {
+    name: "ConfigError",
+    message:
+      "Cannot make a model in f16: expected a head_dim that divides by eight, because RoPE turns halves of heads " +
+      "in fours, found 12",
+  });
+  using model = tinyModel(gpu, { config: { ...CONFIGS.gpt2, n_embd: 24 }, dtype: "f16" });
+  assert.equal(model.architecture.dimensions.headDim, 12); // which nothing rotates
+});
+
 const RUNS: [name: string, raw: Record<string, unknown>][] = [
   ["qwen3", { activationCheckpointing: true }],
+  ["qwen3", { activationCheckpointing: true, dtype: "f16" }],
   ["gpt2", {}],
   ["gpt2", { activationCheckpointing: true, dtype: "f16" }],
   ["llama with biases", { dtype: "f16" }],

@@ -9,16 +9,13 @@ import { writeFileAtomically } from "../atomic_file.ts";
 import { saveTokenizer } from "../data/tokenizer.ts";
 import { InputError } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
+import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
+import { writeCheckpoint } from "../models/checkpoint_write.ts";
 import { storedNames } from "../models/check_weights.ts";
 import { type BaseOptions, checkModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf } from "../models/registry.ts";
-import {
-  findWeightsFile,
-  openSafetensors,
-  type SafetensorsFile,
-  weightDType,
-} from "../models/safetensors.ts";
-import { type TensorSource, writeSafetensors } from "../models/safetensors_write.ts";
+import { openSafetensors, type SafetensorsFile, weightDType } from "../models/safetensors.ts";
+import type { TensorSource } from "../models/safetensors_write.ts";
 import { ADAPTER_WEIGHTS, checkAdapter, readAdapterConfig, storedFactor } from "./adapter_files.ts";
 import { loraScale } from "./lora_config.ts";
 
@@ -92,14 +89,14 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
   }
   await refuseInputs(options.output, [folders.base, folders.adapter]);
   const architecture = architectureOf(config);
-  using base = await openSafetensors(await findWeightsFile(folders.base));
+  using base = await openCheckpoint(folders.base);
   using adapter = await openSafetensors(join(folders.adapter, ADAPTER_WEIGHTS));
   const settings = await readAdapterConfig(folders.adapter);
   const modules = checkAdapter(adapter, architecture, { config: settings, folder: folders.adapter });
   const source = { base, adapter, architecture, modules: new Set(modules), scale: loraScale(settings) };
   const dtype = options.dtype ?? storedType(source, modules[0]);
   await Deno.mkdir(options.output, { recursive: true });
-  await writeSafetensors(join(options.output, "model.safetensors"), tensorsOf(source, options), { dtype });
+  await writeCheckpoint(options.output, tensorsOf(source, options), { dtype });
   const json = JSON.stringify(architecture.configJson({ dtype }), null, 2) + "\n";
   const append = new TextEncoder().encode(json);
   await writeFileAtomically(join(options.output, "config.json"), (write) => write(append));
@@ -127,7 +124,7 @@ async function refuseInputs(output: string, inputs: readonly string[]): Promise<
 }
 
 interface MergeSource {
-  readonly base: SafetensorsFile;
+  readonly base: Checkpoint;
   readonly adapter: SafetensorsFile;
   readonly architecture: Architecture;
   readonly modules: ReadonlySet<string>;
@@ -135,8 +132,8 @@ interface MergeSource {
 }
 
 function storedType({ base, architecture }: MergeSource, module: string): DType {
-  const stored = storedNames(base.header.tensors.keys(), architecture);
-  return weightDType(base.header.tensors.get(stored(`${module}.weight`))!, base.path);
+  const stored = storedNames(base.tensors.keys(), architecture);
+  return weightDType(base.tensors.get(stored(`${module}.weight`))!);
 }
 
 /** Every parameter, merged when its turn comes. */
@@ -162,7 +159,7 @@ async function* piecesOf(
   { base, architecture }: MergeSource,
   name: string,
 ): AsyncGenerator<{ values: Float32Array; firstRow: number }> {
-  const stored = storedNames(base.header.tensors.keys(), architecture)(name);
+  const stored = storedNames(base.tensors.keys(), architecture)(name);
   const [rows, ...inner] = architecture.shapes.get(name)!;
   const step = Math.max(1, Math.floor(CHUNK_BYTES / (4 * sizeOf(inner))));
   for (let first = 0; first < rows; first += step) {

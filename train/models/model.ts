@@ -13,6 +13,7 @@ import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { Storage } from "../../shaders/storage.ts";
 import type { Adapter } from "../adapters/lora.ts";
+import { ConfigError } from "../errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { BatchTensors } from "./batch_tensors.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
@@ -63,6 +64,7 @@ export interface ModelOptions {
  * @param options whether it is trained, in which types, for which lengths
  * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
+ * @throws {ConfigError} when f16 cannot rotate heads of this size
  * @throws {ShapeError} when 16-bit storage cannot hold rows of this config
  * @example
  * ```ts
@@ -95,6 +97,12 @@ export function createModel(
     );
   }
   const dtype = options.dtype ?? "f32";
+  if (dtype === "f16" && architecture.ropeTable && dimensions.headDim % 8 !== 0) {
+    throw new ConfigError(
+      `Cannot make a model in f16: expected a head_dim that divides by eight, because RoPE turns halves of heads in fours, ` +
+        `found ${dimensions.headDim}`,
+    );
+  }
   const parameters = createParameters(gpu, architecture.shapes, {
     trainable: options.trainable,
     groups: architecture.groups,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Gpu } from "../../../engine/gpu.ts";
 import { scaledSum } from "../../../engine/ops/scaled_sum.ts";
@@ -36,6 +36,7 @@ const CASES: Case[] = [
   { name: "llama3" },
   { name: "llama_bias" },
   { name: "llama_f16" },
+  { name: "llama_sharded" },
   { name: "mistral" },
   { name: "mistral_window" },
   { name: "qwen2" },
@@ -50,9 +51,8 @@ const CASES: Case[] = [
 const VOCAB = 48;
 
 async function loadGolden(gpu: Gpu, { folder }: Golden, options: ModelOptions): Promise<Model> {
-  const files = Object.fromEntries(
-    ["config.json", "model.safetensors"].map((name) => [name, join(folder, name)]),
-  );
+  const names = readdirSync(folder).filter((name) => /^(config\.json|model.*)$/.test(name));
+  const files = Object.fromEntries(names.map((name) => [name, join(folder, name)]));
   return (await loadModel(gpu, modelFolder(files, VOCAB), options)).model;
 }
 

@@ -99,7 +99,7 @@ export {
 export { type CachePlace, writeCache } from "./ops/kv_cache.ts";
 export { headNorm, type HeadNormOptions } from "./ops/head_norm.ts";
 export { layerNorm, type LayerNormOptions } from "./ops/layer_norm.ts";
-export { loraLinear } from "./ops/lora_linear.ts";
+export { loraLinear, type LoraLinearOptions, type LoraPart } from "./ops/lora_linear.ts";
 export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,

@@ -43,6 +43,7 @@ import { type Kernel, kernelWgsl } from "./kernel.ts";
 import { kvCacheWrite } from "./kv_cache.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
+import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
@@ -134,6 +135,19 @@ const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
   ])
 );
+/** A layer with an adapter in f32, and its input's gradient; the weight is stored either way. */
+const MATMUL_PAIR: MatmulPairConstants[] = TILES.flatMap((tile) =>
+  (["NN", "NT"] as const).flatMap((kind) =>
+    (["NN", "NT"] as const).flatMap((kind2) => {
+      const second = { kind: kind2, a: "f32", b: "f32" } as const;
+      return [
+        ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32, second })),
+        ...(kind === kind2 ? HALF.slice(0, 2) : [])
+          .map((storage) => ({ kind, tile, vector: true, storage, second })),
+      ];
+    })
+  )
+);
 const GATHER: GatherConstants[] = [
   { width: 1, table: "f32", y: "f32" },
   ...(["f32", "f16", "bf16"] as const).flatMap((table) =>
@@ -198,6 +212,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(loraCollect, NONE),
   entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
+  entry(matmulPair, MATMUL_PAIR),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),

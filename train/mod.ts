@@ -84,6 +84,11 @@ export {
 } from "./models/model.ts";
 export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
+export { type Adapter, addLora, type LoraOptions, withAdapterOff } from "./adapters/lora.ts";
+export type { LoraConfig } from "./adapters/lora_config.ts";
+export { loadAdapter, saveAdapter } from "./adapters/adapter_files.ts";
+export { mergeAdapter, type MergeOptions, type MergeSummary } from "./adapters/merge.ts";
+export { type BaseOptions, loadModelOrAdapter } from "./models/load_model.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 export {
   definePairLoss,

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Gpu } from "../../engine/gpu.ts";
 import { loadAdapter, readAdapterConfig, saveAdapter } from "../../train/adapters/adapter_files.ts";
@@ -221,6 +222,14 @@ gpuTest("a merged model is whole, scores as base and adapter do, and replaces ne
   assert.equal(calls.at(-1), calls.length);
   const [found, expected] = [await scores(gpu, output), await scores(gpu, adapter)];
   found.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) < 1e-4 * (1 + Math.abs(expected[i]))));
+  // A base in several files merges to the same bytes.
+  const [sharded, again] = [temporaryFolder(), temporaryFolder()];
+  using plain = tinyModel(gpu, { trainable: false });
+  await saveModel(sharded, plain, { tokenizer: tinyTokenizer(), maxShardBytes: 4096 });
+  assert.ok(existsSync(join(sharded, "model.safetensors.index.json")));
+  await mergeAdapter({ adapter, base: sharded, output: again });
+  const bytes = (folder: string) => Deno.readFileSync(join(folder, "model.safetensors"));
+  assert.deepEqual(bytes(again), bytes(output));
   await mergeAdapter({ adapter, output, dtype: "bf16" });
   using file = await openSafetensors(join(output, "model.safetensors"));
   assert.ok([...file.header.tensors.values()].every(({ dtype }) => dtype === "BF16"));

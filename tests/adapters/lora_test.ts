@@ -15,7 +15,7 @@ import { completionLogps, referenceLogps } from "../../train/reference.ts";
 import { train, type TrainOptions } from "../../train/trainer.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
-import { randomCompletions, randomPairs, readWeights } from "../tiny_model.ts";
+import { randomCompletions, randomPairs, readWeights, temporaryFolder } from "../tiny_model.ts";
 
 const CONFIG = {
   ...{ model_type: "llama", vocab_size: 16, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2 },
@@ -97,6 +97,8 @@ gpuTest(
         assert.ok(values.every((value) => Math.abs(value) <= bound), name);
         const spread = Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
         assert.ok(Math.abs(spread * Math.sqrt(3) / bound - 1) < 0.3, `${name}: ${spread}`);
+        const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+        assert.ok(Math.abs(mean) < 0.35 * bound, `${name}: ${mean}`);
         drawn++;
       }
     }
@@ -213,6 +215,28 @@ gpuTest("what is shared by an adapter and its base lives once", async (gpu) => {
   ));
   assert.ok(Number.isFinite(a));
 });
+
+gpuTest(
+  "kept log-probs belong to one adapter, at one scale; without it they are the base's of any run",
+  async (gpu) => {
+    const cacheFolder = temporaryFolder();
+    const kept = async (model: Model) => (await referenceLogps(model, PAIRS, { cacheFolder })).chosen;
+    using base = frozenModel(gpu);
+    const ofBase = await kept(base);
+    const found: Float32Array[] = [ofBase];
+    for (const options of [{ seed: 7 }, { seed: 8 }, { seed: 7, alpha: 2 }]) {
+      using model = loraModel(gpu, options);
+      stir(model, options.seed);
+      const values = await kept(model);
+      assert.deepEqual(values, (await referenceLogps(model, PAIRS)).chosen);
+      found.push(values);
+      const files = [...Deno.readDirSync(cacheFolder)].length;
+      assert.deepEqual(await withAdapterOff(model, kept), ofBase);
+      assert.equal([...Deno.readDirSync(cacheFolder)].length, files);
+    }
+    assert.equal(new Set(found.map((values) => values.join())).size, 4);
+  },
+);
 
 gpuTest("what cannot be done is refused before anything is allocated", (gpu) => {
   const refuses = (model: Model, options: LoraOptions, message: string) => {

@@ -117,6 +117,26 @@ export async function saveAdapter(
  * @returns the model with the adapter; when this throws, the model still is the caller's
  * @throws {CheckpointError} naming file and key or tensor: also when the adapter was made for another base
  * @throws {ConfigError} when it is to be trained on with dropout, or cannot be added: see `addLora`
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { parseModelConfig } from "../models/config.ts";
+ * import { createModel } from "../models/model.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ * import { addLora } from "./lora.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * const base = () => createModel(gpu, config, { trainable: false });
+ * using model = addLora(base(), { rank: 2 });
+ * const folder = await Deno.makeTempDir();
+ * await saveAdapter(folder, model);
+ * using again = await loadAdapter(base(), folder, { trainable: true });
+ * assert.equal(again.trained.count, model.trained.count);
+ * ```
  */
 export async function loadAdapter(
   model: Model,

@@ -9,11 +9,11 @@ import { writeFileAtomically } from "../atomic_file.ts";
 import { saveTokenizer } from "../data/tokenizer.ts";
 import { InputError } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
+import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
+import { writeCheckpoint } from "../models/checkpoint_write.ts";
 import { storedNames } from "../models/check_weights.ts";
 import { type BaseOptions, checkModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf } from "../models/registry.ts";
-import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
-import { writeCheckpoint } from "../models/checkpoint_write.ts";
 import { openSafetensors, type SafetensorsFile, weightDType } from "../models/safetensors.ts";
 import type { TensorSource } from "../models/safetensors_write.ts";
 import { ADAPTER_WEIGHTS, checkAdapter, readAdapterConfig, storedFactor } from "./adapter_files.ts";
@@ -54,6 +54,33 @@ export interface MergeSummary {
  * @returns what was merged
  * @throws {CheckpointError} naming file and tensor: also when the adapter was made for another base
  * @throws {InputError} when the folder is no adapter's, or the output would replace an input
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
+ * import { createTokenizer } from "../data/tokenizer.ts";
+ * import { parseModelConfig } from "../models/config.ts";
+ * import { createModel } from "../models/model.ts";
+ * import { saveModel } from "../models/model_files.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ * import { saveAdapter } from "./adapter_files.ts";
+ * import { addLora } from "./lora.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const [base, folder] = [await Deno.makeTempDir(), await Deno.makeTempDir()];
+ * const whole = createModel(gpu, config, { trainable: false });
+ * await saveModel(base, whole, { tokenizer });
+ * using model = addLora(whole, { rank: 2, base });
+ * await saveAdapter(folder, model);
+ * const output = await Deno.makeTempDir();
+ * const { modules, dtype } = await mergeAdapter({ adapter: folder, output });
+ * assert.deepEqual([modules, dtype], [7, "f32"]);
+ * ```
  */
 export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary> {
   const { folders, config, tokenizer } = await checkModelOrAdapter(options.adapter, options);
@@ -109,7 +136,7 @@ interface MergeSource {
 
 function storedType({ base, architecture }: MergeSource, module: string): DType {
   const stored = storedNames(base.tensors.keys(), architecture);
-  return weightDType(base.tensors.get(stored(`${module}.weight`))!, base.path);
+  return weightDType(base.tensors.get(stored(`${module}.weight`))!);
 }
 
 /** Every parameter, merged when its turn comes. */

@@ -108,6 +108,33 @@ export async function checkModelOrAdapter(
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key
  * @throws {ConfigError} when a configuration asks for what is not implemented
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
+ * import { createTokenizer } from "../data/tokenizer.ts";
+ * import { saveAdapter } from "../adapters/adapter_files.ts";
+ * import { addLora } from "../adapters/lora.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ * import { parseModelConfig } from "./config.ts";
+ * import { createModel } from "./model.ts";
+ * import { saveModel } from "./model_files.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
+ * const [base, folder] = [await Deno.makeTempDir(), await Deno.makeTempDir()];
+ * const whole = createModel(gpu, config, { trainable: false });
+ * await saveModel(base, whole, { tokenizer });
+ * using model = addLora(whole, { rank: 2, base });
+ * await saveAdapter(folder, model);
+ * const loaded = await loadModelOrAdapter(gpu, folder, { trainable: false }); // its adapter_config.json names the base
+ * using again = loaded.model;
+ * assert.equal(again.adapter!.config.rank, 2);
+ * ```
  */
 export async function loadModelOrAdapter(
   gpu: Gpu,

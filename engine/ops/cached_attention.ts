@@ -76,6 +76,7 @@ export function cachedAttention(qkv: Tensor, cache: Tensor, options: CachedAtten
   const work = {
     out,
     length,
+    positions,
     storage: activationStorage("cached_attention", qkv),
     bindings: {
       qkv: qkv.range,
@@ -94,6 +95,7 @@ export function cachedAttention(qkv: Tensor, cache: Tensor, options: CachedAtten
 interface Work {
   readonly out: Tensor;
   readonly length: number;
+  readonly positions: number;
   readonly storage: "f32" | "f16";
   readonly bindings: Record<"qkv" | "cache" | "slots" | "positions", Tensor["range"]>;
   readonly params: { heads: number; kv_heads: number; slots: number; scale: number };
@@ -117,12 +119,14 @@ function attendInLanes({ out, storage, bindings, params, options: { headDim } }:
   });
 }
 
-function attendInBlocks({ out, length, storage, bindings, params, options: { headDim } }: Work): void {
+function attendInBlocks(
+  { out, length, positions, storage, bindings, params, options: { headDim } }: Work,
+): void {
   const { gpu, shape: [tokens] } = out;
   const { heads } = params;
-  const blocks = Math.ceil(length / CACHE_BLOCK);
-  const wanted = Math.max(1, Math.min(blocks, Math.ceil(SPLIT_TO / Math.max(1, tokens * heads))));
-  const splitKeys = Math.ceil(blocks / wanted) * CACHE_BLOCK;
+  const splitsOf = (keys: number) =>
+    Math.max(1, Math.min(Math.ceil(keys / CACHE_BLOCK), Math.ceil(SPLIT_TO / Math.max(1, tokens * heads))));
+  const splitKeys = Math.ceil(length / splitsOf(length) / CACHE_BLOCK) * CACHE_BLOCK;
   const splits = Math.ceil(length / splitKeys);
   const attend = (target: Record<string, Tensor["range"]>) =>
     gpu.dispatch(cachedAttentionBlocks, {
@@ -133,7 +137,8 @@ function attendInBlocks({ out, length, storage, bindings, params, options: { hea
     });
   if (splits === 1) return attend({ out: out.range });
   scope(gpu, () => {
-    const partial = empty(gpu, [out.capacity, heads, splits, headDim + 4]);
+    // As for the longest: steps of every length find the same buffer.
+    const partial = empty(gpu, [out.capacity, heads, splitsOf(positions), headDim + 4]);
     attend({ partial: partial.range });
     gpu.dispatch(cachedAttentionCombine, {
       constants: { headDim, storage },

@@ -43,6 +43,15 @@ const CASES: Case[] = [
     tokens: [...Array.from({ length: 40 }, (_, i): [number, number] => [1, 30 + i]), [0, 4], [0, 5]],
     ...{ P: 70, S: 2, H: 4, K: 2, D: 16 },
   },
+  // So many queries that a workgroup walks several blocks of keys: all of them, or a range.
+  {
+    tokens: Array.from({ length: 70 }, (_, i): [number, number] => [i % 2, 130 + (i >> 1)]),
+    ...{ P: 170, S: 2, H: 4, K: 2, D: 16 },
+  },
+  {
+    tokens: Array.from({ length: 40 }, (_, i): [number, number] => [0, 260 + i]),
+    ...{ P: 300, S: 1, H: 4, K: 1, D: 8 },
+  },
   // One long sequence, many ranges of keys.
   { tokens: [[0, 2047]], P: 2048, S: 1, H: 2, K: 1, D: 8 },
   { tokens: [[0, 65], [1, 16]], P: 66, S: 2, H: 2, K: 1, D: 32, scale: 10 },
@@ -88,7 +97,8 @@ async function checkCached(gpu: Gpu, one: Case): Promise<void> {
       before.fill(Infinity, (j * S + slot) * 2 * K * D, (j * S + slot + 1) * 2 * K * D);
     }
   }
-  const slots = Uint32Array.from(tokens, ([slot]) => slot < 0 ? 0xffffffff : slot);
+  // Any number past the slots marks padding.
+  const slots = Uint32Array.from(tokens, ([slot], n) => slot >= 0 ? slot : n % 2 === 0 ? 0xffffffff : S);
   const positions = Uint32Array.from(tokens, ([, position]) => position);
   const cache = fromHost(gpu, before, { shape: [P, S, 2 * K * D], type });
   const out = scope(gpu, () => {

@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Gpu, type GpuStats } from "../../engine/gpu.ts";
-import { generate, generateWith } from "../../train/generate.ts";
+import { generate, generateWith, generationSize } from "../../train/generate.ts";
 import { createKeyValueCache } from "../../train/generation/cache.ts";
 import { createDecoder } from "../../train/generation/decoder.ts";
 import { recomputeGreedy } from "../../train/generation/recompute.ts";
+import { planGeneration } from "../../train/generation/plan.ts";
 import type { Model } from "../../train/models/model.ts";
+import { planningOptions } from "../../train/plan.ts";
 import { loadModel } from "../../train/models/model_files.ts";
 import { gpuTest, LAYOUTS, testGpu } from "../gpu.ts";
 import { integers, seededRandom } from "../reference/random.ts";
@@ -230,32 +232,57 @@ for (const reading of ["ids", "logits"] as const) {
 gpuTest(
   "a cache over the budget, or longer than the model, is refused before it is allocated",
   async (gpu) => {
-    using small = new Gpu(gpu.device, gpu.adapter, { memoryBudgetBytes: 2 ** 22 });
-    // The device is the shared one: only the pool is to go.
-    small[Symbol.dispose] = () => small.buffers.destroy();
-    using model = tinyModel(small, { config: { num_hidden_layers: 2, max_position_embeddings: 4096 } });
-    const { created, usedBytes } = small.stats().memory;
-    assert.throws(
-      () => createKeyValueCache(model, { sequences: 16, positions: 4096 }),
-      {
+    const small = new Gpu(gpu.device, gpu.adapter, { memoryBudgetBytes: 2 ** 22 });
+    {
+      using model = tinyModel(small, { config: { num_hidden_layers: 2, max_position_embeddings: 4096 } });
+      const { created, usedBytes } = small.stats().memory;
+      assert.throws(() => createKeyValueCache(model, { sequences: 16, positions: 4096 }), {
         name: "MemoryBudgetError",
         message:
           "Cannot make a key/value cache: expected at most 4194304 bytes of GPU memory in all (the budget), " +
           `found ${usedBytes} in use and 8388608 wanted for 16 sequences of 4096 tokens`,
-      },
-    );
-    await assert.rejects(
-      generate(model, Array(16).fill([1]), { maxNewTokens: 4095, batchSize: 16 }),
-      /MemoryBudgetError/,
-    );
-    assert.equal(small.stats().memory.created, created);
-    assert.throws(
-      () => createKeyValueCache(model, { sequences: 1, positions: 4097 }),
-      /expected at most 4096 positions, as the model has, found 4097$/,
-    );
-    assert.equal((await generate(model, [[1], [2], [3], [4]], { maxNewTokens: 8 })).length, 4);
+      });
+      const many = Array(16).fill([1]);
+      await assert.rejects(generate(model, many, { maxNewTokens: 4095, batchSize: 16 }), /MemoryBudgetError/);
+      assert.equal(small.stats().memory.created, created);
+      assert.throws(
+        () => createKeyValueCache(model, { sequences: 1, positions: 4097 }),
+        /expected at most 4096 positions, as the model has, found 4097$/,
+      );
+      // Without a batch size as many are decoded together as fit half of what is free.
+      const { sequences } = generationSize(model, Array(16).fill(1), { maxNewTokens: 4095 });
+      assert.ok(sequences > 1 && sequences < 8, `${sequences}`);
+      assert.equal(generationSize(model, Array(300).fill(1), { maxNewTokens: 1 }).sequences, 256);
+    }
+    assert.equal(small.stats().memory.usedBytes, 0);
+    small.buffers.destroy();
   },
 );
+
+gpuTest("the planned memory of a generation is what it takes", async (gpu) => {
+  for (const temperature of [0, 1]) {
+    const small = new Gpu(gpu.device, gpu.adapter);
+    {
+      using model = tinyModel(small, { trainable: false, config: { max_position_embeddings: 300 } });
+      const prompts = Array(5).fill(null).map((_, index) =>
+        integers(seededRandom(index), { length: 70, high: 16 })
+      );
+      const options = { maxNewTokens: 200, temperature, batchSize: 5 };
+      await generate(model, prompts.map((ids) => [...ids]), options);
+      const size = generationSize(model, prompts.map(({ length }) => length), options);
+      const plan = await planGeneration(planningOptions(small), {
+        ...{ config: model.config, model: { trainable: false }, size, promptTokens: 70 },
+        reading: temperature === 0 ? "ids" : "logits",
+      });
+      const { peakBytes, categories } = small.stats().memory;
+      assert.deepEqual(
+        [plan.totalBytes, plan.categories.activations],
+        [peakBytes, categories.activations.peakBytes],
+      );
+    }
+    small.buffers.destroy();
+  }
+}, { layouts: LAYOUTS });
 
 testWithSharedData(
   "stories260K: generation with the cache equals recomputation over many tokens",

@@ -42,15 +42,22 @@ export async function planGeneration(options: PlanningOptions, sizes: Generation
     const requests = slots.map((slot) => ({ slot, ids }));
     const readsIds = reading === "ids" && decoder.choosesIds;
     await (readsIds ? decoder.prefill(requests) : decoder.prefillLogits(requests));
-    // The longest first: what shorter steps take is no more.
-    const shortest = Math.min(promptTokens, size.positions - 1);
-    for (let length = size.positions; length > shortest; length = Math.floor(length / 2)) {
+    for (const length of stepLengths(promptTokens, size.positions)) {
       for (const slot of slots) decoder.cached[slot] = Array<number>(length - 1).fill(0);
       const rows = slots.map((slot) => ({ slot, id: 0 }));
       if (readsIds) await decoder.step(rows);
       else await decoder.stepLogits(rows);
     }
   });
+}
+
+/** Tokens seen by the last step of each graph, the longest first: what shorter steps take is hardly more. */
+function stepLengths(promptTokens: number, positions: number): number[] {
+  const lengths = [positions];
+  for (let length = 1; length < positions; length *= 2) {
+    if (length > promptTokens) lengths.splice(1, 0, length);
+  }
+  return lengths;
 }
 
 /**

@@ -98,7 +98,7 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
 }
 
 /** Settings that are text themselves, not the path of a file. */
-const TEXTS: ReadonlySet<string> = new Set(["prompt", "stop", "system"]);
+const TEXTS: ReadonlySet<string> = new Set(["lora.targetModules", "prompt", "stop", "system"]);
 
 function placeholder({ kind, choices, name }: Setting): string {
   if (kind === "text") return TEXTS.has(name) ? "text" : "path";

@@ -97,12 +97,14 @@ export {
 } from "./ops/gather_rows.ts";
 export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
+  type DivergenceName,
   type MicroBatch,
   NO_PENALTY,
   pairLoss,
   type PairLossInputs,
   type PairLossName,
   type PairLossOptions,
+  type PairLossTerm,
   type PenaltyName,
   type SpoPenaltyOptions,
   spoState,

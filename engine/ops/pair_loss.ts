@@ -247,29 +247,26 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
 /** The optional inputs that were given, checked against the terms. */
 function extrasOf(inputs: PairLossInputs, pairs: number): Partial<Record<PairExtra, Tensor>> {
   const { terms } = inputs.pairLoss;
+  const names = terms.map(({ loss }) => loss);
+  // Sorted over the batch, a value is of no one pair: nothing to weigh.
+  const weighs = names.some((loss) => loss !== "sft") && sortedPerPair(terms) === 0;
   const readers: [PairExtra, string, Tensor | undefined, boolean][] = [
-    [
-      "margins",
-      "margins",
-      inputs.margins,
-      terms.every(({ loss }) => loss === "sft" || headOf(loss).takesMargin),
-    ],
-    ["weights", "weights", inputs.weights, terms.some(({ loss }) => loss !== "sft")],
-    [
-      "prompt_logps",
-      "promptLogps",
-      inputs.promptLogps,
-      terms.some(({ loss }) => headOf(loss).nll === "sequence"),
-    ],
+    ["margins", "margins", inputs.margins, names.every((loss) => loss === "sft" || headOf(loss).takesMargin)],
+    ["weights", "weights", inputs.weights, weighs],
+    ["prompt_logps", "promptLogps", inputs.promptLogps, names.some(readsPrompt)],
   ];
   const given: Partial<Record<PairExtra, Tensor>> = {};
   for (const [name, label, tensor, isRead] of readers) {
     if (!tensor) continue;
-    if (!isRead) throw misfit(terms, `a loss that reads ${label}`);
+    if (!isRead) throw misfit(terms, `losses that read ${label}`);
     expectShape("pair_loss", label, tensor.shape, [pairs]);
     given[name] = tensor;
   }
   return given;
+}
+
+function readsPrompt(loss: PairLossName): boolean {
+  return headOf(loss).nll === "sequence";
 }
 
 /** What the terms lack, or must not have. */

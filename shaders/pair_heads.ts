@@ -307,8 +307,9 @@ reward_l = beta * (1.0 - power_l) / alpha;
 let z = beta * (power_l - power_w) / alpha - gamma - offset;
 value = -log_sigmoid(z);
 let d = -beta * sigmoid(-z);
-d_w = d * power_w / n_w;
-d_l = -d * power_l / n_l;`,
+// Where a power is cut off it has no slope.
+d_w = select(0.0, d * power_w / n_w, -alpha * s_w / n_w <= ${LARGEST_EXPONENT}.0);
+d_l = select(0.0, -d * power_l / n_l, -alpha * s_l / n_l <= ${LARGEST_EXPONENT}.0);`,
   },
   // Eq. 3, arXiv 2402.13228: the penalty is inside sigmoid and beta.
   dpop: {

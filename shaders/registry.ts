@@ -37,7 +37,8 @@ import {
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import type { VectorWidth } from "./lib.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
-import { type DivergenceName, DIVERGENCES, HEADS, type PairLossName } from "./pair_heads.ts";
+import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
+import { HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,

@@ -50,6 +50,7 @@ export {
 export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
+export { type LossChoice, resolvePairLoss } from "./losses/weighted_sum.ts";
 export {
   definePairLoss,
   type PairLoss,

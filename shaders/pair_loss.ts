@@ -5,13 +5,13 @@
  */
 import { input, type Kernel, output } from "./kernel.ts";
 import { LOG_F32, LOG_SIGMOID } from "./lib.ts";
-import { f32, unroll, wgsl } from "./wgsl.ts";
+import { PENALTIES, type PenaltyName, vStarUpdate } from "./spo_fragments.ts";
+import { unroll, wgsl } from "./wgsl.ts";
+
+export { type PenaltyName, V_STAR_DECAY } from "./spo_fragments.ts";
 
 /** The losses that have a head here. */
 export type PairLossName = "dpo" | "hinge" | "ipo" | "simpo";
-
-/** How the lower level's gap enters the upper level. */
-export type PenaltyName = "none" | "linear" | "hinge" | "quadratic";
 
 /** What a pair-loss pipeline is specialised on. */
 export interface PairLossConstants {
@@ -52,9 +52,6 @@ export const LOSS_SCALE_METRIC = METRICS_STRIDE - 3;
 
 /** Numbers that SPO carries from step to step on the GPU. */
 export const SPO_STATE = { vStar: 0, steps: 1, lambda: 2, lowerLevel: 3, size: 4 } as const;
-
-/** Weight of the past in v* "initial", the exponential mean of G over the first steps. */
-export const V_STAR_DECAY = 0.9;
 
 /** Lanes of the one workgroup; each takes every 64th pair. */
 const LANES = 64;
@@ -98,14 +95,6 @@ d_w = d / n_w;
 d_l = -d / n_l;
 reward_w = p.beta * s_w / n_w;
 reward_l = p.beta * s_l / n_l;`,
-};
-
-/** phi and phi' of the gap z. */
-const PENALTIES: Record<PenaltyName, string> = {
-  none: "phi = 0.0; d_phi = 0.0;",
-  linear: "phi = gap; d_phi = 1.0;",
-  hinge: "phi = max(0.0, gap - p.epsilon); d_phi = select(0.0, 1.0, gap > p.epsilon);",
-  quadratic: "let over = max(0.0, gap - p.epsilon); phi = 0.5 * over * over; d_phi = over;",
 };
 
 /** Loss, metrics and gradients of one micro-batch of pairs. */
@@ -219,16 +208,7 @@ if (lane == 0u) {
   var d_phi = 0.0;
   var gap = 0.0;
   if (p.is_last != 0u) {
-    // v* is given, or an exponential mean of G over the first steps, which starts with the first G.
-    if (p.v_star_steps == 0.0) { state[${SPO_STATE.vStar}] = p.v_star; }
-    else if (state[${SPO_STATE.steps}] == 0.0) { state[${SPO_STATE.vStar}] = lower_level; }
-    else if (state[${SPO_STATE.steps}] < p.v_star_steps) {
-      state[${SPO_STATE.vStar}] = ${f32(V_STAR_DECAY)} * state[${SPO_STATE.vStar}] + ${
-    f32(1 - V_STAR_DECAY)
-  } * lower_level;
-    }
-    state[${SPO_STATE.steps}] += 1.0;
-    gap = lower_level - state[${SPO_STATE.vStar}];
+    ${vStarUpdate(SPO_STATE)}
   }
   ${PENALTIES[penalty]}
   lower_weight = lambda * d_phi;

@@ -113,8 +113,24 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         `${config.batchSize}, found ${config.gradientAccumulationSteps}`,
     );
   }
+  const { spo } = config;
+  const takesInnerSteps = spo.solver === "unrolled" || (spo.solver === "penalty" && spo.vStar === "track");
+  if (config.dtype === "f16" && takesInnerSteps) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["dtype"])
+      }: expected f32 with SPO's inner steps (solver unrolled, vStar track), ` +
+        "found f16",
+    );
+  }
+  if (spo.sftBatchSize !== undefined && spo.sftBatchSize % config.gradientAccumulationSteps !== 0) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["spo", "sftBatchSize"])}: expected a multiple of the ` +
+        `${config.gradientAccumulationSteps} micro-batches, found ${spo.sftBatchSize}`,
+    );
+  }
   const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
-  if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
+  if (config.gradientAccumulationSteps > 1 && config.spo.solver === "penalty" && curved) {
     throw new ConfigError(
       `Cannot use ${
         source.describe(["gradientAccumulationSteps"])

@@ -14,6 +14,7 @@ import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, type Model } from "./models/model.ts";
 import type { ReferenceLogps } from "./reference.ts";
+import type { SolverFactory } from "./solvers/solver.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
 export interface MicroBatchState {
@@ -57,6 +58,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   source(item: number): string;
   /** The loss that the first step must show, when the data does not matter. */
   readonly initialLoss?: number;
+  /** What a training step does with it; one backward and one update by default. */
+  readonly solver?: SolverFactory;
 }
 
 /**
@@ -132,6 +135,8 @@ export interface PreferenceOptions {
   readonly spoAt: (step: number) => SpoPenaltyOptions;
   /** Where the dual variable starts. */
   readonly lambda: number;
+  /** SPO's solver, see `spoStrategy`; the penalty of `spoAt` alone by default. */
+  readonly solver?: SolverFactory;
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
 }
@@ -198,6 +203,7 @@ export function preferenceObjective(
     count: pairs.length,
     metricNames: PAIR_METRICS,
     ...(known === undefined ? {} : { initialLoss: known }),
+    ...(options.solver ? { solver: options.solver } : {}),
     size: (items) => pairsSize(pick(items), options),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);

@@ -160,7 +160,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   }
   expectShape("pair_loss", "reference", inputs.reference.shape, [sequences]);
   expectShape("pair_loss", "lengths", inputs.lengths.shape, [sequences]);
-  refuseSplitPenalty(inputs);
+  refuseSplitPenalty("pair_loss", inputs);
   const loss = empty(gpu, [1]);
   const dLogps = empty(gpu, [sequences]);
   gpu.dispatch(pairLossKernel, {
@@ -199,49 +199,61 @@ function params(
   pairs: number,
   { pairLoss, spo, microBatch, metricsRow }: PairLossInputs,
 ): Record<string, Scalar> {
-  const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar => {
-    if (typeof spo !== "function") return number(spo);
-    const { penalty } = spo();
-    return () => number(samePenalty(spo(), penalty));
-  };
   return {
     pairs,
     inverse_pairs: derive([microBatch.pairsInBatch], (count) => 1 / count),
     beta: pairLoss.beta,
     option: pairLoss.option,
-    rho: ofPenalty((spo) => spo.rho),
-    margin: ofPenalty((spo) => spo.margin),
-    epsilon: ofPenalty((spo) => spo.epsilon),
-    lambda: ofPenalty(({ lambda }) => (lambda === "dual" ? -1 : lambda)),
-    dual_rate: ofPenalty((spo) => spo.dualRate),
-    v_star: ofPenalty(({ vStar }) => (typeof vStar === "number" ? vStar : 0)),
-    v_star_steps: ofPenalty(({ vStar }) => (typeof vStar === "number" ? 0 : vStar.initialSteps)),
+    rho: ofPenalty(spo, ({ rho }) => rho),
+    margin: ofPenalty(spo, ({ margin }) => margin),
+    ...penaltyParams(spo),
     metrics_row: metricsRow,
     is_first: flagScalar(microBatch.isFirst),
     is_last: flagScalar(microBatch.isLast),
   };
 }
 
+/** What every kernel with a penalty reads of it. */
+export function penaltyParams(spo: PairLossInputs["spo"]): Record<string, Scalar> {
+  return {
+    epsilon: ofPenalty(spo, ({ epsilon }) => epsilon),
+    lambda: ofPenalty(spo, ({ lambda }) => (lambda === "dual" ? -1 : lambda)),
+    dual_rate: ofPenalty(spo, ({ dualRate }) => dualRate),
+    v_star: ofPenalty(spo, ({ vStar }) => (typeof vStar === "number" ? vStar : 0)),
+    v_star_steps: ofPenalty(spo, ({ vStar }) => (typeof vStar === "number" ? 0 : vStar.initialSteps)),
+  };
+}
+
+function ofPenalty(spo: PairLossInputs["spo"], number: (spo: SpoPenaltyOptions) => number): Scalar {
+  if (typeof spo !== "function") return number(spo);
+  const { penalty } = spo();
+  return () => number(samePenalty(spo(), penalty));
+}
+
 /** The kernel of a recorded graph is that of one penalty. */
 function samePenalty(spo: SpoPenaltyOptions, penalty: PenaltyName): SpoPenaltyOptions {
   if (spo.penalty !== penalty) {
-    throw new Error(`Cannot replay pair_loss: expected the ${penalty} penalty, found ${spo.penalty}`);
+    throw new Error(`Cannot replay a graph: expected the ${penalty} penalty, found ${spo.penalty}`);
   }
   return spo;
 }
 
-function penaltyNow({ spo }: PairLossInputs): SpoPenaltyOptions {
+/** The penalty that a recording is made for. */
+export function penaltyNow({ spo }: Pick<PairLossInputs, "spo">): SpoPenaltyOptions {
   return typeof spo === "function" ? spo() : spo;
 }
 
-/** With a curved phi, the first micro-batch's gradient would need the G of the last. */
-function refuseSplitPenalty(inputs: PairLossInputs): void {
+/** @throws {RangeError} with a curved phi and several micro-batches: the first one's gradient would need the G of the last */
+export function refuseSplitPenalty(
+  operation: string,
+  inputs: Pick<PairLossInputs, "spo"> & { readonly microBatch: Pick<MicroBatch, "isFirst" | "isLast"> },
+): void {
   const { isFirst, isLast } = inputs.microBatch;
   const { penalty } = penaltyNow(inputs);
   const isWhole = valueOf(flagScalar(isFirst)) === 1 && valueOf(flagScalar(isLast)) === 1;
   if (!isWhole && (penalty === "hinge" || penalty === "quadratic")) {
     throw new RangeError(
-      `Cannot run pair_loss: expected one micro-batch a step with the ${penalty} penalty, whose slope depends ` +
+      `Cannot run ${operation}: expected one micro-batch a step with the ${penalty} penalty, whose slope depends ` +
         "on the whole batch, found several",
     );
   }

@@ -4,7 +4,7 @@ import { NO_PENALTY, type SpoPenaltyOptions, spoState } from "../../engine/ops/p
 import { spoPenalty } from "../../engine/ops/spo_penalty.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
 import { Tape } from "../../engine/tape.ts";
-import { fromHost, release, toHost } from "../../engine/tensor.ts";
+import { fromHost, release, toHost, upload, writeHost } from "../../engine/tensor.ts";
 import { SPO_STATE } from "../../shaders/pair_loss.ts";
 import { gpuTest } from "../gpu.ts";
 import { penaltyOf } from "../reference/spo.ts";
@@ -22,11 +22,11 @@ async function stepOf(
   const vector = (...values: number[]) =>
     fromHost(gpu, Float32Array.from(values), { shape: [values.length] });
   const state = spoState(gpu, { lambda: 0.25 });
-  if (start) gpu.queue.write(state.range, start);
+  if (start) writeHost(state, start);
   const [metrics, gradients, one] = [vector(9, 10, 9, 9), parts.map(() => vector(0)), vector(1)];
   parts.forEach((part, index) => {
-    using tape = new Tape(gpu);
     const value = vector(part);
+    using tape = new Tape(gpu);
     const x = { ...value, requiresGrad: true, grad: gradients[index] };
     const microBatch = { isFirst: index === 0, isLast: index === parts.length - 1 };
     const loss = spoPenalty(scaledSum(x, { scale: 1 }), { spo, state, metrics, at: AT, microBatch });
@@ -56,7 +56,18 @@ gpuTest("spo_penalty: micro-batches add up, each has the slope, the last one the
   const { slopes, metrics } = await stepOf(gpu, [0.5, 0.25, 1], spo);
   assert.deepEqual(slopes, [2, 2, 2]);
   assertClose(metrics, [2, 10 + 2 * 0.75, 1.75, 0.75], { what: "metrics" });
-  await assert.rejects(stepOf(gpu, [0.5, 0.25], { ...spo, penalty: "hinge" }), RangeError);
+});
+
+gpuTest("spo_penalty refuses a curved phi in several micro-batches", (gpu) => {
+  const lower = upload(gpu, Float32Array.of(1));
+  assert.throws(
+    () =>
+      spoPenalty(lower, {
+        spo: { ...NO_PENALTY, penalty: "hinge", lambda: 1 },
+        ...{ state: lower, metrics: lower, at: AT, microBatch: { isFirst: true, isLast: false } },
+      }),
+    /^RangeError: Cannot run spo_penalty: expected one micro-batch a step with the hinge penalty/,
+  );
 });
 
 gpuTest(

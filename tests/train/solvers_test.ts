@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
-import { toHost } from "../../engine/tensor.ts";
+import { toHost, writeHost } from "../../engine/tensor.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { PAIR_LOSSES, type PairLossKey } from "../../train/losses/registry.ts";
 import { parseSpoOptions, type SpoOptions } from "../../train/losses/spo.ts";
@@ -209,7 +209,8 @@ for (const hypergradient of ["first-order", "hvp"] as const) {
     const reference = await otherReference(gpu);
     const theta = Float64Array.from(await readWeights(model));
     const alpha = 0.05;
-    const found = await gradientOf(model, { solver: "unrolled", innerLearningRate: alpha, hypergradient });
+    const spo = { solver: "unrolled", innerLearningRate: alpha, hypergradient, hvpEpsilon: 2e-3 } as const;
+    const found = await gradientOf(model, spo);
     assert.deepEqual(Float64Array.from(await readWeights(model)), theta, "the parameters came back");
     // grad G by a step of the penalty solver on an upper level without weight: lambda 1 less lambda 0.
     const [one, zero] = [
@@ -324,7 +325,7 @@ gpuTest("a tracked v* is the least G of K steps of descent, and only ever falls"
   const values = [G(theta)];
   for (let k = 0; k < 3; k++) {
     using there = tinyModel(gpu);
-    gpu.queue.write(there.parameters.blocks[0].weight.range, Float32Array.from(theta));
+    writeHost(there.parameters.blocks[0].weight, Float32Array.from(theta));
     const [one, zero] = [
       await gradientOf(there, { solver: "penalty", lambda: 1 }),
       await gradientOf(there, { solver: "penalty", lambda: 0 }),
@@ -344,11 +345,17 @@ gpuTest("a tracked v* is the least G of K steps of descent, and only ever falls"
   assert.ok(column(records, "spo/gap")[0] > 0);
 });
 
-gpuTest("a search whose steps are too long keeps the G that it came from", async (gpu) => {
-  const { records } = await run(gpu, {
-    ...{ solver: "penalty", vStar: "track", innerLearningRate: 1e30, trackSteps: 2, lambda: 1 },
-  }, { maxSteps: 1 });
-  assertClose([records[0]["spo/gap"] as number], [0], { what: "gap" });
+gpuTest("a search whose steps are too long leaves the parameters as they were", async (gpu) => {
+  const spo = {
+    solver: "penalty",
+    vStar: "track",
+    innerLearningRate: 3e38,
+    trackSteps: 2,
+    lambda: 0,
+  } as const;
+  const found = await run(gpu, spo);
+  assert.deepEqual(found.weights, (await run(gpu, {})).weights);
+  assert.ok(column(found.records, "spo/gap").every((gap) => Number.isFinite(gap)));
 });
 
 /** Every phi and lambda, G having passes of its own. */

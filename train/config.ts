@@ -31,6 +31,8 @@ export const runConfigSchema = z.strictObject({
   gammaBetaRatio: z.number().min(0).optional(),
   /** Compute a prompt that both sides of a pair share once: the same numbers, fewer tokens. */
   promptSharing: z.boolean().default(true),
+  /** Report CHES scores: how alike the model sees the two sides of a pair. */
+  ches: z.boolean().default(false),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
   /** Highest learning rate. */
@@ -114,6 +116,9 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
     );
   }
   const { spo } = config;
+  if (config.ches && config.dtype === "f16") {
+    throw new ConfigError(`Cannot use ${source.describe(["ches"])}: expected f32, found dtype f16`);
+  }
   const takesInnerSteps = spo.solver === "unrolled" || (spo.solver === "penalty" && spo.vStar === "track");
   if (config.dtype === "f16" && takesInnerSteps) {
     throw new ConfigError(
@@ -152,9 +157,13 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, ches, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
-  return { ...settings, ...loss?.options, ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}) };
+  return {
+    ...settings,
+    ...loss?.options,
+    ...(loss ? { promptSharing, ches, spo: readSpoOptions(spo) } : {}),
+  };
 }
 
 const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;
@@ -181,7 +190,7 @@ function refuseUnreadOptions(
       }), found ${config.loss}`,
     );
   }
-  const pairwise = ["spo", "promptSharing"].find((name) => raw[name] !== undefined);
+  const pairwise = ["spo", "promptSharing", "ches"].find((name) => raw[name] !== undefined);
   if (config.loss === "sft" && pairwise) {
     throw new ConfigError(`Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found sft`);
   }

@@ -3,6 +3,7 @@
  * @module
  */
 import type { DeviceTensors } from "../engine/inputs.ts";
+import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
@@ -139,7 +140,12 @@ export interface PreferenceOptions {
   readonly solver?: SolverFactory;
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
+  /** Whether CHES scores are reported: how alike the model sees the two sides (arXiv 2410.08847); f32 only. */
+  readonly ches?: boolean;
 }
+
+/** Metrics after {@link PAIR_METRICS} where they are asked for: CHES, and its form by lengths. */
+const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as const;
 
 /**
  * A pairwise loss on pairs, chosen and rejected packed into one forward pass.
@@ -201,7 +207,7 @@ export function preferenceObjective(
   return {
     model,
     count: pairs.length,
-    metricNames: PAIR_METRICS,
+    metricNames: options.ches ? [...PAIR_METRICS, ...CHES_METRICS] : PAIR_METRICS,
     ...(known === undefined ? {} : { initialLoss: known }),
     ...(options.solver ? { solver: options.solver } : {}),
     size: (items) => pairsSize(pick(items), options),
@@ -216,7 +222,16 @@ export function preferenceObjective(
     },
     source: (item) => formatSource(pairs[item].source),
     forward({ batch, reference, lengths }, state) {
-      return pairLoss(batchSequenceLogps(model, batch), {
+      const observe = (hidden: Tensor) => {
+        const slot = (index: number) => ({
+          metrics: state.metrics,
+          index: () => state.metricsRow * METRICS_STRIDE + PAIR_METRICS.length + index,
+          accumulate: () => !state.isFirst,
+        });
+        const inversePairs = () => 1 / state.batchItems;
+        reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
+      };
+      return pairLoss(batchSequenceLogps(model, batch, options.ches ? { observe } : {}), {
         reference,
         lengths,
         metrics: state.metrics,

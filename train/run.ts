@@ -250,6 +250,7 @@ export function makeObjective(
     loss,
     ...strategy,
     sharePrompts: config.promptSharing,
+    ches: config.ches,
   });
 }
 

@@ -41,6 +41,8 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ loss: "sft", beta: 1 }, "<beta>: expected a loss that reads it (dpo, hinge, ipo, simpo), found sft"],
   [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
   [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
+  [{ loss: "sft", ches: true }, "<ches>: expected a pairwise loss, found sft"],
+  [{ dtype: "f16", ches: true }, "<ches>: expected f32, found dtype f16"],
   // Options that the chosen way of SPO does not read.
   [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty, unrolled or alternating")],
   [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty, unrolled or alternating")],

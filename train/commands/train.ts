@@ -22,7 +22,11 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   lengthNormalize: [LOSS, "average log-ratios over tokens"],
   gammaBetaRatio: [LOSS, "target margin as a share of beta"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
-  "spo.solver": [SPO, "none is the plain pairwise loss"],
+  ches: [LOSS, "report how alike the model sees chosen and rejected (CHES)"],
+  "spo.solver": [
+    SPO,
+    "none is the plain pairwise loss; unrolled and alternating step on the lower level first",
+  ],
   "spo.penalty": [SPO, "shape of the penalty on chosen answers that became less likely"],
   "spo.lambda": [SPO, "strength of the penalty"],
   "spo.lambdaSchedule": [SPO, "how lambda changes over the steps"],

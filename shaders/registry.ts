@@ -12,6 +12,12 @@ import {
   type AttentionRowsConstants,
   attentionRowsForward,
 } from "./attention_rows.ts";
+import {
+  cachedAttentionBlocks,
+  cachedAttentionCombine,
+  cachedAttentionLanes,
+  type CachedAttentionShape,
+} from "./cached_attention.ts";
 import { columnSum, columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
@@ -37,8 +43,10 @@ import {
 } from "./attention_tiles.ts";
 import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { kvCacheWrite } from "./kv_cache.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
+import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
@@ -106,6 +114,9 @@ const ATTENTION_TILES: AttentionTilesConstants[] = HALVES.flatMap((storage) => [
   ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
   { headDim: 256, storage, lanesX: 16 as const },
 ]);
+const CACHED: CachedAttentionShape[] = HALVES.flatMap((storage) =>
+  [4, 8, 16, 32, 48, 64, 128, 256].map((headDim) => ({ headDim, storage }))
+);
 /** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
   { tile, vector: false, storage: { a: "f32", b: "f32" } },
@@ -126,6 +137,19 @@ const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =
     ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32 })),
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
   ])
+);
+/** A layer with an adapter in f32, and its input's gradient; the weight is stored either way. */
+const MATMUL_PAIR: MatmulPairConstants[] = TILES.flatMap((tile) =>
+  (["NN", "NT"] as const).flatMap((kind) =>
+    (["NN", "NT"] as const).flatMap((kind2) => {
+      const second = { kind: kind2, a: "f32", b: "f32" } as const;
+      return [
+        ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32, second })),
+        ...(kind === kind2 ? HALF.slice(0, 2) : [])
+          .map((storage) => ({ kind, tile, vector: true, storage, second })),
+      ];
+    })
+  )
 );
 const GATHER: GatherConstants[] = [
   { width: 1, table: "f32", y: "f32" },
@@ -165,6 +189,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionTilesForward, ATTENTION_TILES),
   entry(axpby, (["one", "norm", "inverse norm"] as const).map((times) => ({ times }))),
   entry(chesScores, NONE),
+  entry(cachedAttentionBlocks, CACHED.flatMap((shape) => BOTH.map((split) => ({ ...shape, split })))),
+  entry(cachedAttentionCombine, CACHED),
+  entry(
+    cachedAttentionLanes,
+    CACHED.filter(({ headDim }) => headDim <= 128).flatMap((shape) =>
+      [1, 2].map((heads) => ({ ...shape, heads }))
+    ),
+  ),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
   entry(columnSumPartial, PLAIN_ROWS),
@@ -175,6 +207,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(kvCacheWrite, HALVES.map((storage) => ({ storage }))),
   entry(headNormBackward, ROWS),
   entry(headNormForward, ROWS),
   entry(headNormGainPartial, OPERANDS),
@@ -184,6 +217,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(loraCollect, NONE),
   entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
+  entry(matmulPair, MATMUL_PAIR),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),

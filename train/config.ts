@@ -3,6 +3,7 @@
  * @module
  */
 import { z } from "zod";
+import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
@@ -15,6 +16,8 @@ const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKe
 export const runConfigSchema = z.strictObject({
   /** The model to start from: a folder, or `owner/name[@revision]` on the hub. */
   model: z.string().min(1).optional(),
+  /** Folder of the model that an adapter belongs to, where `model` is an adapter. */
+  base: z.string().min(1).optional(),
   /** Preference records: .json or .jsonl. */
   data: z.string().min(1).optional(),
   /** Held-out records of the same kind. */
@@ -35,6 +38,10 @@ export const runConfigSchema = z.strictObject({
   ches: z.boolean().default(false),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
+  /** Low-rank adapters: they are trained, the model is frozen. */
+  lora: loraSchema.prefault({}),
+  /** How a frozen model is stored beside an adapter; as `dtype` by default. */
+  baseDtype: z.enum(["f32", "f16", "bf16"]).optional(),
   /** Highest learning rate. */
   learningRate: z.number().positive().default(5e-5),
   /** Its shape after warm-up. */
@@ -69,6 +76,8 @@ export const runConfigSchema = z.strictObject({
   evalRecords: z.int().positive().default(128),
   /** Where the run is written. */
   output: z.string().min(1).optional(),
+  /** Largest file of saved weights, in GB; a model that came in several files is saved in the same ones by default. */
+  maxShardGb: z.number().positive().optional(),
   /** Replace an earlier run in that folder. */
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
@@ -106,6 +115,15 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
     throw new ConfigError(
       `Cannot use ${source.describe(["spo", conflict[0]])}: expected ${
         conflict[1]
+      }, found settings that do not read it`,
+    );
+  }
+  const loraGiven = new Set(Object.keys((raw.lora as Record<string, unknown> | undefined) ?? {}));
+  const unread = findLoraConflict(config.lora, loraGiven);
+  if (unread) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["lora", unread[0]])}: expected ${
+        unread[1]
       }, found settings that do not read it`,
     );
   }
@@ -157,10 +175,12 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, ches, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, ches, lora, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
+  const readLora = readLoraSettings(lora);
   return {
     ...settings,
+    ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
     ...(loss ? { promptSharing, ches, spo: readSpoOptions(spo) } : {}),
   };

@@ -97,8 +97,11 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
   return [`${setting.flag}${value}`, notes.length ? `${meaning} (${notes.join("; ")})` : meaning];
 }
 
-function placeholder({ kind, choices }: Setting): string {
-  if (kind === "text") return "path";
+/** Settings that are text themselves, not the path of a file. */
+const TEXTS: ReadonlySet<string> = new Set(["lora.targetModules", "prompt", "stop", "system"]);
+
+function placeholder({ kind, choices, name }: Setting): string {
+  if (kind === "text") return TEXTS.has(name) ? "text" : "path";
   if (kind === "choice") return "name";
   return kind === "either" ? [...choices, "number"].join("|") : kind;
 }

@@ -84,6 +84,11 @@ export {
 } from "./models/model.ts";
 export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
+export { type Adapter, addLora, type LoraOptions, withAdapterOff } from "./adapters/lora.ts";
+export type { LoraConfig } from "./adapters/lora_config.ts";
+export { loadAdapter, saveAdapter } from "./adapters/adapter_files.ts";
+export { mergeAdapter, type MergeOptions, type MergeSummary } from "./adapters/merge.ts";
+export { type BaseOptions, loadModelOrAdapter } from "./models/load_model.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 export {
   definePairLoss,
@@ -117,5 +122,22 @@ export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
-export { greedyDecode, type GreedyOptions } from "./generate.ts";
+export {
+  comparePreferences,
+  type PreferenceEvaluation,
+  type ReferenceComparison,
+} from "./evaluation/preferences.ts";
+export {
+  evaluatePerplexity,
+  type PerplexityEvaluation,
+  type ScoredText,
+  slidingWindows,
+  type TextScore,
+  type WindowOptions,
+} from "./evaluation/perplexity.ts";
+export { type Mean, meanOf, type Proportion, proportionOf } from "./evaluation/statistics.ts";
+export { generate, type GenerateOptions } from "./generate.ts";
+export { type CacheSize, createKeyValueCache, type KeyValueCache } from "./generation/cache.ts";
+export { createDecoder, Decoder, type DecodeRow, type PrefillRequest } from "./generation/decoder.ts";
+export { type SamplingOptions } from "./generation/sampling.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";

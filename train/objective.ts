@@ -138,6 +138,8 @@ export interface PreferenceOptions {
   readonly lambda: number;
   /** SPO's solver, see `spoStrategy`; the penalty of `spoAt` alone by default. */
   readonly solver?: SolverFactory;
+  /** Whether the reference is the policy as it starts, so that the first loss is known; true by default. */
+  readonly startsAtReference?: boolean;
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
   /** Whether CHES scores are reported: how alike the model sees the two sides (arXiv 2410.08847); f32 only. */
@@ -203,7 +205,8 @@ export function preferenceObjective(
   const spo = spoState(model.gpu, { lambda: options.lambda });
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
-  const known = first.penalty === "none" && first.rho === 0 ? loss.initialLoss : undefined;
+  const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
+  const known = isKnown ? loss.initialLoss : undefined;
   return {
     model,
     count: pairs.length,

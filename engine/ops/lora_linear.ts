@@ -9,6 +9,7 @@ import { type GradientSink, type GradientTarget, noGrad, record } from "../tape.
 import { empty, emptyLike, expectType, scope, type Tensor } from "../tensor.ts";
 import { sumColumns } from "./column_sum.ts";
 import { multiply, type ProductEpilogue } from "./matmul.ts";
+import { type Factors, multiplyPair } from "./matmul_pair.ts";
 
 /** The second factor of a module's adapter. */
 export interface LoraPart {
@@ -28,6 +29,8 @@ export interface LoraLinearOptions extends Pick<ProductEpilogue, "bias" | "resid
   readonly parts: readonly LoraPart[];
   /** alpha / r, or alpha / sqrt(r) (arXiv 2312.03732). */
   readonly scale: number;
+  /** Whether the adapter's last product is part of the weight's kernel, as it is by default, or one of its own. */
+  readonly form?: "joined" | "separate";
 }
 
 /**
@@ -62,23 +65,22 @@ export function loraLinear(x: Tensor, weight: Tensor, options: LoraLinearOptions
   const y = emptyLike(x, [sizes.rows, sizes.out], { type: x.type });
   // s x A^T, in f32 whatever x is stored as: it is small.
   const down = emptyLike(x, [sizes.rows, sizes.width]);
-  multiply(kind, x, weight, { tensor: y, accumulate: false }, { bias, residual });
   multiply("NT", x, a, { tensor: down, accumulate: false }, { scale });
   // Not recorded: a tape would keep the matrix of all B.
-  noGrad(
-    gpu,
-    () => scope(gpu, () => multiply("NT", down, spread(parts, sizes), { tensor: y, accumulate: true })),
-  );
+  noGrad(gpu, () =>
+    scope(gpu, () => {
+      const first = { kind, a: x, b: weight };
+      const second = { kind: "NT", a: down, b: spread(parts, sizes) } as const;
+      addUp(first, second, { tensor: y, accumulate: false }, options);
+    }));
   return record(gpu, {
     name: "lora_linear",
     inputs: [x, weight, a, ...parts.map(({ b }) => b), bias, residual].filter((input) => input !== undefined),
     output: y,
     isOutputFree: true,
     backward: (dY, sink) => {
-      scope(gpu, () => adapterGradients({ x, dY, down, sizes, options }, sink));
-      const dX = sink.into(x);
-      // y = x W^T + ...: dX = dY W (and dDown A, which came first), dW = dY^T x; with W^T stored, dX = dY W^T, dW = x^T dY
-      if (dX) multiply(kind === "NT" ? "NN" : "NT", dY, weight, dX);
+      scope(gpu, () => inputGradients({ x, weight, dY, down, sizes, options }, sink));
+      // y = x W^T + ...: dW = dY^T x; with W^T stored, dW^T = x^T dY
       const dWeight = sink.into(weight);
       if (dWeight && kind === "NT") multiply("TN", dY, x, dWeight);
       else if (dWeight) multiply("TN", x, dY, dWeight);
@@ -97,10 +99,11 @@ interface LoraSizes {
   readonly width: number;
 }
 
-/** H = s x A^T, y = ... + H B^T: dB = dY^T H, dH = s dY B (s included, for what follows), dA = dH^T x, dX = dH A. */
-function adapterGradients(
-  { x, dY, down, sizes, options: { a, parts, scale } }: {
+/** H = s x A^T, y = x W^T + H B^T: dB = dY^T H, dH = s dY B (s included, for what follows), dA = dH^T x, dX = dY W + dH A. */
+function inputGradients(
+  { x, weight, dY, down, sizes, options }: {
     x: Tensor;
+    weight: Tensor;
     dY: Tensor;
     down: Tensor;
     sizes: LoraSizes;
@@ -109,6 +112,7 @@ function adapterGradients(
   sink: GradientSink,
 ): void {
   const { rows, out, width } = sizes;
+  const { a, kind, parts, scale } = options;
   const targets = parts.map(({ b }) => sink.into(b));
   const [first] = targets;
   if (isWhole(parts, sizes)) {
@@ -127,7 +131,25 @@ function adapterGradients(
   const dDown = emptyLike(x, [rows, width]);
   multiply("NN", dY, spread(parts, sizes), { tensor: dDown, accumulate: false }, { scale });
   if (dA) multiply("TN", dDown, x, dA);
-  if (dX) multiply("NN", dDown, a, dX);
+  if (!dX) return;
+  addUp(
+    { kind: kind === "NT" ? "NN" : "NT", a: dY, b: weight },
+    { kind: "NN", a: dDown, b: a },
+    dX,
+    { form: options.form },
+  );
+}
+
+/** Both products into the target. */
+function addUp(
+  first: Factors,
+  second: Factors,
+  target: GradientTarget,
+  { form = "joined", bias, residual }: Pick<LoraLinearOptions, "form" | "bias" | "residual">,
+): void {
+  if (form === "joined") return multiplyPair(first, second, target, { bias, residual });
+  multiply(first.kind, first.a, first.b, target, { bias, residual });
+  multiply(second.kind, second.a, second.b, { ...target, accumulate: true });
 }
 
 /** Whether there is one module, which has all columns: its B needs no place among others. */

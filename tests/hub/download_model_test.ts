@@ -240,7 +240,9 @@ Deno.test("resolveModel downloads once, asks nobody after, and offline refuses w
   });
   await withVariables(variablesOf(hub), async () => {
     const folder = await resolveModel(REPO, hooks);
-    assert.deepEqual(lines, [`Downloading ${REPO} from ${hub.settings.endpoint} to ${hub.cacheFolder}`]);
+    assert.deepEqual(lines, [
+      `There is no folder ${REPO}: downloading it from ${hub.settings.endpoint} to ${hub.cacheFolder}`,
+    ]);
     const before = hub.server.requests.length;
     assert.equal(await resolveModel(REPO, hooks), folder);
     assert.equal(hub.server.requests.length, before);
@@ -303,12 +305,12 @@ Deno.test("deno task train takes a model from the hub, without the permission to
   assert.match(missing.error, /^error: Cannot download tester\/other: expected a repository at .*\n$/m);
   const first = await run({});
   assert.equal(first.code, 0, first.error);
-  assert.match(first.out, new RegExp(`^Downloading ${REPO} from `, "m"));
+  assert.match(first.out, new RegExp(`^There is no folder ${REPO}: downloading it from `, "m"));
   assert.match(first.error, /download, MiB {2}1\/1/);
   await hub.server[Symbol.asyncDispose]();
   const second = await run({ HF_HUB_OFFLINE: "1" });
   assert.equal(second.code, 0, second.error);
-  assert.doesNotMatch(second.out, /Downloading/);
+  assert.doesNotMatch(second.out, /downloading/);
 });
 
 Deno.test({

@@ -9,7 +9,7 @@ import { checkOp, type OpCheck } from "./check_op.ts";
 type Dims = reference.LoraLinearDims;
 
 /** The op on its own: the second factors are separate inputs there. */
-function loraCheck(dims: Dims, type: "f32" | "f16" = "f32"): OpCheck {
+function loraCheck(dims: Dims, form: "joined" | "separate", type: "f32" | "f16" = "f32"): OpCheck {
   const { N, C, O, R, modules, scale, isInOut = false } = dims;
   const factors = modules.map(([first, end], g) => [`b${g}`, { shape: [end - first, R] }] as const);
   const shape = isInOut ? [C, O] : [O, C];
@@ -32,7 +32,7 @@ function loraCheck(dims: Dims, type: "f32" | "f16" = "f32"): OpCheck {
       loraLinear(x, weight, {
         kind: isInOut ? "NN" : "NT",
         parts: modules.map(([first], g) => ({ first, b: b[`b${g}`] })),
-        ...{ a, bias, residual, scale },
+        ...{ a, bias, residual, scale, form },
       }),
     reference: (inputs) => ({
       output: reference.forward(joined(inputs), dims).y,
@@ -71,11 +71,18 @@ for (
     "one of three modules": { N: 65, C: 8, O: 24, R: 4, modules: [[8, 16]], scale: 1 },
   })
 ) {
-  gpuTest(`loraLinear: ${name}`, (gpu) => checkOp(gpu, loraCheck(dims)), { layouts: LAYOUTS });
+  for (const form of ["joined", "separate"] as const) {
+    gpuTest(`loraLinear, ${form}: ${name}`, (gpu) => checkOp(gpu, loraCheck(dims, form)), {
+      layouts: LAYOUTS,
+    });
+  }
 }
 
 gpuTest("loraLinear in f16, factors in f32", async (gpu) => {
-  await checkOp(gpu, loraCheck({ N: 12, C: 20, O: 36, R: 4, modules: [[0, 20], [28, 36]], scale: 2 }, "f16"));
+  await checkOp(
+    gpu,
+    loraCheck({ N: 12, C: 20, O: 36, R: 4, modules: [[0, 20], [28, 36]], scale: 2 }, "joined", "f16"),
+  );
 }, { layouts: LAYOUTS });
 
 gpuTest("loraLinear refuses factors that do not fit", (gpu) => {

@@ -97,7 +97,8 @@ Deno.test("every setting of every command has a flag that sets it and a line in 
       assert.match(help, new RegExp(`^  ${setting.flag}( |$)`, "m"));
     }
     for (const [, example] of help.matchAll(/^ {2}deno task (.*)$/gm)) {
-      const words = example.split(" ").filter((word) => word !== "run.json" && word !== "--config");
+      const words = [...example.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain)
+        .filter((word) => word !== "run.json" && word !== "--config");
       const line = parse(...words);
       if (line.command === "train") parseRunConfig(line.raw, line.source);
     }
@@ -136,8 +137,10 @@ const NONE = "expected a flag of train, found none of that name";
 const BAD_WORDS: [string[], string][] = [
   [["trian"], 'Cannot run "trian": expected a command, found none of that name (did you mean train?)'],
   [
-    ["serve"],
-    'Cannot run "serve": expected a command, found none of that name (known: train, bench, profile)',
+    ["unheard-of"],
+    `Cannot run "unheard-of": expected a command, found none of that name (known: ${
+      Object.keys(COMMANDS).join(", ")
+    })`,
   ],
   [["train", "--learning-rat", "1"], `Cannot use --learning-rat: ${NONE} (did you mean --learning-rate?)`],
   [["train", "--learningRate=1"], `Cannot use --learningRate: ${NONE} (did you mean --learning-rate?)`],

@@ -44,7 +44,7 @@ export async function resolveModel(model: string, hooks: ResolveHooks): Promise<
         "incomplete; run once without HF_HUB_OFFLINE",
     );
   }
-  hooks.log(`Downloading ${model} from ${settings.endpoint} to ${cacheFolder}`);
+  hooks.log(`There is no folder ${model}: downloading it from ${settings.endpoint} to ${cacheFolder}`);
   return await withBar(model, hooks, (onProgress) => {
     const onWait = (path: string) => hooks.log(`Waiting for another process that downloads ${path}`);
     return downloadModel(model, { settings, onProgress, onWait, signal: hooks.signal });

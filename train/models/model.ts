@@ -12,6 +12,7 @@ import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { Storage } from "../../shaders/storage.ts";
+import type { Adapter } from "../adapters/lora.ts";
 import { ConfigError } from "../errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { BatchTensors } from "./batch_tensors.ts";
@@ -27,8 +28,10 @@ export interface Model extends Disposable {
   readonly architecture: Architecture;
   /** Under Hugging Face's names. */
   readonly parameters: Parameters;
-  /** What training changes: all parameters, where no adapter is there. */
+  /** What training changes: all parameters, or those of the adapter alone. */
   readonly trained: Parameters;
+  /** Beside its linear layers. */
+  readonly adapter?: Adapter;
   /** Of activations and their gradients. */
   readonly dtype: "f32" | "f16";
   /** The longest sequence it can be given. */

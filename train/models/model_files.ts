@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { DType } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
+import type { Parameters } from "../../engine/parameters.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
@@ -115,14 +116,18 @@ export function loadNothing(
 }
 
 /** Reads all parameters, as saving does, and writes no file: for planning devices. */
-export async function saveNothing({ parameters }: Model): Promise<void> {
+export async function saveNothing(parameters: Parameters): Promise<void> {
   for (const name of parameters.shapes.keys()) {
     for await (const _piece of parameters.readStored(name));
   }
 }
 
-/** An id past the embedding would read another tensor's bytes. */
-function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
+/**
+ * An id past the embedding would read another tensor's bytes.
+ *
+ * @throws {CheckpointError} when the tokenizer has more ids than the model
+ */
+export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
   if (tokenizer.vocabSize > config.vocab_size) {
     throw new CheckpointError(
       `Cannot load ${folder}: expected a tokenizer of at most ${config.vocab_size} ids (vocab_size in config.json), ` +

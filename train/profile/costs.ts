@@ -103,6 +103,7 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
     bytes: ({ bytes, params }) => bytes("b") + 4 * params.rows * params.columns,
   },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
+  matmul_pair: { flops: ({ params: { m, n, k, k2 } }) => 2 * m * n * (k + k2) },
   matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   pair_loss: {
     flops: () => 0,

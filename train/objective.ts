@@ -7,7 +7,7 @@ import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
-import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
+import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
@@ -29,6 +29,8 @@ export interface MicroBatchState {
   batchItems: number;
   /** Labelled tokens of the whole step. */
   batchLabels: number;
+  /** The items of the whole step. */
+  batch: Uint32Array;
   /** The row of this step. */
   metricsRow: number;
   /** `[rows, METRICS_STRIDE]` */
@@ -91,7 +93,7 @@ export interface Objective<Arrays extends object = object> extends Disposable {
  * const items = Uint32Array.of(0);
  * const size = objective.size(items);
  * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
- *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels, batch: items,
  *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.log(8)) < 1e-6);
@@ -146,7 +148,7 @@ export interface PreferenceOptions {
   readonly ches?: boolean;
 }
 
-/** Metrics after {@link PAIR_METRICS} where they are asked for: CHES, and its form by lengths. */
+/** Metrics after the loss's where they are asked for: CHES, and its form by lengths. */
 const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as const;
 
 /**
@@ -189,7 +191,7 @@ const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as co
  * const items = Uint32Array.of(0);
  * const size = objective.size(items);
  * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
- *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels, batch: items,
  *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
@@ -202,7 +204,10 @@ export function preferenceObjective(
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
+  const metricNames = pairMetrics(loss.head.terms);
   const spo = spoState(model.gpu, { lambda: options.lambda });
+  const chosenTokens = (items: Uint32Array) =>
+    items.reduce((total, item) => total + pairs[item].chosen.completionIds.length, 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
   const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
@@ -210,7 +215,7 @@ export function preferenceObjective(
   return {
     model,
     count: pairs.length,
-    metricNames: options.ches ? [...PAIR_METRICS, ...CHES_METRICS] : PAIR_METRICS,
+    metricNames: options.ches ? [...metricNames, ...CHES_METRICS] : metricNames,
     ...(known === undefined ? {} : { initialLoss: known }),
     ...(options.solver ? { solver: options.solver } : {}),
     size: (items) => pairsSize(pick(items), options),
@@ -228,7 +233,7 @@ export function preferenceObjective(
       const observe = (hidden: Tensor) => {
         const slot = (index: number) => ({
           metrics: state.metrics,
-          index: () => state.metricsRow * METRICS_STRIDE + PAIR_METRICS.length + index,
+          index: () => state.metricsRow * METRICS_STRIDE + metricNames.length + index,
           accumulate: () => !state.isFirst,
         });
         const inversePairs = () => 1 / state.batchItems;
@@ -241,6 +246,7 @@ export function preferenceObjective(
         metricsRow: () => state.metricsRow,
         state: spo,
         pairLoss: loss.head,
+        chosenTokens: () => chosenTokens(state.batch),
         spo: () => options.spoAt(state.step),
         microBatch: {
           pairsInBatch: () => state.batchItems,

@@ -12,7 +12,7 @@ import {
   type MicroBatch,
   penaltyNow,
   penaltyParams,
-  refuseSplitPenalty,
+  refuseSplitBatch,
   type SpoPenaltyOptions,
 } from "./pair_loss.ts";
 
@@ -59,7 +59,7 @@ export function spoPenalty(lower: Tensor, inputs: SpoPenaltyInputs): Tensor {
   const { gpu } = lower;
   const { state, metrics, at, microBatch } = inputs;
   expectShape("spo_penalty", "the lower level", lower.shape, [1]);
-  refuseSplitPenalty("spo_penalty", inputs);
+  refuseSplitBatch(inputs);
   const [loss, slope] = [empty(gpu, [1]), empty(gpu, [1])];
   gpu.dispatch(spoPenaltyKernel, {
     constants: { penalty: penaltyNow(inputs).penalty },

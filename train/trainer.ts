@@ -189,20 +189,27 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
 
 /** What a step is made of. */
 export interface StepPlan {
+  /** Its items. */
   readonly batch: Uint32Array;
+  /** The same in equal parts. */
   readonly microBatches: readonly Uint32Array[];
+  /** Epochs done after it. */
   readonly epoch: number;
+  /** Tokens that go through the model. */
   readonly tokens: number;
+  /** Labelled ones. */
   readonly labels: number;
 }
 
 /** What a run is made of. */
 export interface Plan {
+  /** The steps that are run, in order. */
   readonly steps: readonly StepPlan[];
   /** The same, and those that a planning device leaves out. */
   readonly all: readonly StepPlan[];
   /** The largest micro-batch. */
   readonly capacity: BatchSize;
+  /** Full batches of an epoch. */
   readonly batchesPerEpoch: number;
 }
 

@@ -275,7 +275,7 @@ gpuTest("unrolled: in micro-batches the same, F where G is a token mean of other
 });
 
 gpuTest(
-  "alternating: the lower level's step is AdamW's on G, clipped; the upper level's then starts there",
+  "alternating: the lower level's step is AdamW's on G; the upper level's then starts there",
   async (gpu) => {
     using model = tinyModel(gpu);
     const start = await readWeights(model);

@@ -318,9 +318,13 @@ export class GraphCache implements Disposable {
    *
    * @param gpu the device
    * @param options.maxGraphs graphs to keep; the one that was not used for longest goes first
+   * @param options.arena of graphs that run before or after these; its own by default
    */
-  constructor(private readonly gpu: Gpu, private readonly options: { maxGraphs: number }) {
-    this.#arena = new BufferArena(gpu.buffers);
+  constructor(
+    private readonly gpu: Gpu,
+    private readonly options: { maxGraphs: number; arena?: BufferArena },
+  ) {
+    this.#arena = options.arena ?? new BufferArena(gpu.buffers);
   }
 
   /** Graphs recorded so far. */
@@ -345,7 +349,7 @@ export class GraphCache implements Disposable {
   [Symbol.dispose](): void {
     for (const graph of this.#graphs.values()) graph[Symbol.dispose]();
     this.#graphs.clear();
-    this.#arena[Symbol.dispose]();
+    if (!this.options.arena) this.#arena[Symbol.dispose]();
   }
 
   #record(body: () => void): Graph {

@@ -291,6 +291,13 @@ export class Parameters {
     return { tensors, [Symbol.dispose]: () => tensors.forEach(release) };
   }
 
+  /** Overwrites a snapshot of these parameters with their values now. */
+  save(snapshot: ParameterSnapshot): void {
+    this.#values().forEach((tensor, index) =>
+      this.gpu.queue.copy(tensor.range, snapshot.tensors[index].range)
+    );
+  }
+
   /** Sets all values to those of a snapshot of these parameters. */
   restore(snapshot: ParameterSnapshot): void {
     this.#values().forEach((tensor, index) =>

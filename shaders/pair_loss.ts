@@ -8,13 +8,13 @@ import { LOG1M_EXP, LOG_F32, LOG_SIGMOID, rowSum } from "./lib.ts";
 import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
 import { type BatchPart, headOf, type PairLossName } from "./pair_heads.ts";
 import { METRICS_STRIDE, pairMetrics, summedPairMetrics, termMetric } from "./pair_metrics.ts";
-import { f32, unroll, wgsl } from "./wgsl.ts";
+import { PENALTIES, type PenaltyName, vStarUpdate } from "./spo_fragments.ts";
+import { unroll, wgsl } from "./wgsl.ts";
+
+export { type PenaltyName, V_STAR_DECAY } from "./spo_fragments.ts";
 
 export type { DivergenceName, PairLossName };
 export { GRAD_NORM_METRIC, LOSS_SCALE_METRIC, METRICS_STRIDE, pairMetrics } from "./pair_metrics.ts";
-
-/** How the lower level's gap enters the upper level. */
-export type PenaltyName = "none" | "linear" | "hinge" | "quadratic";
 
 /** One term of the preference loss. */
 export interface PairTermConstants {
@@ -51,19 +51,8 @@ export const SPO_STATE = {
   size: 4 + TERM_MEMORY * MAX_TERMS,
 } as const;
 
-/** Weight of the past in v* "initial", the exponential mean of G over the first steps. */
-export const V_STAR_DECAY = 0.9;
-
 /** Lanes of the one workgroup; each takes every 64th pair. */
 const LANES = 64;
-
-/** phi and phi' of the gap z. */
-const PENALTIES: Record<PenaltyName, string> = {
-  none: "phi = 0.0; d_phi = 0.0;",
-  linear: "phi = gap; d_phi = 1.0;",
-  hinge: "phi = max(0.0, gap - p.epsilon); d_phi = select(0.0, 1.0, gap > p.epsilon);",
-  quadratic: "let over = max(0.0, gap - p.epsilon); phi = 0.5 * over * over; d_phi = over;",
-};
 
 /** Numbers that a term's kernel takes: its weight and the options of its head. */
 export function termOptions({ loss, divergence }: PairTermConstants): readonly string[] {
@@ -326,16 +315,7 @@ if (lane == 0u) {
   var d_phi = 0.0;
   var gap = 0.0;
   if (p.is_last != 0u) {
-    // v* is given, or an exponential mean of G over the first steps, which starts with the first G.
-    if (p.v_star_steps == 0.0) { state[${SPO_STATE.vStar}] = p.v_star; }
-    else if (state[${SPO_STATE.steps}] == 0.0) { state[${SPO_STATE.vStar}] = lower_level; }
-    else if (state[${SPO_STATE.steps}] < p.v_star_steps) {
-      state[${SPO_STATE.vStar}] = ${f32(V_STAR_DECAY)} * state[${SPO_STATE.vStar}] + ${
-    f32(1 - V_STAR_DECAY)
-  } * lower_level;
-    }
-    state[${SPO_STATE.steps}] += 1.0;
-    gap = lower_level - state[${SPO_STATE.vStar}];
+    ${vStarUpdate(SPO_STATE)}
   }
   ${PENALTIES[penalty]}
   lower_weight = lambda * d_phi;

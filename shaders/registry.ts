@@ -3,6 +3,9 @@
  * @module
  */
 import { adamw } from "./adamw.ts";
+import { axpby } from "./axpby.ts";
+import { chesScores } from "./ches.ts";
+import { spoPenalty, weightedSum } from "./lower_level.ts";
 import {
   attentionRowsBackwardKv,
   attentionRowsBackwardQ,
@@ -201,6 +204,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionTilesBackwardKv, ATTENTION_TILES),
   entry(attentionTilesBackwardQ, ATTENTION_TILES),
   entry(attentionTilesForward, ATTENTION_TILES),
+  entry(axpby, (["one", "norm", "inverse norm"] as const).map((times) => ({ times }))),
+  entry(chesScores, NONE),
   entry(cachedAttentionBlocks, CACHED.flatMap((shape) => BOTH.map((split) => ({ ...shape, split })))),
   entry(cachedAttentionCombine, CACHED),
   entry(
@@ -238,6 +243,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
   entry(scaledSum, NONE),
+  entry(spoPenalty, (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ penalty }))),
+  entry(weightedSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),

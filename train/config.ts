@@ -57,6 +57,8 @@ export const runConfigSchema = z.strictObject({
   ...lossOptionsShape,
   /** Compute a prompt that both sides of a pair share once: the same numbers, fewer tokens. */
   promptSharing: z.boolean().default(true),
+  /** Report CHES scores: how alike the model sees the two sides of a pair. */
+  ches: z.boolean().default(false),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
   /** Low-rank adapters: they are trained, the model is frozen. */
@@ -154,6 +156,25 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         `${config.batchSize}, found ${config.gradientAccumulationSteps}`,
     );
   }
+  const { spo } = config;
+  if (config.ches && config.dtype === "f16") {
+    throw new ConfigError(`Cannot use ${source.describe(["ches"])}: expected f32, found dtype f16`);
+  }
+  const takesInnerSteps = spo.solver === "unrolled" || (spo.solver === "penalty" && spo.vStar === "track");
+  if (config.dtype === "f16" && takesInnerSteps) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["dtype"])
+      }: expected f32 with SPO's inner steps (solver unrolled, vStar track), ` +
+        "found f16",
+    );
+  }
+  if (spo.sftBatchSize !== undefined && spo.sftBatchSize % config.gradientAccumulationSteps !== 0) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["spo", "sftBatchSize"])}: expected a multiple of the ` +
+        `${config.gradientAccumulationSteps} micro-batches, found ${spo.sftBatchSize}`,
+    );
+  }
   if (config.gradientAccumulationSteps > 1 && resolveLoss(config, source)?.needsWholeBatch) {
     throw new ConfigError(
       `Cannot use ${
@@ -163,7 +184,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
     );
   }
   const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
-  if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
+  if (config.gradientAccumulationSteps > 1 && config.spo.solver === "penalty" && curved) {
     throw new ConfigError(
       `Cannot use ${
         source.describe(["gradientAccumulationSteps"])
@@ -199,14 +220,14 @@ export function resolveLoss(
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, lora, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, ches, lora, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
   const readLora = readLoraSettings(lora);
   return {
     ...settings,
     ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
-    ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}),
+    ...(loss ? { promptSharing, ches, spo: readSpoOptions(spo) } : {}),
   };
 }
 
@@ -224,7 +245,7 @@ function refuseUnreadOptions(
 ): void {
   resolveLoss(config, source);
   if (config.loss !== "sft") return;
-  const pairwise = ["spo", "promptSharing", "lossWeights", ...LOSS_OPTIONS].find((name) =>
+  const pairwise = ["spo", "promptSharing", "ches", "lossWeights", ...LOSS_OPTIONS].find((name) =>
     raw[name] !== undefined
   );
   if (pairwise) {

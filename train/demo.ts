@@ -9,7 +9,7 @@ import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
 import type { DemoSettings, PhaseSettings } from "./demo_settings.ts";
 import { evaluatePairs, exactMatch, type ExactTask, outOfDistributionMass } from "./evaluate.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
-import { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
+import { parseSpoOptions, type SpoOptions } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createModel, type Model } from "./models/model.ts";
 import { initializeModel } from "./models/model_files.ts";
@@ -24,6 +24,7 @@ import {
   trainPhase,
   withProgress,
 } from "./session.ts";
+import { spoStrategy } from "./solvers/spo_strategy.ts";
 import {
   ARITHMETIC_ALPHABET,
   ARITHMETIC_EOS,
@@ -170,8 +171,7 @@ async function preferencePhase(
     pairs,
     reference,
     loss,
-    spoAt: (step) => spoPenaltyAt(spo, step, steps),
-    lambda: spo.lambda,
+    ...spoStrategy(spo, { maxSteps: steps, chosen: pairs.map((pair) => pair.chosen) }),
   });
   await trainPhase(session, { name, objective, train: trainOptions(settings.preference, settings) });
 }

@@ -114,7 +114,9 @@ export function demoSettings(
   given: ReadonlySet<string>,
   { lossOptions }: { lossOptions: Readonly<Record<string, unknown>> },
 ): DemoSettings {
-  const unread = [...given].find((name) => !USED.has(name) && !name.startsWith("spo."));
+  const unread = [...given].find((name) =>
+    !USED.has(name) && (!name.startsWith("spo.") || name.startsWith("spo.sft"))
+  );
   if (unread) {
     throw new ConfigError(
       `Cannot use ${unread}: expected --model and --data with it, found neither; the demonstration does not read it`,
@@ -125,7 +127,7 @@ export function demoSettings(
   }
   if (given.has("spo.solver") && config.spo.solver === "none") {
     throw new ConfigError(
-      "Cannot use spo.solver: expected penalty in the demonstration, which runs both, found none",
+      "Cannot use spo.solver: expected a solver in the demonstration, which runs the loss with and without it, found none",
     );
   }
   const set = <Value>(
@@ -146,7 +148,7 @@ export function demoSettings(
     },
     loss: config.loss,
     lossOptions,
-    spo: { ...config.spo, solver: "penalty" },
+    spo: { ...config.spo, solver: config.spo.solver === "none" ? "penalty" : config.spo.solver },
     heldOut: 500,
     massProblems: 100,
     seed: config.seed,

@@ -2,6 +2,7 @@
  * The forward and backward passes of a step: recorded once for each shape that comes, then replayed.
  * @module
  */
+import type { BufferArena } from "../engine/buffers.ts";
 import { GraphCache } from "../engine/graph.ts";
 import { createInputs, type Inputs, shapeKey } from "../engine/inputs.ts";
 import { Tape } from "../engine/tape.ts";
@@ -45,6 +46,7 @@ const BUCKETS = 32;
  * @param options.plan the steps, and the largest micro-batch of all
  * @param options.metrics `[rows, METRICS_STRIDE]`
  * @param options.seed `[1]`: the loss's gradient, 1 or the factor of loss scaling
+ * @param options.arena of passes that run before or after these; its own by default
  * @returns the passes, in buffers that are reserved here or with the first step of a shape
  * @throws {MemoryBudgetError} when they do not fit the budget
  */
@@ -54,12 +56,13 @@ export function createMicroBatches(
     plan: { readonly steps: readonly MicroBatchPlan[]; readonly capacity: BatchSize };
     metrics: Tensor;
     seed: Tensor;
+    arena?: BufferArena;
   },
 ): MicroBatches {
   const { gpu } = objective.model;
   const { steps, capacity } = options.plan;
   let inputs: Inputs | undefined;
-  const graphs = new GraphCache(gpu, { maxGraphs: MAX_GRAPHS });
+  const graphs = new GraphCache(gpu, { maxGraphs: MAX_GRAPHS, arena: options.arena });
   const state: MicroBatchState = {
     ...{ step: 0, isFirst: true, isLast: true, batchItems: 0, batchLabels: 0, metricsRow: 0 },
     batch: new Uint32Array(),

@@ -99,6 +99,8 @@ export {
   type ResolvedPairLoss,
 } from "./losses/pair_loss.ts";
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
+export { type SpoStrategy, spoStrategy, type SpoStrategyOptions } from "./solvers/spo_strategy.ts";
+export type { Solver, SolverContext, SolverFactory, SolverReport, SolverStep } from "./solvers/solver.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PairArrays, PreferenceOptions } from "./objective.ts";
@@ -121,7 +123,15 @@ export {
 } from "./plan.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
-export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
+export {
+  type Plan,
+  type StepPlan,
+  train,
+  TrainingError,
+  type TrainOptions,
+  type TrainSummary,
+} from "./trainer.ts";
+export type { MicroBatches } from "./micro_batches.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
 export {
   comparePreferences,

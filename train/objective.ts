@@ -3,6 +3,7 @@
  * @module
  */
 import type { DeviceTensors } from "../engine/inputs.ts";
+import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
@@ -14,6 +15,7 @@ import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, type Model } from "./models/model.ts";
 import type { ReferenceLogps } from "./reference.ts";
+import type { SolverFactory } from "./solvers/solver.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
 export interface MicroBatchState {
@@ -59,6 +61,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   source(item: number): string;
   /** The loss that the first step must show, when the data does not matter. */
   readonly initialLoss?: number;
+  /** What a training step does with it; one backward and one update by default. */
+  readonly solver?: SolverFactory;
 }
 
 /**
@@ -134,11 +138,18 @@ export interface PreferenceOptions {
   readonly spoAt: (step: number) => SpoPenaltyOptions;
   /** Where the dual variable starts. */
   readonly lambda: number;
+  /** SPO's solver, see `spoStrategy`; the penalty of `spoAt` alone by default. */
+  readonly solver?: SolverFactory;
   /** Whether the reference is the policy as it starts, so that the first loss is known; true by default. */
   readonly startsAtReference?: boolean;
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
+  /** Whether CHES scores are reported: how alike the model sees the two sides (arXiv 2410.08847); f32 only. */
+  readonly ches?: boolean;
 }
+
+/** Metrics after the loss's where they are asked for: CHES, and its form by lengths. */
+const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as const;
 
 /**
  * A pairwise loss on pairs, chosen and rejected packed into one forward pass.
@@ -193,6 +204,7 @@ export function preferenceObjective(
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
+  const metricNames = pairMetrics(loss.head.terms);
   const spo = spoState(model.gpu, { lambda: options.lambda });
   const chosenTokens = (items: Uint32Array) =>
     items.reduce((total, item) => total + pairs[item].chosen.completionIds.length, 0);
@@ -203,8 +215,9 @@ export function preferenceObjective(
   return {
     model,
     count: pairs.length,
-    metricNames: pairMetrics(loss.head.terms),
+    metricNames: options.ches ? [...metricNames, ...CHES_METRICS] : metricNames,
     ...(known === undefined ? {} : { initialLoss: known }),
+    ...(options.solver ? { solver: options.solver } : {}),
     size: (items) => pairsSize(pick(items), options),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
@@ -217,7 +230,16 @@ export function preferenceObjective(
     },
     source: (item) => formatSource(pairs[item].source),
     forward({ batch, reference, lengths }, state) {
-      return pairLoss(batchSequenceLogps(model, batch), {
+      const observe = (hidden: Tensor) => {
+        const slot = (index: number) => ({
+          metrics: state.metrics,
+          index: () => state.metricsRow * METRICS_STRIDE + metricNames.length + index,
+          accumulate: () => !state.isFirst,
+        });
+        const inversePairs = () => 1 / state.batchItems;
+        reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
+      };
+      return pairLoss(batchSequenceLogps(model, batch, options.ches ? { observe } : {}), {
         reference,
         lengths,
         metrics: state.metrics,

@@ -7,12 +7,20 @@ import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss } from "./config.ts";
-import { type EncodeCounts, type EncodedPair, encodePairs, shortenPairs } from "./data/encode.ts";
+import { readCompletions } from "./data/completion_records.ts";
+import {
+  encodeCompletions,
+  type EncodeCounts,
+  type EncodedCompletion,
+  type EncodedPair,
+  encodePairs,
+  shortenCompletions,
+  shortenPairs,
+} from "./data/encode.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
-import { spoPenaltyAt } from "./losses/spo.ts";
 import { type ResolveHooks, resolveModel } from "./hub/resolve_model.ts";
 import type { Model } from "./models/model.ts";
 import { architectureOf, type ModelConfig } from "./models/registry.ts";
@@ -30,6 +38,7 @@ import {
   withProgress,
 } from "./session.ts";
 import type { Gpu } from "../engine/gpu.ts";
+import { spoStrategy } from "./solvers/spo_strategy.ts";
 import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a run's folder besides config.json. */
@@ -49,6 +58,8 @@ export interface RunData {
   readonly pairs: readonly EncodedPair[];
   /** Held-out pairs, or the first of the training pairs when no held-out file was given. */
   readonly evalPairs: readonly EncodedPair[];
+  /** SPO's lower level, where it has data of its own. */
+  readonly sft?: readonly EncodedCompletion[];
 }
 
 /** Everything a run needs, on the device; nothing is written yet. */
@@ -59,6 +70,8 @@ export interface PreparedRun extends Disposable {
   readonly continuesAdapter?: boolean;
   readonly pairs: readonly EncodedPair[];
   readonly evalPairs: readonly EncodedPair[];
+  /** SPO's lower level, where it has data of its own. */
+  readonly sft?: readonly EncodedCompletion[];
 }
 
 /**
@@ -87,9 +100,13 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
   const pairs = await encode(data);
   const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);
+  const sft = config.spo.sftData === undefined
+    ? {}
+    : { sft: await encodeSft(config.spo.sftData, { tokenizer, config, maxLength, vocabSize, hooks }) };
   return {
     ...{ config, folder: folders.base, adapter: folders.adapter },
     ...{ modelConfig, tokenizer, maxLength, pairs, evalPairs },
+    ...sft,
   };
 }
 
@@ -130,7 +147,8 @@ export function changeRunData(
   const { maxLength } = change;
   if (maxLength === undefined) return changed;
   const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) => shortenPairs(pairs, maxLength));
-  return { ...changed, maxLength, pairs, evalPairs };
+  const sft = data.sft ? { sft: shortenCompletions(data.sft, maxLength) } : {};
+  return { ...changed, maxLength, pairs, evalPairs, ...sft };
 }
 
 /**
@@ -141,7 +159,7 @@ export function changeRunData(
  * @throws {CheckpointError} naming file and tensor
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
-  const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
+  const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs, sft } = data;
   const { activationCheckpointing, dtype, lora, baseDtype } = config;
   const trainable = adapter === undefined && lora.rank === undefined;
   const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
@@ -151,7 +169,14 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   try {
     const model = trainable ? base : await adapt(base, data);
     return {
-      ...{ config, loaded: { model, tokenizer }, pairs, evalPairs, continuesAdapter: adapter !== undefined },
+      ...{
+        config,
+        loaded: { model, tokenizer },
+        pairs,
+        evalPairs,
+        sft,
+        continuesAdapter: adapter !== undefined,
+      },
       [Symbol.dispose]: () => model[Symbol.dispose](),
     };
   } catch (error) {
@@ -185,16 +210,25 @@ export async function prepareRun(
   return await loadRun(gpu, await readRunData(config, hooks));
 }
 
-async function encodeFile(
-  path: string,
-  options: {
-    tokenizer: Tokenizer;
-    config: RunConfig;
-    maxLength: number;
-    vocabSize: number;
-    hooks: Pick<RunHooks, "log">;
-  },
-): Promise<EncodedPair[]> {
+/** What reading a file needs. */
+interface EncodeFileOptions {
+  tokenizer: Tokenizer;
+  config: RunConfig;
+  maxLength: number;
+  vocabSize: number;
+  hooks: Pick<RunHooks, "log">;
+}
+
+/** The lower level's records: prompts with one completion. */
+async function encodeSft(path: string, options: EncodeFileOptions): Promise<EncodedCompletion[]> {
+  const { config: { overlong }, hooks, ...rest } = options;
+  const { completions, counts } = encodeCompletions(await readCompletions(path), { ...rest, overlong });
+  const notes = formatCounts(counts);
+  hooks.log(`${path}: ${completions.length} completions${notes === "" ? "" : ` (${notes})`}`);
+  return completions;
+}
+
+async function encodeFile(path: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
   const { tokenizer, config, maxLength, vocabSize, hooks } = options;
   const { records, skipped } = await readPreferences(path);
   const { pairs, counts } = encodePairs(records, {
@@ -278,16 +312,22 @@ function startsAtReference({ config, continuesAdapter }: PreparedRun): boolean {
 
 /** What a run minimises. */
 export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps): Objective {
-  const { config, loaded: { model }, pairs } = prepared;
+  const { config, loaded: { model }, pairs, sft } = prepared;
   const loss = resolveLoss(config);
   if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));
+  const { spo, maxSteps, batchSize } = config;
+  const strategy = spoStrategy(spo, {
+    maxSteps,
+    chosen: pairs.map((pair) => pair.chosen),
+    ...(sft ? { sft: { completions: sft, batchSize: spo.sftBatchSize ?? batchSize } } : {}),
+  });
   return preferenceObjective(model, {
     pairs,
     reference,
     loss,
-    spoAt: (step) => spoPenaltyAt(config.spo, step, config.maxSteps),
-    lambda: config.spo.lambda,
+    ...strategy,
     sharePrompts: config.promptSharing,
+    ches: config.ches,
     startsAtReference: startsAtReference(prepared),
   });
 }

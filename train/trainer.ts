@@ -4,11 +4,14 @@
  */
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
+import { BufferArena } from "../engine/buffers.ts";
 import { bucketSize, createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
 import type { Objective } from "./objective.ts";
 import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
+import { plainSolver } from "./solvers/plain.ts";
+import type { SolverReport } from "./solvers/solver.ts";
 
 /**
  * A loss that is not finite, or not what it must be: the run cannot go on.
@@ -152,19 +155,28 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const lossScale = model.dtype === "f16" ? options.optimizer.lossScale ?? DEFAULT_LOSS_SCALE : undefined;
   using optimizer = createOptimizer(model.trained, { ...options.optimizer, lossScale });
   using ring = createMetricsRing(gpu, options.logEvery, { isScaled: lossScale !== undefined });
-  using batches = createMicroBatches(objective, { plan, metrics: ring.tensor, seed: optimizer.seed });
+  using arena = new BufferArena(gpu.buffers);
+  const passes = { metrics: ring.tensor, seed: optimizer.seed, arena };
+  using batches = createMicroBatches(objective, { plan, ...passes });
+  using solver = (objective.solver ?? plainSolver)({
+    objective,
+    options,
+    plan,
+    optimizer,
+    batches,
+    ring,
+    arena,
+  });
   const log = createLog(objective, {
     ...options,
-    ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0 },
+    ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0, report: solver },
     now: options.now ?? (() => performance.now()),
   });
   let step = 0;
   while (step < maxSteps && !options.signal?.aborted) {
     const metricsRow = step % options.logEvery;
     step++;
-    model.trained.zeroGradients();
-    batches.run(step, metricsRow);
-    optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
+    await solver.step({ step, metricsRow, learningRate: learningRateAt(options.schedule, step) });
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
     else await nextTask();
@@ -177,18 +189,27 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
 
 /** What a step is made of. */
 export interface StepPlan {
+  /** Its items. */
   readonly batch: Uint32Array;
+  /** The same in equal parts. */
   readonly microBatches: readonly Uint32Array[];
+  /** Epochs done after it. */
   readonly epoch: number;
+  /** Tokens that go through the model. */
   readonly tokens: number;
+  /** Labelled ones. */
   readonly labels: number;
 }
 
 /** What a run is made of. */
 export interface Plan {
+  /** The steps that are run, in order. */
   readonly steps: readonly StepPlan[];
+  /** The same, and those that a planning device leaves out. */
+  readonly all: readonly StepPlan[];
   /** The largest micro-batch. */
   readonly capacity: BatchSize;
+  /** Full batches of an epoch. */
   readonly batchesPerEpoch: number;
 }
 
@@ -223,6 +244,7 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
   const { batchesPerEpoch } = loader;
   const isPlanning = objective.model.gpu.isPlanning;
   return {
+    all: steps,
     steps: isPlanning ? stepsOfNewShapes(steps, { objective, capacity }) : steps,
     capacity,
     batchesPerEpoch,
@@ -252,6 +274,7 @@ function createLog(
     plan: Plan;
     ring: ReturnType<typeof createMetricsRing>;
     minimumLossScale: number;
+    report: SolverReport;
     now: () => number;
   },
 ) {
@@ -269,11 +292,13 @@ function createLog(
       return state.elapsedMs;
     },
     async write(step: number): Promise<void> {
-      const records = await ring.read(step - state.step, objective.metricNames);
+      const { report } = options;
+      const names = [...objective.metricNames, ...report.metricNames];
+      const records = (await ring.read(step - state.step, names)).map(report.derive);
       records.forEach((record, index) => {
         const at = state.step + index + 1;
         if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
-        else checkRecord(record, { step: at, plan, objective });
+        else checkRecord(record, { step: at, plan, objective, report });
       });
       const tokens = plan.steps.slice(state.step, step).reduce((total, { tokens }) => total + tokens, 0);
       const elapsedMs = now() - start;
@@ -310,7 +335,12 @@ const INITIAL_LOSS_TOLERANCE = 1e-3;
 
 function checkRecord(
   record: Readonly<Record<string, number>>,
-  { step, plan, objective }: { step: number; plan: Plan; objective: Objective },
+  { step, plan, objective, report }: {
+    step: number;
+    plan: Plan;
+    objective: Objective;
+    report: SolverReport;
+  },
 ): void {
   const bad = Object.entries(record).find(([, value]) => !Number.isFinite(value));
   if (bad) {
@@ -322,7 +352,7 @@ function checkRecord(
     );
   }
   const { initialLoss, model } = objective;
-  if (step === 1 && initialLoss !== undefined && !model.gpu.isPlanning) {
+  if (step === 1 && initialLoss !== undefined && report.keepsFirstLoss && !model.gpu.isPlanning) {
     if (Math.abs(record.loss - initialLoss) > INITIAL_LOSS_TOLERANCE * (1 + initialLoss)) {
       throw new TrainingError(
         `Cannot trust the reference: expected a first loss of ${initialLoss} (policy = reference), found ${record.loss}`,

@@ -313,11 +313,6 @@ function params(
 ): Record<string, Scalar> {
   const { pairLoss, spo, microBatch, metricsRow, chosenTokens = 1, promptTokens = 0 } = inputs;
   const { pairsInBatch } = microBatch;
-  const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar => {
-    if (typeof spo !== "function") return number(spo);
-    const { penalty } = spo();
-    return () => number(samePenalty(spo(), penalty));
-  };
   return {
     pairs,
     inverse_pairs: derive([pairsInBatch], (count) => 1 / count),
@@ -327,41 +322,65 @@ function params(
       (count, tokens, more) => count / (tokens + more),
     ),
     ...termParams(pairLoss.terms),
-    rho: ofPenalty((spo) => spo.rho),
-    margin: ofPenalty((spo) => spo.margin),
-    epsilon: ofPenalty((spo) => spo.epsilon),
-    lambda: ofPenalty(({ lambda }) => (lambda === "dual" ? -1 : lambda)),
-    dual_rate: ofPenalty((spo) => spo.dualRate),
-    v_star: ofPenalty(({ vStar }) => (typeof vStar === "number" ? vStar : 0)),
-    v_star_steps: ofPenalty(({ vStar }) => (typeof vStar === "number" ? 0 : vStar.initialSteps)),
+    rho: ofPenalty(spo, ({ rho }) => rho),
+    margin: ofPenalty(spo, ({ margin }) => margin),
+    ...penaltyParams(spo),
     metrics_row: metricsRow,
     is_first: flagScalar(microBatch.isFirst),
     is_last: flagScalar(microBatch.isLast),
   };
 }
 
+/** What every kernel with a penalty reads of it. */
+export function penaltyParams(spo: PairLossInputs["spo"]): Record<string, Scalar> {
+  return {
+    epsilon: ofPenalty(spo, ({ epsilon }) => epsilon),
+    lambda: ofPenalty(spo, ({ lambda }) => (lambda === "dual" ? -1 : lambda)),
+    dual_rate: ofPenalty(spo, ({ dualRate }) => dualRate),
+    v_star: ofPenalty(spo, ({ vStar }) => (typeof vStar === "number" ? vStar : 0)),
+    v_star_steps: ofPenalty(spo, ({ vStar }) => (typeof vStar === "number" ? 0 : vStar.initialSteps)),
+  };
+}
+
+function ofPenalty(spo: PairLossInputs["spo"], number: (spo: SpoPenaltyOptions) => number): Scalar {
+  if (typeof spo !== "function") return number(spo);
+  const { penalty } = spo();
+  return () => number(samePenalty(spo(), penalty));
+}
+
 /** The kernel of a recorded graph is that of one penalty. */
 function samePenalty(spo: SpoPenaltyOptions, penalty: PenaltyName): SpoPenaltyOptions {
   if (spo.penalty !== penalty) {
-    throw new Error(`Cannot replay pair_loss: expected the ${penalty} penalty, found ${spo.penalty}`);
+    throw new Error(`Cannot replay a graph: expected the ${penalty} penalty, found ${spo.penalty}`);
   }
   return spo;
 }
 
-function penaltyNow({ spo }: PairLossInputs): SpoPenaltyOptions {
+/** The penalty that a recording is made for. */
+export function penaltyNow({ spo }: Pick<PairLossInputs, "spo">): SpoPenaltyOptions {
   return typeof spo === "function" ? spo() : spo;
 }
 
-/** With a curved phi or a coupled batch, the first micro-batch's gradient would need the last. */
-function refuseSplitBatch(inputs: PairLossInputs): void {
+/**
+ * With a curved phi or a coupled batch, the first micro-batch's gradient would need the last.
+ *
+ * @throws {RangeError} when there are several micro-batches then
+ */
+export function refuseSplitBatch(
+  inputs: Pick<PairLossInputs, "spo"> & {
+    readonly microBatch: Pick<MicroBatch, "isFirst" | "isLast">;
+    readonly pairLoss?: PairLossOptions;
+  },
+): void {
   const { isFirst, isLast } = inputs.microBatch;
   if (valueOf(flagScalar(isFirst)) === 1 && valueOf(flagScalar(isLast)) === 1) return;
   const { penalty } = penaltyNow(inputs);
-  const coupled = inputs.pairLoss.terms.find(({ loss }) => headOf(loss).batch)?.loss;
+  const operation = inputs.pairLoss ? "pair_loss" : "spo_penalty";
+  const coupled = inputs.pairLoss?.terms.find(({ loss }) => headOf(loss).batch)?.loss;
   const name = penalty === "hinge" || penalty === "quadratic" ? `the ${penalty} penalty` : coupled;
   if (name) {
     throw new RangeError(
-      `Cannot run pair_loss: expected one micro-batch a step with ${name}, whose slope depends ` +
+      `Cannot run ${operation}: expected one micro-batch a step with ${name}, whose slope depends ` +
         "on the whole batch, found several",
     );
   }

@@ -42,7 +42,7 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ spo: { solver: "penalty", rho: -1 } }, "<spo.rho>: expected at least 0, found -1"],
   [
     { spo: { solver: "penalty", vStar: "first" } },
-    '<spo.vStar>: expected initial or a value of type number, found "first"',
+    '<spo.vStar>: expected one of initial, track or a value of type number, found "first"',
   ],
   [{ spo: 1 }, "<spo>: expected a value of type object, found 1"],
   // Options that the chosen loss does not read.
@@ -58,15 +58,40 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ loss: "sft", beta: 1 }, "<beta>: expected a pairwise loss, found sft"],
   [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
   [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
+  [{ loss: "sft", ches: true }, "<ches>: expected a pairwise loss, found sft"],
+  [{ dtype: "f16", ches: true }, "<ches>: expected f32, found dtype f16"],
   // Options that the chosen way of SPO does not read.
-  [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty")],
-  [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty")],
+  [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty, unrolled or alternating")],
+  [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty, unrolled or alternating")],
   [spo({ lambdaEnd: 2 }), unread("lambdaEnd", "lambdaSchedule linear or geometric")],
   [spo({ lambdaSteps: 2 }), unread("lambdaSteps", "lambdaSchedule linear or geometric")],
   [spo({ dualRate: 2 }), unread("dualRate", "lambdaSchedule dual")],
   [spo({ epsilon: 2 }), unread("epsilon", "penalty hinge or quadratic, or lambdaSchedule dual")],
   [spo({ vStar: 1, vStarSteps: 3 }), unread("vStarSteps", 'vStar "initial"')],
   [spo({ margin: 1 }), unread("margin", "rho above 0")],
+  [inner({ lambda: 1 }), unread("lambda", "solver penalty")],
+  [inner({ penalty: "hinge" }), unread("penalty", "solver penalty")],
+  [inner({ vStar: "track" }), unread("vStar", "solver penalty")],
+  [inner({ epsilon: 1 }), unread("epsilon", "penalty hinge or quadratic, or lambdaSchedule dual")],
+  [inner({ solver: "alternating", hypergradient: "hvp" }), unread("hypergradient", "solver unrolled")],
+  [inner({ hvpEpsilon: 1 }), unread("hvpEpsilon", "hypergradient hvp")],
+  [inner({ trackSteps: 1 }), unread("trackSteps", 'vStar "track"')],
+  [spo({ trackEvery: 1 }), unread("trackEvery", 'vStar "track"')],
+  [spo({ sftBatchSize: 4 }), unread("sftBatchSize", "sftData")],
+  [
+    spo({ innerLearningRate: 1 }),
+    unread("innerLearningRate", 'solver unrolled or alternating, or vStar "track"'),
+  ],
+  [spo({ solver: "unrolled" }), unread("solver", "innerLearningRate with it, the lower level's step")],
+  [spo({ vStar: "track" }), unread("vStar", "innerLearningRate with track, the search's step")],
+  [
+    { dtype: "f16", ...inner({}) },
+    "<dtype>: expected f32 with SPO's inner steps (solver unrolled, vStar track), found f16",
+  ],
+  [
+    { batchSize: 4, gradientAccumulationSteps: 2, ...spo({ sftData: "sft.jsonl", sftBatchSize: 3 }) },
+    "<spo.sftBatchSize>: expected a multiple of the 2 micro-batches, found 3",
+  ],
   [spo({ lambdaSchedule: "linear" }), unread("lambdaSchedule", "lambdaEnd, where lambda grows to")],
   [
     spo({ lambdaSchedule: "geometric", lambda: 0, lambdaEnd: 1 }),
@@ -100,6 +125,10 @@ const REFUSED: [Record<string, unknown>, string][] = [
   ]),
 ];
 
+function inner(options: Record<string, unknown>): Record<string, unknown> {
+  return { spo: { solver: "unrolled", innerLearningRate: 0.1, ...options } };
+}
+
 function spo(options: Record<string, unknown>): Record<string, unknown> {
   return { spo: { solver: "penalty", ...options } };
 }
@@ -130,6 +159,11 @@ Deno.test("settings next to the refused ones are taken", () => {
     spo({ lambdaSchedule: "dual", dualRate: 1, epsilon: 0.1 }),
     spo({ penalty: "hinge", epsilon: 0.1, vStar: 1.5 }),
     spo({ rho: 1, margin: 1 }),
+    spo({ vStar: "track", innerLearningRate: 0.1, trackSteps: 2, trackEvery: 9 }),
+    spo({ sftData: "sft.jsonl", sftBatchSize: 4, lowerLevelMean: "token" }),
+    inner({ hypergradient: "hvp", hvpEpsilon: 0.1, rho: 1, margin: 1 }),
+    inner({ solver: "alternating" }),
+    { dtype: "f16", ...inner({ solver: "alternating" }) },
     { spo: { solver: "none" } },
   ];
   for (const raw of taken) assert.doesNotThrow(() => parse(raw), JSON.stringify(raw));

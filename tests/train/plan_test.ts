@@ -58,6 +58,12 @@ for (
     { loss: "sft", activationCheckpointing: true, gradientAccumulationSteps: 2 },
     { loss: "dpo", gradientAccumulationSteps: 4 },
     { loss: "dpo", activationCheckpointing: true },
+    {
+      spo: { solver: "unrolled", innerLearningRate: 0.1, hypergradient: "hvp" },
+      gradientAccumulationSteps: 2,
+    },
+    { spo: { solver: "alternating", innerLearningRate: 0.1 } },
+    { spo: { solver: "penalty", vStar: "track", innerLearningRate: 0.1, lowerLevelMean: "token" } },
     { loss: "dpo", lora: { rank: 4 } },
     { loss: "dpo", lora: { rank: 3 }, activationCheckpointing: true, gradientAccumulationSteps: 2 },
   ]

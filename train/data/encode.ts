@@ -321,6 +321,25 @@ export function shortenPairs(pairs: readonly EncodedPair[], maxLength: number): 
     .filter(({ chosen, rejected }) => !sameIds(chosen, rejected));
 }
 
+/**
+ * Completions under a smaller max length.
+ *
+ * @param completions already encoded
+ * @param maxLength most tokens of prompt and completion together
+ * @returns those that still have a token
+ */
+export function shortenCompletions(
+  completions: readonly EncodedCompletion[],
+  maxLength: number,
+): EncodedCompletion[] {
+  return completions
+    .map((one) => ({
+      ...one,
+      completionIds: one.completionIds.slice(0, Math.max(0, maxLength - one.promptIds.length)),
+    }))
+    .filter(({ completionIds }) => completionIds.length > 0);
+}
+
 function zeroCounts(): EncodeCounts {
   return { repairedBoundary: 0, truncated: 0, droppedOverlong: 0, droppedEmpty: 0, droppedIdentical: 0 };
 }

@@ -186,6 +186,7 @@ function finalRows(model: Model, batch: BatchTensors): Tensor {
  *
  * @param model the model
  * @param batch packed sequences with R labels
+ * @param options.observe is shown the hidden states that predict them, `[R, C]` after the final norm
  * @returns `[R]`, in nats
  * @example
  * ```ts
@@ -209,8 +210,14 @@ function finalRows(model: Model, batch: BatchTensors): Tensor {
  * assert(logps.every((logp) => Math.abs(logp + Math.log(8)) < 1e-6));
  * ```
  */
-export function batchTokenLogps(model: Model, batch: BatchTensors): Tensor {
-  return tokenLogps(finalRows(model, batch), head(model), batch.labels);
+export function batchTokenLogps(
+  model: Model,
+  batch: BatchTensors,
+  options: { observe?: (hidden: Tensor) => void } = {},
+): Tensor {
+  const hidden = finalRows(model, batch);
+  options.observe?.(hidden);
+  return tokenLogps(hidden, head(model), batch.labels);
 }
 
 /**
@@ -218,6 +225,7 @@ export function batchTokenLogps(model: Model, batch: BatchTensors): Tensor {
  *
  * @param model the model
  * @param batch S packed sequences, each with at least one label that counts
+ * @param options.observe as in {@link batchTokenLogps}
  * @returns `[S]`, in nats
  * @example
  * ```ts
@@ -240,8 +248,12 @@ export function batchTokenLogps(model: Model, batch: BatchTensors): Tensor {
  * assert(Math.abs(logp + 2 * Math.log(8)) < 1e-5); // two labels
  * ```
  */
-export function batchSequenceLogps(model: Model, batch: BatchTensors): Tensor {
-  return sequenceLogps(batchTokenLogps(model, batch), batch.sequences);
+export function batchSequenceLogps(
+  model: Model,
+  batch: BatchTensors,
+  options: { observe?: (hidden: Tensor) => void } = {},
+): Tensor {
+  return sequenceLogps(batchTokenLogps(model, batch, options), batch.sequences);
 }
 
 /**

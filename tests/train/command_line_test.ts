@@ -116,7 +116,7 @@ Deno.test("the help shows defaults: the schema's, each loss's, and those in word
       "joined by commas (default dpo)",
       "target margin as a share of beta (default: 0.5; 0.6 for alphadpo)",
       "(default: 50)",
-      "<initial|number>",
+      "<initial|track|number>",
     ]
   ) assert.ok(help.includes(part), part);
   const dual = spoPenaltyAt(spoSchema.parse({ solver: "penalty", lambdaSchedule: "dual" }), 1, 1);
@@ -198,7 +198,7 @@ const BAD_VALUES: [string[], string][] = [
   [["--spo.lambdaEnd", "-1"], "Cannot use --spo.lambdaEnd: expected at least 0, found -1"],
   [
     ["--spo.rho", "1"],
-    "Cannot use --spo.rho: expected solver penalty, found settings that do not read it",
+    "Cannot use --spo.rho: expected solver penalty, unrolled or alternating, found settings that do not read it",
   ],
   [
     ["--loss", "sft", "--spo.solver", "penalty"],

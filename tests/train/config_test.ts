@@ -42,7 +42,7 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ spo: { solver: "penalty", rho: -1 } }, "<spo.rho>: expected at least 0, found -1"],
   [
     { spo: { solver: "penalty", vStar: "first" } },
-    '<spo.vStar>: expected one of initial, track or a value of type number, found "first"',
+    '<spo.vStar>: expected initial or track or a value of type number, found "first"',
   ],
   [{ spo: 1 }, "<spo>: expected a value of type object, found 1"],
   // Options that the chosen loss does not read.

@@ -65,7 +65,7 @@ export const spoSchema = z.strictObject({
   lambdaSteps: z.int().positive().optional(),
   dualRate: z.number().positive().optional(),
   epsilon: z.number().min(0).default(0),
-  vStar: z.union([z.enum(["initial", "track"]), z.number()]).default("initial"),
+  vStar: z.union([z.literal("initial"), z.literal("track"), z.number()]).default("initial"),
   vStarSteps: z.int().positive().default(10),
   rho: z.number().min(0).default(0),
   margin: z.number().min(0).default(0),

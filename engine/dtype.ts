@@ -21,6 +21,7 @@ const OVERFLOW_BITS: Readonly<Record<DType, number>> = { f32: 0x7f800000, f16: 0
  *
  * @param bytes `[N * size]`, little-endian elements.
  * @param dtype What the bytes hold.
+ * @param options.into `[at least N]`, where f16 and bf16 are widened to; new memory by default.
  * @returns `[N]`. For an aligned f32 input it is a view of the same memory, not a copy.
  * @throws {RangeError} When the byte count is not a multiple of the element size.
  * @example
@@ -29,7 +30,11 @@ const OVERFLOW_BITS: Readonly<Record<DType, number>> = { f32: 0x7f800000, f16: 0
  * if (one[0] !== 1) throw new Error("0x3c00 is 1 in half precision");
  * ```
  */
-export function widen(bytes: Uint8Array, dtype: DType): Float32Array {
+export function widen(
+  bytes: Uint8Array,
+  dtype: DType,
+  options: { into?: Float32Array<ArrayBuffer> } = {},
+): Float32Array {
   const sizeBytes = DTYPE_SIZE_BYTES[dtype];
   if (bytes.byteLength % sizeBytes !== 0) {
     throw new RangeError(
@@ -40,14 +45,15 @@ export function widen(bytes: Uint8Array, dtype: DType): Float32Array {
   const length = bytes.byteLength / sizeBytes;
   if (dtype === "f32") return new Float32Array(aligned.buffer, aligned.byteOffset, length);
   const stored = new Uint16Array(aligned.buffer, aligned.byteOffset, length);
-  const bits = new Uint32Array(length);
+  const { into } = options;
+  const bits = into ? new Uint32Array(into.buffer, into.byteOffset, length) : new Uint32Array(length);
   if (dtype === "bf16") {
     for (let i = 0; i < length; i++) bits[i] = stored[i] << 16;
   } else {
     const table = halfTable();
     for (let i = 0; i < length; i++) bits[i] = table[stored[i]];
   }
-  return new Float32Array(bits.buffer);
+  return new Float32Array(bits.buffer, bits.byteOffset, length);
 }
 
 /**
@@ -84,9 +90,75 @@ export function narrow(values: Float32Array, dtype: DType): Uint8Array {
  * ```
  */
 export function findOverflow(values: Float32Array, dtype: DType): number {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const limit = OVERFLOW_BITS[dtype];
-  return bits.findIndex((value) => (value & 0x7fffffff) >= limit && (value & 0x7fffffff) < 0x7f800000);
+  const words = new Int32Array(values.buffer, values.byteOffset, values.length);
+  if (dtype === "f32" || !reaches(words, limit)) return -1;
+  return words.findIndex((value) => (value & 0x7fffffff) >= limit && (value & 0x7fffffff) < 0x7f800000);
+}
+
+/**
+ * Finds the first stored element that is NaN or infinite, or would be infinite in another storage.
+ *
+ * @param bytes `[N * size]`, little-endian elements.
+ * @param dtype What the bytes hold.
+ * @param storage What the elements are to be stored as; `dtype` by default.
+ * @returns Its index, or -1 when every element is and stays finite.
+ * @throws {RangeError} When the byte count is not a multiple of the element size.
+ * @example
+ * ```ts
+ * const bytes = narrow(new Float32Array([1, 65536, NaN]), "bf16");
+ * if (findUnusable(bytes, "bf16") !== 2) throw new Error("NaN is no weight");
+ * if (findUnusable(bytes, "bf16", { storage: "f16" }) !== 1) throw new Error("65504 is the largest half");
+ * ```
+ */
+export function findUnusable(bytes: Uint8Array, dtype: DType, options: { storage?: DType } = {}): number {
+  const { storage = dtype } = options;
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const words = new Int32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 2);
+  const limit = OVERFLOW_BITS[storage];
+  if (dtype === "f32") {
+    expectWhole(bytes, 4);
+    return reaches(words, limit) ? words.findIndex((word) => (word & 0x7fffffff) >= limit) : -1;
+  }
+  expectWhole(bytes, 2);
+  // A half's infinity; or the least bfloat16 that is not below the limit. Every finite half stays finite elsewhere.
+  const least = dtype === "f16" ? 0x7c00 : Math.ceil(limit / 0x10000);
+  const halves = new Uint16Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >>> 1);
+  const isUnusable = (half: number) => (half & 0x7fff) >= least;
+  const isTailUnusable = halves.length % 2 === 1 && isUnusable(halves[halves.length - 1]);
+  return isTailUnusable || reachesInPairs(words, least) ? halves.findIndex(isUnusable) : -1;
+}
+
+function expectWhole(bytes: Uint8Array, sizeBytes: number): void {
+  if (bytes.byteLength % sizeBytes === 0) return;
+  throw new RangeError(
+    `Cannot check elements: expected a multiple of ${sizeBytes} bytes, found ${bytes.byteLength}`,
+  );
+}
+
+/** Whether any word, its sign cleared, is at least `limit`: adding what is missing to 2^31 sets the sign bit then. */
+function reaches(words: Int32Array, limit: number): boolean {
+  return orOfSums(words, { mask: 0x7fffffff, addend: 0x80000000 - limit }) < 0;
+}
+
+/** The same of both halves of each word: the lower sum is at most 0xffff, so nothing is carried between them. */
+function reachesInPairs(words: Int32Array, limit: number): boolean {
+  const addend = (0x8000 - limit) * 0x10001;
+  return (orOfSums(words, { mask: 0x7fff7fff, addend }) & 0x80008000) !== 0;
+}
+
+/** Without a branch in the loop: several gigabytes a second, where a callback an element takes a tenth of that. */
+function orOfSums(x: Int32Array, { mask, addend }: { mask: number; addend: number }): number {
+  const a = addend | 0;
+  const end = x.length & ~7;
+  let bits = 0;
+  for (let i = 0; i < end; i += 8) {
+    bits |= ((x[i] & mask) + a) | ((x[i + 1] & mask) + a) | ((x[i + 2] & mask) + a) |
+      ((x[i + 3] & mask) + a) |
+      ((x[i + 4] & mask) + a) | ((x[i + 5] & mask) + a) | ((x[i + 6] & mask) + a) | ((x[i + 7] & mask) + a);
+  }
+  for (let i = end; i < x.length; i++) bits |= (x[i] & mask) + a;
+  return bits;
 }
 
 /** f32 bits of all 65,536 halves, made on first use: a lookup is several times faster than the arithmetic. */

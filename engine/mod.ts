@@ -95,6 +95,9 @@ export {
   rowIndex,
   type RowIndexOptions,
 } from "./ops/gather_rows.ts";
+export { headNorm, type HeadNormOptions } from "./ops/head_norm.ts";
+export { layerNorm, type LayerNormOptions } from "./ops/layer_norm.ts";
+export { loraLinear, type LoraLinearOptions, type LoraPart } from "./ops/lora_linear.ts";
 export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
   type MicroBatch,

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Storage } from "../shaders/storage.ts";
-import { findOverflow } from "./dtype.ts";
+import { DTYPE_SIZE_BYTES, findOverflow, narrow, widen } from "./dtype.ts";
 import type { Gpu } from "./gpu.ts";
 import { type BlockLayout, layOut } from "./parameter_layout.ts";
 import { type Shape, ShapeError, sizeOf } from "./shape.ts";
@@ -48,6 +48,12 @@ interface StoredPart {
 
 /** Bindings start at multiples of this: the largest alignment there is. */
 const ALIGNMENT_BYTES = 256;
+
+/** Elements that are converted at a time: few enough to stay in a cache. */
+const CONVERTED_ELEMENTS = 2 ** 18;
+
+/** Elements that are read back at a time. */
+const READ_ELEMENTS = 2 ** 23;
 
 /**
  * Named parameters on the GPU. Make with {@link createParameters}; dispose when done.
@@ -145,25 +151,76 @@ export class Parameters {
    * @throws {RangeError} when a finite value is too large for the storage
    */
   write(name: string, values: Float32Array<ArrayBuffer>, firstRow = 0): void {
+    refuseOverflow(name, values, this.storage(name));
+    for (const { targets, from, to } of this.#targets(name, values.length, firstRow)) {
+      for (const target of targets) writeHost(target, values.subarray(from, to));
+    }
+  }
+
+  /**
+   * Overwrites rows of a parameter by elements as a file stores them: their bytes go to the device as they are where its
+   * storage is the same. Unlike {@link Parameters.write} it leaves nothing behind in the upload arena, and submits what
+   * was recorded before.
+   *
+   * @param name the parameter
+   * @param bytes whole rows, little-endian; they may be overwritten as soon as this returns
+   * @param options.dtype what the bytes hold
+   * @param options.firstRow where they go; 0 by default
+   * @throws {ShapeError} when they are not whole rows inside the parameter
+   * @throws {RangeError} when a finite value is too large for the storage
+   */
+  writeStored(
+    name: string,
+    bytes: Uint8Array<ArrayBuffer>,
+    options: { dtype: Storage; firstRow?: number },
+  ): void {
+    const { dtype, firstRow = 0 } = options;
+    const size = DTYPE_SIZE_BYTES[dtype];
+    for (const { targets, from, to } of this.#targets(name, bytes.byteLength / size, firstRow)) {
+      for (const target of targets) {
+        const storage = storageOf(target);
+        const count = storage === dtype ? to - from : CONVERTED_ELEMENTS;
+        const scratch = storage === dtype ? undefined : new Float32Array(Math.min(count, to - from));
+        for (let start = from; start < to; start += count) {
+          const part = bytes.subarray(start * size, Math.min(to, start + count) * size);
+          const converted = scratch ? convert(name, part, { dtype, storage, scratch }) : part;
+          const offsetBytes = target.range.offsetBytes + (start - from) * DTYPE_SIZE_BYTES[storage];
+          const { allocation } = target.range;
+          this.gpu.queue.write({ allocation, offsetBytes, sizeBytes: converted.byteLength }, converted);
+        }
+      }
+    }
+  }
+
+  /** How the elements that kernels read of a parameter are stored. */
+  storage(name: string): Storage {
+    return storageOf(this.#parts(name)[0].tensor);
+  }
+
+  /** The tensors that rows of a parameter lie in, each with its range of the elements given for all rows. */
+  *#targets(
+    name: string,
+    count: number,
+    firstRow: number,
+  ): Generator<{ targets: Iterable<Tensor>; from: number; to: number }> {
     const parts = this.#parts(name);
     const rowSize = sizeOf(parts[0].tensor.shape.slice(1));
     const total = parts.reduce((rows, { tensor }) => rows + (tensor.shape[0] ?? 1), 0);
-    if (values.length % rowSize !== 0 || firstRow + values.length / rowSize > total) {
+    if (count % rowSize !== 0 || firstRow + count / rowSize > total) {
       throw new ShapeError(
-        `Cannot write ${name}: expected whole rows of ${rowSize} within ${total}, found ${values.length} values at ` +
+        `Cannot write ${name}: expected whole rows of ${rowSize} within ${total}, found ${count} values at ` +
           `row ${firstRow}`,
       );
     }
-    refuseOverflow(name, values, storageOf(parts[0].tensor));
     let first = 0;
     for (const { tensor, exact } of parts) {
       const rows = tensor.shape[0] ?? 1;
       const from = Math.max(first, firstRow);
-      const to = Math.min(first + rows, firstRow + values.length / rowSize);
+      const to = Math.min(first + rows, firstRow + count / rowSize);
       if (from < to) {
-        const part = values.subarray((from - firstRow) * rowSize, (to - firstRow) * rowSize);
         const place = { shape: [to - from, ...tensor.shape.slice(1)], offset: (from - first) * rowSize };
-        for (const target of new Set([tensor, exact])) writeHost(slice(target, place), part);
+        const targets = [...new Set([tensor, exact])].map((target) => slice(target, place));
+        yield { targets, from: (from - firstRow) * rowSize, to: (to - firstRow) * rowSize };
       }
       first += rows;
     }
@@ -180,9 +237,36 @@ export class Parameters {
     return values;
   }
 
-  /** Reads a parameter back, one row shard after the other: the largest do not fit the host at once. */
+  /** Reads a parameter back, exact, piece after piece in order: the largest do not fit the host at once. */
   async *readShards(name: string): AsyncGenerator<Float32Array<ArrayBuffer>> {
-    for (const { exact } of this.#parts(name)) yield await toHost(exact);
+    for await (const { dtype, bytes } of this.readStored(name)) {
+      yield widen(bytes, dtype) as Float32Array<ArrayBuffer>;
+    }
+  }
+
+  /**
+   * Reads a parameter back as its exact values are stored, piece after piece in order.
+   *
+   * @param name the parameter
+   * @param options.elements most elements of a piece, a multiple of four
+   * @returns the element type and little-endian bytes of each piece; in f16 training the masters' f32
+   */
+  async *readStored(
+    name: string,
+    options: { elements?: number } = {},
+  ): AsyncGenerator<{ dtype: Storage; bytes: Uint8Array<ArrayBuffer> }> {
+    for (const { exact } of this.#parts(name)) {
+      const dtype = storageOf(exact);
+      const size = DTYPE_SIZE_BYTES[dtype];
+      const count = sizeOf(exact.shape);
+      const most = options.elements ?? READ_ELEMENTS;
+      for (let start = 0; start < count; start += most) {
+        const elements = Math.min(most, count - start);
+        const { allocation, offsetBytes } = exact.range;
+        const range = { allocation, offsetBytes: offsetBytes + start * size, sizeBytes: elements * size };
+        yield { dtype, bytes: new Uint8Array(await this.gpu.queue.read(range)) };
+      }
+    }
   }
 
   /** Reads a parameter's gradient back, row-major. */
@@ -239,6 +323,18 @@ function refuseOverflow(name: string, values: Float32Array, storage: Storage): v
       `Cannot write ${name}: expected values that ${storage} can hold, found ${values[index]} at ${index}`,
     );
   }
+}
+
+/** Elements in another type, widened exactly, then rounded to nearest where the other is narrower. */
+function convert(
+  name: string,
+  bytes: Uint8Array,
+  options: { dtype: Storage; storage: Storage; scratch: Float32Array<ArrayBuffer> },
+): Uint8Array<ArrayBuffer> {
+  const { dtype, storage, scratch: into } = options;
+  const values = widen(bytes, dtype, { into });
+  refuseOverflow(name, values, storage);
+  return narrow(values, storage) as Uint8Array<ArrayBuffer>;
 }
 
 /**

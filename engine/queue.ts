@@ -126,6 +126,7 @@ export interface QueueStats {
 
 const MAX_WORKGROUPS = 65535;
 const MAX_BIND_GROUPS = 16384;
+const MAX_UNSENT_BYTES = 2 ** 24;
 
 interface Page {
   readonly buffer: GPUBuffer;
@@ -206,6 +207,7 @@ export class CommandQueue {
   readonly #texels: TexelStage;
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
+  #unsentBytes = 0;
 
   /**
    * A queue with nothing recorded.
@@ -348,6 +350,31 @@ export class CommandQueue {
     const { page, offsetBytes } = this.#uploads.take(Math.ceil(sizeBytes / 16) * 16);
     page.mirror.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offsetBytes);
     return { allocation: page.allocation, offsetBytes, sizeBytes, epoch: this.epoch };
+  }
+
+  /**
+   * Writes host bytes at once, after everything recorded so far, which is submitted first. It keeps nothing: no place in
+   * an arena, as {@link upload} does, and the bytes may change as soon as it returns. For weights.
+   *
+   * @param range a multiple of four bytes
+   * @param bytes as many
+   * @throws {RangeError} when they are more, or fewer
+   * @throws {Error} while a graph is recorded
+   */
+  write({ allocation, offsetBytes, sizeBytes }: BufferRange, bytes: Uint8Array<ArrayBuffer>): void {
+    this.#refuseInGraph("write");
+    if (bytes.byteLength !== sizeBytes || sizeBytes % 4 !== 0) {
+      throw new RangeError(
+        `Cannot write: expected ${sizeBytes} bytes, a multiple of four, found ${bytes.byteLength}`,
+      );
+    }
+    this.submit();
+    this.device.queue.writeBuffer(allocation.buffer, offsetBytes, bytes);
+    this.#unsentBytes += sizeBytes;
+    if (this.#unsentBytes < MAX_UNSENT_BYTES) return;
+    // The platform keeps a copy of all that is written until the next submit.
+    this.device.queue.submit([]);
+    this.#unsentBytes = 0;
   }
 
   /** Sends everything recorded to the device. */

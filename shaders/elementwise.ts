@@ -190,34 +190,3 @@ let s = sigmoid4(argument(v));
 var d_x_i = d_y_i * s * (1.0 + v * (1.0 - s) * argument_slope(v));`,
     }),
 };
-
-/** y = silu(gate) up. */
-export const swigluForward: Kernel<ElementwiseConstants> = {
-  name: "swiglu_forward",
-  doc: "y = gate sigmoid(gate) up (arXiv 2002.05202). Saves nothing: the backward reads gate and up.",
-  build: (constants) =>
-    elementwise(constants, {
-      inputs: ["gate", "up"],
-      outputs: ["y"],
-      declarations: SIGMOID4,
-      statements: "let y_i = gate_i * sigmoid4(gate_i) * up_i;",
-    }),
-};
-
-/** dGate, dUp (+)= their parts of dY. */
-export const swigluBackward: Kernel<ElementwiseConstants> = {
-  name: "swiglu_backward",
-  doc: `y = g s u, g = gate, u = up, s = sigmoid(g):
-    d_gate (+)= dy u s (1 + g (1 - s)); d_up (+)= dy g s.`,
-  build: (constants) =>
-    elementwise(constants, {
-      inputs: ["gate", "up", "d_y"],
-      outputs: ["d_gate", "d_up"],
-      areGradients: true,
-      declarations: SIGMOID4,
-      statements: `
-let s = sigmoid4(gate_i);
-var d_gate_i = d_y_i * up_i * s * (1.0 + gate_i * (1.0 - s));
-var d_up_i = d_y_i * gate_i * s;`,
-    }),
-};

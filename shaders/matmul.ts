@@ -95,7 +95,7 @@ ${
 };
 
 /** The order of the additions is fixed, and is part of what makes a run's bits. */
-function storeFunction(
+export function storeFunction(
   { binding, vector, storage }: Pick<MatmulConstants, "vector" | "storage"> & {
     binding: (stored: Storage) => StorageBinding;
   },

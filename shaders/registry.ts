@@ -18,8 +18,6 @@ import {
   activationForward,
   addForward,
   type ElementwiseConstants,
-  swigluBackward,
-  swigluForward,
 } from "./elementwise.ts";
 import {
   embeddingBackward,
@@ -34,9 +32,13 @@ import {
   type AttentionTilesConstants,
   attentionTilesForward,
 } from "./attention_tiles.ts";
+import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
+import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
+import { loraCollect, loraSpread } from "./lora.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -50,7 +52,8 @@ import {
 import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
-import { swigluLinearBackward, type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
+import { swigluBackward, swigluForward } from "./swiglu.ts";
+import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
 import {
   tokenLogpsBackward,
@@ -122,6 +125,19 @@ const MATMUL: MatmulConstants[] = (["NN", "NT", "TN"] as const).flatMap((kind) =
     ...HALF.map((storage) => ({ kind, tile, vector: true, storage })),
   ])
 );
+/** A layer with an adapter in f32, and its input's gradient; the weight is stored either way. */
+const MATMUL_PAIR: MatmulPairConstants[] = TILES.flatMap((tile) =>
+  (["NN", "NT"] as const).flatMap((kind) =>
+    (["NN", "NT"] as const).flatMap((kind2) => {
+      const second = { kind: kind2, a: "f32", b: "f32" } as const;
+      return [
+        ...BOTH.map((vector) => ({ kind, tile, vector, storage: F32, second })),
+        ...(kind === kind2 ? HALF.slice(0, 2) : [])
+          .map((storage) => ({ kind, tile, vector: true, storage, second })),
+      ];
+    })
+  )
+);
 const GATHER: GatherConstants[] = [
   { width: 1, table: "f32", y: "f32" },
   ...(["f32", "f16", "bf16"] as const).flatMap((table) =>
@@ -168,7 +184,16 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(headNormBackward, ROWS),
+  entry(headNormForward, ROWS),
+  entry(headNormGainPartial, OPERANDS),
+  entry(layerNormBackward, ROWS),
+  entry(layerNormForward, ROWS),
+  entry(layerNormGainPartial, OPERANDS),
+  entry(loraCollect, NONE),
+  entry(loraSpread, NONE),
   entry(matmulForward, MATMUL),
+  entry(matmulPair, MATMUL_PAIR),
   entry(matmulRows, MATMUL_ROWS),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
@@ -180,12 +205,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(swigluBackward, ELEMENTWISE),
-  entry(swigluForward, ELEMENTWISE),
-  entry(
-    swigluLinearBackward,
-    OPERANDS.map(({ width, storage, memory }) => ({ width, storage, texels: memory === "texels" })),
-  ),
+  entry(swigluBackward, OPERANDS),
+  entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
   entry(tokenLogpsCombine, NONE),

@@ -3,10 +3,9 @@
  * @module
  */
 import { SIGMOID4 } from "./elementwise.ts";
-import { elementOf, input, type Kernel, output } from "./kernel.ts";
-import { LINEAR_WORKGROUP, type VectorWidth } from "./lib.ts";
+import { type Kernel, output } from "./kernel.ts";
 import type { MatmulConstants } from "./matmul.ts";
-import { loadQuad, packQuad, quadType, type Storage, storageFunctions } from "./storage.ts";
+import { packQuad, quadType, type Storage } from "./storage.ts";
 import {
   operandBinding,
   rowOf,
@@ -100,51 +99,3 @@ fn store(row: u32, column: u32, gate: vec4f, up: vec4f) {
 #endif
 }`;
 }
-
-/** Invocations per workgroup of {@link swigluLinearBackward}. */
-export const SWIGLU_WORKGROUP = 64;
-
-/** What the backward is specialised on. */
-export interface SwigluBackwardConstants {
-  /** Elements handled as one; divides F. */
-  readonly width: VectorWidth;
-  /** Of all tensors; f32 unless the width is 4. */
-  readonly storage: Storage;
-  /** Inputs through textures: for software adapters. */
-  readonly texels: boolean;
-}
-
-/** dGateUp from dY: what both products' gradients are made of. */
-export const swigluLinearBackward: Kernel<SwigluBackwardConstants> = {
-  name: "swiglu_linear_backward",
-  doc: `y = g s u, s = sigmoid(g): d_gate_up[m, f] = dy u s (1 + g (1 - s)), d_gate_up[m, F + f] = dy g s.
-    gate_up, d_gate_up [M, 2 F]; d_y [M, F]. An invocation owns an element (or four) of d_y.`,
-  build({ width, storage, texels }) {
-    const type = width === 4 ? quadType(storage) : "f32";
-    const read = texels ? { type, access: "texels" } as const : input(type);
-    const value = (name: string, index: string) => {
-      const stored = elementOf(read, name, index);
-      return width === 4 ? loadQuad(storage, stored) : `vec4f(${stored})`;
-    };
-    const packed = (name: string) => width === 4 ? packQuad(storage, name) : `${name}.x`;
-    return {
-      bindings: { gate_up: read, d_y: read, d_gate_up: output(type) },
-      params: { rows: "u32", columns: "u32" },
-      workgroupSize: [SWIGLU_WORKGROUP, 1],
-      declarations: storageFunctions(storage) + SIGMOID4,
-      body: wgsl`
-let count = p.columns / ${width}u;
-let i = (${LINEAR_WORKGROUP}) * ${SWIGLU_WORKGROUP}u + local_id.x;
-if (i >= p.rows * count) { return; }
-let at = i + i / count * count;
-let g = ${value("gate_up", "at")};
-let u = ${value("gate_up", "at + count")};
-let d = ${value("d_y", "i")};
-let s = sigmoid4(g);
-let d_gate = d * u * s * (1.0 + g * (1.0 - s));
-let d_up = d * g * s;
-d_gate_up[at] = ${packed("d_gate")};
-d_gate_up[at + count] = ${packed("d_up")};`,
-    };
-  },
-};

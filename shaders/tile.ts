@@ -84,6 +84,8 @@ export interface Product {
   readonly pair?: string;
   /** The steps of k to sum, as u32 expressions; all by default. The first is a multiple of four and of the depth. */
   readonly range?: { readonly first: string; readonly end: string };
+  /** Of a product that adds to the registers of another one before it, with the same tile: its loads' own name. */
+  readonly addend?: string;
   /** First row and column of the tile (u32 expressions), and the problem's size. */
   readonly m: string;
   readonly n: string;
@@ -98,12 +100,10 @@ export interface Product {
  */
 export function tileDeclarations(product: Product, ...stored: readonly Storage[]): string {
   const { a, b } = storageOf(product);
-  return [
-    storageFunctions(a, b, ...stored),
-    loadFunction("a", product),
-    loadFunction("b", product),
-    workgroupMemory(product.tile),
-  ].join("\n");
+  const loads = [loadFunction("a", product), loadFunction("b", product)];
+  // What comes once in a kernel is declared with the first of its products.
+  if (product.addend !== undefined) return loads.join("\n");
+  return [storageFunctions(a, b, ...stored), ...loads, workgroupMemory(product.tile)].join("\n");
 }
 
 function storageOf(product: Product): OperandStorage {
@@ -122,12 +122,13 @@ export function tileWorkgroupBytes(tile: Tile): number {
  * columns {@link columnOf}. Contains barriers when the tile is in workgroup memory: control flow must be uniform.
  */
 export function tileProduct(product: Product): string {
-  const { tile } = product;
+  const { tile, addend } = product;
   const registers = unroll(
     tile.rows,
     (i) => unroll(tile.cols / 4, (j) => `var c${i}_${j} = vec4f();`),
   );
-  return registers + "\n" + (tile.memory === "workgroup" ? workgroupLoop(product) : registerLoop(product));
+  const loop = tile.memory === "workgroup" ? workgroupLoop(product) : registerLoop(product);
+  return addend === undefined ? `${registers}\n${loop}` : loop;
 }
 
 /** First of the four columns that register column `j` of this lane holds. */
@@ -138,6 +139,11 @@ export function columnOf(tile: Tile, j: number): string {
 /** Row that register row `i` of this lane holds. */
 export function rowOf(tile: Tile, i: number): string {
   return tile.lanesY === 1 ? `(m0 + ${i}u)` : `(m0 + local_id.y * ${tile.rows}u + ${i}u)`;
+}
+
+/** The function that loads four elements of an operand. */
+function loadName(operand: "a" | "b", { addend = "" }: Product): string {
+  return `load_${addend}${operand}`;
 }
 
 /** Which column of op(B) the tile's column `offset` (a u32 expression) is. */
@@ -169,7 +175,7 @@ function loadFunction(operand: "a" | "b", product: Product): string {
     const quadAt = (column: string) =>
       loadQuad(stored, at(`min(outer, ${outerExtent} - 1u) * ${quads} + ${column}`));
     return wgsl`
-fn load_${operand}(outer: u32, inner: u32) -> vec4f {
+fn ${loadName(operand, product)}(outer: u32, inner: u32) -> vec4f {
 #if ${byK && operand === "a"}
   // Tokens are k here, in any number: steps past the end add zero.
   return ${quadAt(`min(inner / 4u, ${quads} - 1u)`)} * select(0.0, 1.0, outer < ${outerExtent});
@@ -189,7 +195,7 @@ fn load_${operand}(outer: u32, inner: u32) -> vec4f {
         at(`min(outer, ${outerExtent} - 1u) * ${innerExtent} + min(inner + ${index}u, ${innerExtent} - 1u)`)
       }, inner + ${index}u < ${innerExtent})`;
   return wgsl`
-fn load_${operand}(outer: u32, inner: u32) -> vec4f {
+fn ${loadName(operand, product)}(outer: u32, inner: u32) -> vec4f {
   return vec4f(
     ${component(0)},
     ${component(1)},
@@ -215,10 +221,11 @@ function multiplyAdd(tile: Tile, aValue: (row: number, k: number) => string): st
 /** Loads four k-steps of B into `bk<k>_<j>` for this lane's columns. */
 function loadB(product: Product): string {
   const { tile, kind } = product;
+  const load = loadName("b", product);
   return unroll(tile.cols / 4, (j) => {
     const column = operandColumn(product, `${4 * j * tile.lanesX}u + local_id.x * 4u`);
-    if (kind !== "NT") return unroll(4, (k) => `let bk${k}_${j} = load_b(k + ${k}u, ${column});`);
-    return unroll(4, (c) => `let bt${c}_${j} = load_b(${column} + ${c}u, k);`) + "\n" +
+    if (kind !== "NT") return unroll(4, (k) => `let bk${k}_${j} = ${load}(k + ${k}u, ${column});`);
+    return unroll(4, (c) => `let bt${c}_${j} = ${load}(${column} + ${c}u, k);`) + "\n" +
       unroll(4, (k) => {
         const picked = [0, 1, 2, 3].map((c) => `bt${c}_${j}.${COMPONENTS[k]}`);
         return `let bk${k}_${j} = vec4f(${picked.join(", ")});`;
@@ -249,30 +256,34 @@ interface RowsOfA {
 }
 
 /** Every lane loads all of its rows. */
-function uniformA({ tile, kind }: Product): RowsOfA {
+function uniformA(product: Product): RowsOfA {
+  const { tile, kind } = product;
+  const load = loadName("a", product);
   return kind === "TN"
     ? {
       loads: unroll(
         tile.rows / 4,
-        (q) => unroll(4, (k) => `let ak${k}_${q} = load_a(k + ${k}u, ${rowOf(tile, 4 * q)});`),
+        (q) => unroll(4, (k) => `let ak${k}_${q} = ${load}(k + ${k}u, ${rowOf(tile, 4 * q)});`),
       ),
       value: (i, k) => `ak${k}_${i >> 2}.${COMPONENTS[i & 3]}`,
     }
     : {
-      loads: unroll(tile.rows, (i) => `let a${i} = load_a(${rowOf(tile, i)}, k);`),
+      loads: unroll(tile.rows, (i) => `let a${i} = ${load}(${rowOf(tile, i)}, k);`),
       value: (i, k) => `a${i}.${COMPONENTS[k]}`,
     };
 }
 
 /** The lanes load a quad each, all different, and broadcast it: `rows` quads cover `rows` rows and four steps. */
-function sharedA({ tile, kind }: Product): RowsOfA {
+function sharedA(product: Product): RowsOfA {
+  const { tile, kind } = product;
+  const loadA = loadName("a", product);
   const lanes = tile.lanesX;
   const quadsPerStep = tile.rows / 4;
   const item = (q: number) => `(${q * lanes}u + local_id.x)`;
   const load = (q: number) =>
     kind === "TN"
-      ? `load_a(k + ${item(q)} / ${quadsPerStep}u, m0 + ${item(q)} % ${quadsPerStep}u * 4u)`
-      : `load_a(m0 + ${item(q)}, k)`;
+      ? `${loadA}(k + ${item(q)} / ${quadsPerStep}u, m0 + ${item(q)} % ${quadsPerStep}u * 4u)`
+      : `${loadA}(m0 + ${item(q)}, k)`;
   const name = (i: number, k: number) => `s${k}_${i}`;
   const broadcast = (i: number, k: number) => {
     const [quad, component] = kind === "TN" ? [k * quadsPerStep + (i >> 2), i & 3] : [i, k];
@@ -303,24 +314,21 @@ function fillWorkgroup(operand: "a" | "b", product: Product): string {
   const lanes = tile.lanesX * tile.lanesY;
   const quads = extent / 4;
   const byK = storedWithKRows(operand, kind);
+  const load = loadName(operand, product);
   // Where k is the stored row, a lane moves one vec4; else it loads four rows' k..k+3 and stores the transpose.
   const items = byK ? tile.depth * quads : quads * tile.depth / 4;
   const move = byK
     ? wgsl`
   let fk = item / ${quads}u;
   let fq = item % ${quads}u;
-  tile_${operand}[item] = load_${operand}(k0 + fk, ${
-      at("fq * 4u")
-    }) * select(0.0, 1.0, k0 + fk < ${product.k});`
+  tile_${operand}[item] = ${load}(k0 + fk, ${at("fq * 4u")}) * select(0.0, 1.0, k0 + fk < ${product.k});`
     : wgsl`
   let fq = item / ${tile.depth / 4}u;
   let fk = (item % ${tile.depth / 4}u) * 4u;
   let inside = select(0.0, 1.0, k0 + fk < ${product.k});
   ${
       unroll(4, (c) =>
-        `let f${c} = load_${operand}(${
-          at("fq * 4u")
-        } + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
+        `let f${c} = ${load}(${at("fq * 4u")} + ${c}u, min(k0 + fk, (${product.k} - 1u) & ~3u)) * inside;`)
     }
   ${
       unroll(4, (k) =>
@@ -353,8 +361,9 @@ function workgroupLoop(product: Product): string {
         (j) => `c${i}_${j} = fma(vec4f(aq${i >> 2}.${COMPONENTS[i & 3]}), bq${j}, c${i}_${j});`,
       ),
   );
+  const lane = product.addend === undefined ? `let lane = local_id.y * ${tile.lanesX}u + local_id.x;` : "";
   return wgsl`
-let lane = local_id.y * ${tile.lanesX}u + local_id.x;
+${lane}
 for (var k0 = ${first}; k0 < ${end}; k0 += ${tile.depth}u) {
 ${fillWorkgroup("a", product)}
 ${fillWorkgroup("b", product)}

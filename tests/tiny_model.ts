@@ -152,6 +152,10 @@ export async function referenceTokenLogps(
   model: Model,
   completions: readonly EncodedCompletion[],
 ): Promise<number[][]> {
+  const { config } = model;
+  if (config.model_type !== "llama") {
+    throw new TypeError(`Cannot run the reference of a ${config.model_type}`);
+  }
   const parameters = new Map<string, Float64Array>();
   for (const name of model.parameters.shapes.keys()) {
     parameters.set(name, Float64Array.from(await model.parameters.read(name)));
@@ -159,7 +163,7 @@ export async function referenceTokenLogps(
   return completions.map(({ promptIds, completionIds }) => {
     const inputIds = [...promptIds, ...completionIds];
     const sequenceOffsets = [0, inputIds.length];
-    const { logits } = llama.forward({ parameters, inputIds, sequenceOffsets }, model.config);
+    const { logits } = llama.forward({ parameters, inputIds, sequenceOffsets }, config);
     return completionIds.map((id, i) => {
       const start = (promptIds.length - 1 + i) * model.config.vocab_size;
       const row = logits.subarray(start, start + model.config.vocab_size);

@@ -18,25 +18,63 @@ import { dirname } from "node:path";
  * if (Deno.readTextFileSync(path) !== "{}") throw new Error("the file is whole");
  * ```
  */
-export async function writeFileAtomically(
-  path: string,
-  write: (append: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
-): Promise<void> {
+export async function writeFileAtomically(path: string, write: WriteContent): Promise<void> {
+  await (await stageFile(path, write)).commit();
+}
+
+/** Writes a file's content by the function that it is given, which writes all bytes it is handed. */
+export type WriteContent = (append: (bytes: Uint8Array) => Promise<void>) => Promise<void>;
+
+/** A file that is complete and on the disk, under a temporary name. */
+export interface StagedFile {
+  /** The final name. */
+  readonly path: string;
+  /** Gives it its final name, in place of an older file; when that fails, the temporary file is removed. */
+  commit(): Promise<void>;
+  /** Removes it. */
+  discard(): Promise<void>;
+}
+
+/**
+ * The first half of {@link writeFileAtomically}, for files that have to appear together: all are staged before the first
+ * is committed.
+ *
+ * @param path The final name; its folder must exist.
+ * @param write Writes the content; when it throws, nothing is left, and the error is passed on.
+ * @returns The file, to be committed or discarded.
+ * @example
+ * ```ts
+ * const path = `${Deno.makeTempDirSync()}/config.json`;
+ * const staged = await stageFile(path, (append) => append(new TextEncoder().encode("{}")));
+ * await staged.commit();
+ * if (Deno.readTextFileSync(path) !== "{}") throw new Error("the file is whole");
+ * ```
+ */
+export async function stageFile(path: string, write: WriteContent): Promise<StagedFile> {
   const temporary = `${path}.${Deno.pid}.partial`;
   const file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-  try {
+  const discard = () => Deno.remove(temporary);
+  const orDiscard = async (action: () => Promise<void>) => {
+    try {
+      await action();
+    } catch (error) {
+      await discard();
+      throw error;
+    }
+  };
+  await orDiscard(async () => {
     try {
       await write((bytes) => writeFully(file, bytes));
       await file.sync();
     } finally {
       file.close();
     }
-    await Deno.rename(temporary, path);
-  } catch (error) {
-    await Deno.remove(temporary);
-    throw error;
-  }
-  await syncFolder(dirname(path));
+  });
+  const commit = async () => {
+    await orDiscard(() => Deno.rename(temporary, path));
+    await syncFolder(dirname(path));
+  };
+  return { path, commit, discard };
 }
 
 async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {

@@ -3,6 +3,7 @@
  * @module
  */
 import { z } from "zod";
+import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
@@ -15,6 +16,8 @@ const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKe
 export const runConfigSchema = z.strictObject({
   /** Folder of the model to start from. */
   model: z.string().min(1).optional(),
+  /** Folder of the model that an adapter belongs to, where `model` is an adapter. */
+  base: z.string().min(1).optional(),
   /** Preference records: .json or .jsonl. */
   data: z.string().min(1).optional(),
   /** Held-out records of the same kind. */
@@ -33,6 +36,10 @@ export const runConfigSchema = z.strictObject({
   promptSharing: z.boolean().default(true),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
+  /** Low-rank adapters: they are trained, the model is frozen. */
+  lora: loraSchema.prefault({}),
+  /** How a frozen model is stored beside an adapter; as `dtype` by default. */
+  baseDtype: z.enum(["f32", "f16", "bf16"]).optional(),
   /** Highest learning rate. */
   learningRate: z.number().positive().default(5e-5),
   /** Its shape after warm-up. */
@@ -107,6 +114,15 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
       }, found settings that do not read it`,
     );
   }
+  const loraGiven = new Set(Object.keys((raw.lora as Record<string, unknown> | undefined) ?? {}));
+  const unread = findLoraConflict(config.lora, loraGiven);
+  if (unread) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["lora", unread[0]])}: expected ${
+        unread[1]
+      }, found settings that do not read it`,
+    );
+  }
   if (config.batchSize % config.gradientAccumulationSteps !== 0) {
     throw new ConfigError(
       `Cannot use ${source.describe(["gradientAccumulationSteps"])}: expected a divisor of the batch size ` +
@@ -136,9 +152,15 @@ export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, lora, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
-  return { ...settings, ...loss?.options, ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}) };
+  const readLora = readLoraSettings(lora);
+  return {
+    ...settings,
+    ...(readLora ? { lora: readLora } : {}),
+    ...loss?.options,
+    ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}),
+  };
 }
 
 const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;

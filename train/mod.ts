@@ -36,7 +36,14 @@ export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from ".
 export type { TokenizerFiles } from "./data/tokenizer_files.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
-export type { LlamaConfig } from "./models/llama_config.ts";
+export type { Gpt2Config } from "./models/gpt2_config.ts";
+export type { LlamaConfig, LlamaSizes } from "./models/llama_config.ts";
+export type { MistralConfig } from "./models/mistral.ts";
+export type { Phi3Config } from "./models/phi3.ts";
+export type { Qwen2Config, QwenWindow } from "./models/qwen2.ts";
+export type { Qwen3Config } from "./models/qwen3.ts";
+export type { RopeScaling, RopeSettings } from "./models/rope_scaling.ts";
+export type { TokenIds } from "./models/config_parts.ts";
 export type { Architecture, Dimensions, EmbedInputs, LayerInputs } from "./models/architecture.ts";
 export {
   batchSequenceLogps,
@@ -49,6 +56,11 @@ export {
 } from "./models/model.ts";
 export { type BatchTensors, type HostBatch, hostBatch, uploadBatch } from "./models/batch_tensors.ts";
 export { initializeModel, type LoadedModel, loadModel, saveModel } from "./models/model_files.ts";
+export { type Adapter, addLora, type LoraOptions, withAdapterOff } from "./adapters/lora.ts";
+export type { LoraConfig } from "./adapters/lora_config.ts";
+export { loadAdapter, saveAdapter } from "./adapters/adapter_files.ts";
+export { mergeAdapter, type MergeOptions, type MergeSummary } from "./adapters/merge.ts";
+export { type BaseOptions, loadModelOrAdapter } from "./models/load_model.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 export {
   definePairLoss,

@@ -132,6 +132,8 @@ export interface PreferenceOptions {
   readonly spoAt: (step: number) => SpoPenaltyOptions;
   /** Where the dual variable starts. */
   readonly lambda: number;
+  /** Whether the reference is the policy as it starts, so that the first loss is known; true by default. */
+  readonly startsAtReference?: boolean;
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
 }
@@ -192,7 +194,8 @@ export function preferenceObjective(
   const spo = spoState(model.gpu, { lambda: options.lambda });
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
-  const known = first.penalty === "none" && first.rho === 0 ? loss.initialLoss : undefined;
+  const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
+  const known = isKnown ? loss.initialLoss : undefined;
   return {
     model,
     count: pairs.length,

@@ -9,6 +9,7 @@ import { openPlanningGpu, type PlanningOptions } from "../engine/planning_gpu.ts
 import { ShapeError } from "../engine/shape.ts";
 import type { BatchSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { addLora, type LoraOptions, withAdapterOff } from "./adapters/lora.ts";
 import { InputError } from "./errors.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 import { createModel } from "./models/model.ts";
@@ -161,6 +162,8 @@ export interface TrainingSizes {
   readonly gradientAccumulationSteps?: number;
   /** Whether layers are computed again in the backward; not by default. */
   readonly activationCheckpointing?: boolean;
+  /** The adapter that is trained in place of the model. */
+  readonly lora?: LoraOptions;
 }
 
 /**
@@ -191,15 +194,16 @@ export interface TrainingSizes {
  */
 export async function planTraining(options: PlanningOptions, sizes: TrainingSizes): Promise<MemoryPlan> {
   return await planRun(options, async ({ gpu, onTrained }) => {
-    const { activationCheckpointing, loss, batchSize, gradientAccumulationSteps } = sizes;
+    const { activationCheckpointing, loss, batchSize, gradientAccumulationSteps, lora } = sizes;
     const positions = sizes.promptTokens + sizes.completionTokens;
-    using model = createModel(gpu, sizes.model, { trainable: true, positions, activationCheckpointing });
+    const whole = createModel(gpu, sizes.model, { trainable: !lora, positions, activationCheckpointing });
+    using model = lora ? addLora(whole, lora) : whole;
     const pairs = Array.from({ length: batchSize }, () => pairOf(sizes));
     using objective = loss === "sft"
       ? sftObjective(model, pairs.map(({ chosen }) => chosen))
       : preferenceObjective(model, {
         pairs,
-        reference: await referenceLogps(model, pairs),
+        reference: await withAdapterOff(model, (base) => referenceLogps(base, pairs)),
         loss: PAIR_LOSSES[loss].resolve({}),
         spoAt: () => NO_PENALTY,
         lambda: 0,

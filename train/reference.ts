@@ -35,8 +35,8 @@ export interface ReferenceOptions {
 const CACHE_FORMAT = 2;
 
 /**
- * The model's summed log-probs of both sides of every pair. What was computed before for the same weights, config and
- * token ids is read back instead: those three are the key, so a stale result cannot be found.
+ * The model's summed log-probs of both sides of every pair. What was computed before for the same weights (those of
+ * an adapter too), config and token ids is read back instead: those are the key, so a stale result cannot be found.
  *
  * @param model the reference, as it is now
  * @param pairs the data
@@ -164,7 +164,11 @@ async function cacheKey(model: Model, pairs: readonly EncodedPair[]): Promise<st
   const hash = createHash("sha256");
   // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
   hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
-  for (const block of model.parameters.blocks) {
+  if (model.adapter) {
+    const { config: { base: _, ...config }, modules } = model.adapter;
+    hash.update(JSON.stringify([config, ...modules]));
+  }
+  for (const block of [...model.parameters.blocks, ...model.adapter?.parameters.blocks ?? []]) {
     const weights = await toHost(block.weight);
     if (!model.gpu.isPlanning) hash.update(new Uint8Array(weights.buffer));
   }

@@ -2,6 +2,9 @@
  * A run on a checkpoint and a data file: load, reference, train, evaluate, save.
  * @module
  */
+import { loadAdapter } from "./adapters/adapter_files.ts";
+import { addLora, withAdapterOff } from "./adapters/lora.ts";
+import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss } from "./config.ts";
 import { type EncodeCounts, type EncodedPair, encodePairs, shortenPairs } from "./data/encode.ts";
@@ -10,8 +13,10 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
+import type { Model } from "./models/model.ts";
 import { architectureOf, type ModelConfig } from "./models/registry.ts";
-import { checkModel, type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
+import { checkModelOrAdapter } from "./models/load_model.ts";
+import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
@@ -32,8 +37,10 @@ export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "model"];
 /** What a run reads besides the weights, which are checked alone; nothing needs a device for it. */
 export interface RunData {
   readonly config: RunConfig;
-  /** The model's folder. */
+  /** The model's folder: of an adapter, its base's. */
   readonly folder: string;
+  /** The folder of an adapter that is trained on. */
+  readonly adapter?: string;
   readonly modelConfig: ModelConfig;
   readonly tokenizer: Tokenizer;
   /** Tokens of prompt and completion: the setting, or the model's positions where they are fewer. */
@@ -47,6 +54,8 @@ export interface RunData {
 export interface PreparedRun extends Disposable {
   readonly config: RunConfig;
   readonly loaded: LoadedModel;
+  /** Whether it goes on from an adapter: then the model as it starts is not its base. Not by default. */
+  readonly continuesAdapter?: boolean;
   readonly pairs: readonly EncodedPair[];
   readonly evalPairs: readonly EncodedPair[];
 }
@@ -67,13 +76,42 @@ export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log"
       }`,
     );
   }
-  const { config: modelConfig, tokenizer } = await checkModel(folder);
+  const { folders, config: modelConfig, tokenizer } = await checkModelOrAdapter(folder, {
+    base: config.base,
+  });
+  refuseUnreadLora(config, { continuesAdapter: folders.adapter !== undefined });
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
   const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
   const pairs = await encode(data);
   const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);
-  return { config, folder, modelConfig, tokenizer, maxLength, pairs, evalPairs };
+  return {
+    ...{ config, folder: folders.base, adapter: folders.adapter },
+    ...{ modelConfig, tokenizer, maxLength, pairs, evalPairs },
+  };
+}
+
+/** What only a run with, or without, an adapter to start from reads. */
+function refuseUnreadLora(
+  { model, lora, baseDtype }: RunConfig,
+  { continuesAdapter }: { continuesAdapter: boolean },
+): void {
+  if (continuesAdapter && lora.rank !== undefined) {
+    throw new ConfigError(
+      `Cannot use a new LoRA rank: expected a whole model as --model, found the adapter ${model}, which keeps its own rank`,
+    );
+  }
+  if (!continuesAdapter && lora.reference === "base") {
+    throw new ConfigError(
+      `Cannot use the base as reference: expected an adapter to train on as --model, found the whole model ${model}, ` +
+        "which is its own",
+    );
+  }
+  if (!continuesAdapter && lora.rank === undefined && baseDtype !== undefined) {
+    throw new ConfigError(
+      "Cannot use --base-dtype: expected LoRA (--lora.rank, or an adapter as --model), found none",
+    );
+  }
 }
 
 /**
@@ -101,13 +139,32 @@ export function changeRunData(
  * @throws {CheckpointError} naming file and tensor
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
-  const { config, folder, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
-  const { activationCheckpointing, dtype } = config;
-  const options = { trainable: true, positions: maxLength, activationCheckpointing, dtype };
-  const loaded = gpu.isPlanning
-    ? { model: loadNothing(gpu, modelConfig, options), tokenizer }
-    : await loadModel(gpu, folder, options);
-  return { config, loaded, pairs, evalPairs, [Symbol.dispose]: () => loaded.model[Symbol.dispose]() };
+  const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
+  const { activationCheckpointing, dtype, lora, baseDtype } = config;
+  const trainable = adapter === undefined && lora.rank === undefined;
+  const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
+  const base = gpu.isPlanning
+    ? loadNothing(gpu, modelConfig, options)
+    : (await loadModel(gpu, folder, options)).model;
+  try {
+    const model = trainable ? base : await adapt(base, data);
+    return {
+      ...{ config, loaded: { model, tokenizer }, pairs, evalPairs, continuesAdapter: adapter !== undefined },
+      [Symbol.dispose]: () => model[Symbol.dispose](),
+    };
+  } catch (error) {
+    base[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function adapt(base: Model, { config, adapter }: RunData): Promise<Model> {
+  if (adapter !== undefined) return await loadAdapter(base, adapter, { trainable: true, base: config.base });
+  const { rank } = config.lora;
+  return addLora(
+    base,
+    loraOptionsOf({ ...config.lora, rank: rank! }, { seed: config.seed, base: config.model! }),
+  );
 }
 
 /**
@@ -176,14 +233,23 @@ export async function runTraining(
 ): Promise<PhaseResult[]> {
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
   const beta = resolveLoss(config)?.head.beta ?? 1;
+  const isReference = startsAtReference(prepared);
   const cached = (label: string, of: readonly EncodedPair[]) =>
-    withProgress(
-      session,
-      label,
-      (onProgress) => referenceLogps(model, of, { cacheFolder: options.cacheFolder, onProgress }),
-    );
+    withProgress(session, label, (onProgress) => {
+      const keep = (reference: Model) =>
+        referenceLogps(reference, of, { cacheFolder: options.cacheFolder, onProgress });
+      // A fresh adapter changes nothing, and its base's log-probs may be there from other runs.
+      const isBase = !prepared.continuesAdapter || config.lora.reference === "base";
+      return isBase ? withAdapterOff(model, keep) : keep(model);
+    });
   const evalReference = await cached("evaluation before", evalPairs);
-  const before = comparePairs(evalReference, { reference: evalReference, beta });
+  const before = isReference
+    ? comparePairs(evalReference, { reference: evalReference, beta })
+    : await withProgress(
+      session,
+      "evaluation of the adapter",
+      (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
+    );
   const reference = config.loss === "sft" ? undefined : await cached("reference log-probs", pairs);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
@@ -195,7 +261,7 @@ export async function runTraining(
     (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
   );
   const results: PhaseResult[] = [
-    { phase: "before", isReference: true, evaluation: before },
+    { phase: "before", isReference, evaluation: before },
     { phase: "after", isReference: false, evaluation: after },
   ];
   session.log(`\n${evalPairs.length} ${config.evalData ? "held-out" : "training"} pairs, ${name}:`);
@@ -203,11 +269,14 @@ export async function runTraining(
   return results;
 }
 
+/** Whether the reference is the model as the run finds it. */
+function startsAtReference({ config, continuesAdapter }: PreparedRun): boolean {
+  return !continuesAdapter || config.lora.reference === "start";
+}
+
 /** What a run minimises. */
-export function makeObjective(
-  { config, loaded: { model }, pairs }: PreparedRun,
-  reference?: ReferenceLogps,
-): Objective {
+export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps): Objective {
+  const { config, loaded: { model }, pairs } = prepared;
   const loss = resolveLoss(config);
   if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));
   return preferenceObjective(model, {
@@ -217,6 +286,7 @@ export function makeObjective(
     spoAt: (step) => spoPenaltyAt(config.spo, step, config.maxSteps),
     lambda: config.spo.lambda,
     sharePrompts: config.promptSharing,
+    startsAtReference: startsAtReference(prepared),
   });
 }
 

@@ -8,6 +8,7 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import type { MetricsRecord } from "./metrics.ts";
 import type { Model } from "./models/model.ts";
+import { saveAdapter } from "./adapters/adapter_files.ts";
 import { saveModel, saveNothing } from "./models/model_files.ts";
 import type { Objective } from "./objective.ts";
 import type { Progress } from "./progress.ts";
@@ -74,7 +75,7 @@ export async function trainPhase(
 }
 
 /**
- * Saves a model in the run's folder; on a planning device, takes the memory for it alone.
+ * Saves a model, or its adapter alone, in the run's folder; on a planning device, takes the memory for it alone.
  *
  * @param session the run
  * @param model what to save
@@ -85,8 +86,10 @@ export async function saveToRun(
   model: Model,
   { name, tokenizer }: { name: string; tokenizer: Tokenizer },
 ): Promise<void> {
-  if (session.gpu.isPlanning) await saveNothing(model);
-  else await saveModel(join(session.folder, name), model, { tokenizer });
+  const folder = join(session.folder, name);
+  if (session.gpu.isPlanning) await saveNothing(model.trained);
+  else if (model.adapter) await saveAdapter(folder, model, { tokenizer });
+  else await saveModel(folder, model, { tokenizer });
 }
 
 /** Shows a bar over something that counts, such as reference log-probs. */

@@ -7,7 +7,7 @@ import { vectorWidth } from "../../shaders/lib.ts";
 import type { Gpu } from "../gpu.ts";
 import type { DeviceTensors } from "../inputs.ts";
 import { expectShape, sizeOf } from "../shape.ts";
-import { record } from "../tape.ts";
+import { record, refuseGradient } from "../tape.ts";
 import { emptyLike, expectQuads, storageOf, type Tensor } from "../tensor.ts";
 import { CPU_LOOP_LIMIT } from "./dispatch.ts";
 
@@ -81,11 +81,11 @@ const NO_ID = 0xffffffff;
  * y[n] = table[ids[n]].
  *
  * @param table `[V, C]` as row shards, in order
- * @param tokens of {@link hostTokenIndex}, on the GPU: N ids and their inverse
+ * @param tokens of {@link hostTokenIndex}, on the GPU: N ids and their inverse; where no gradient is wanted, the ids will do
  * @param options.type of the result, f32 by default
  * @returns `[N, C]`
  * @throws {ShapeError} when the shards' widths differ or do not divide by four where 16 bits are read or written, or
- * the index is one of another table
+ * the index is one of another table, or there is none and the table is trained
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -102,14 +102,17 @@ const NO_ID = 0xffffffff;
  */
 export function embedding(
   table: readonly Tensor[],
-  tokens: TokenIndex,
+  tokens: TokenIndex | Pick<TokenIndex, "ids">,
   options: { type?: "f32" | "f16" } = {},
 ): Tensor {
   const { gpu, shape: [, columns] } = table[0];
   for (const shard of table) expectShape("embedding", "a shard", shard.shape, [-1, columns]);
-  const { ids, uniqueIds, offsets, places } = tokens;
+  const { ids } = tokens;
+  const index = "uniqueIds" in tokens ? tokens : null;
   const rows = table.reduce((total, shard) => total + shard.shape[0], 0);
-  expectShape("embedding", "the unique ids", uniqueIds.shape, [Math.min(ids.shape[0], rows)]);
+  if (index) {
+    expectShape("embedding", "the unique ids", index.uniqueIds.shape, [Math.min(ids.shape[0], rows)]);
+  } else refuseGradient("embedding without the places of its ids", ...table);
   const width = vectorWidth(columns);
   const type = options.type ?? "f32";
   expectQuads("embedding", columns, [...table.map(storageOf), type]);
@@ -128,6 +131,7 @@ export function embedding(
     output: y,
     // y[n] = table[ids[n]]: dTable[id] = sum over n with ids[n] = id of dY[n]
     backward: (dY, sink) => {
+      const { uniqueIds, offsets, places } = index!;
       const bindings = { unique_ids: uniqueIds.range, offsets: offsets.range, places: places.range };
       const work = uniqueIds.shape[0] * columns / width;
       eachShard(table, (shard, first) => {

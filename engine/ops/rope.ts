@@ -17,6 +17,8 @@ import { rowOperands } from "./dispatch.ts";
  * @param options.positions P, how many positions
  * @param options.headDim D, even
  * @param options.theta the base of the geometric frequencies, theta^(-2i/D)
+ * @param options.scale what becomes of each frequency where a model was made to see further than it was trained to; the
+ *   same by default
  * @returns `[P, D]`: D/2 cosines, then D/2 sines; the caller releases it
  * @throws {ShapeError} when D is odd
  * @example
@@ -31,16 +33,25 @@ import { rowOperands } from "./dispatch.ts";
  * assert.deepEqual([...await toHost(table)], [1, 0, Math.fround(Math.cos(1)), Math.fround(Math.sin(1))]);
  * ```
  */
-export function ropeTable(gpu: Gpu, options: { positions: number; headDim: number; theta: number }): Tensor {
-  const { positions, headDim, theta } = options;
+export function ropeTable(
+  gpu: Gpu,
+  options: {
+    positions: number;
+    headDim: number;
+    theta: number;
+    scale?: (frequency: number) => number;
+  },
+): Tensor {
+  const { positions, headDim, theta, scale = (frequency) => frequency } = options;
   if (headDim % 2 !== 0) {
     throw new ShapeError(`Cannot make a rope table: expected an even head_dim, found ${headDim}`);
   }
   const half = headDim / 2;
+  const frequencies = Array.from({ length: half }, (_, i) => scale(theta ** (-i / half)));
   const values = new Float32Array(positions * headDim);
   for (let position = 0; position < positions; position++) {
     for (let i = 0; i < half; i++) {
-      const angle = position * theta ** (-i / half);
+      const angle = position * frequencies[i];
       values[position * headDim + i] = Math.cos(angle);
       values[position * headDim + half + i] = Math.sin(angle);
     }

@@ -1,20 +1,19 @@
 /**
- * The gated activation of Llama's MLP.
+ * The gated activation of an MLP, on what one product of the gate's and up's weights leaves.
  * @module
  */
-import { swigluBackward, swigluForward } from "../../shaders/elementwise.ts";
-import { expectShape, sizeOf } from "../shape.ts";
-import { record } from "../tape.ts";
-import { emptyLike, expectType, type Tensor } from "../tensor.ts";
-import { activationStorage, elementwiseWorkgroups, inputMemory } from "./dispatch.ts";
+import { SWIGLU_WORKGROUP, swigluBackward, swigluForward } from "../../shaders/swiglu.ts";
+import { expectShape, ShapeError } from "../shape.ts";
+import { type GradientTarget, record } from "../tape.ts";
+import { emptyLike, type Tensor } from "../tensor.ts";
+import { rowOperands } from "./dispatch.ts";
 
 /**
- * y = silu(gate) up (arXiv 2002.05202).
+ * y = silu(gate) up (arXiv 2002.05202), gate and up side by side.
  *
- * @param gate `[N, F]` or any shape, f32 or f16
- * @param up the same shape and type
- * @returns the same shape and type
- * @throws {ShapeError} when the shapes or types differ
+ * @param gateUp `[N, 2 F]`, f32 or f16: a row's gate, then its up
+ * @returns `[N, F]`, the same type
+ * @throws {ShapeError} when the rows do not have two halves, or sixteen-bit halves do not divide by four
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -23,53 +22,59 @@ import { activationStorage, elementwiseWorkgroups, inputMemory } from "./dispatc
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const gate = fromHost(gpu, Float32Array.of(0, 1), { shape: [1, 2] });
- * const up = fromHost(gpu, Float32Array.of(5, 2), { shape: [1, 2] });
- * const [zero, one] = await toHost(swiglu(gate, up));
+ * const gateUp = fromHost(gpu, Float32Array.of(0, 1, 5, 2), { shape: [1, 4] });
+ * const [zero, one] = await toHost(swiglu(gateUp));
  * assert.equal(zero, 0);
  * assert(Math.abs(one - 2 / (1 + Math.exp(-1))) < 1e-6);
  * ```
  */
-export function swiglu(gate: Tensor, up: Tensor): Tensor {
-  expectShape("swiglu", "up", up.shape, gate.shape);
-  expectType("swiglu", "up", up, gate.type);
-  const constants = { storage: activationStorage("swiglu", gate), memory: inputMemory(gate.gpu) };
-  const y = emptyLike(gate, gate.shape, { type: gate.type });
-  const { elements, workgroups } = elementwiseWorkgroups(sizeOf(gate.shape));
-  gate.gpu.dispatch(swigluForward, {
+export function swiglu(gateUp: Tensor): Tensor {
+  expectShape("swiglu", "gateUp", gateUp.shape, [-1, -1]);
+  const { gpu, shape: [rows, width] } = gateUp;
+  if (width % 2 !== 0) {
+    throw new ShapeError(
+      `Cannot run swiglu: expected as many columns for the gate as for up, found [${rows}, ${width}]`,
+    );
+  }
+  const columns = width / 2;
+  const constants = rowOperands("swiglu", gateUp, columns);
+  const y = emptyLike(gateUp, [rows, columns], { type: gateUp.type });
+  gpu.dispatch(swigluForward, {
     constants,
-    bindings: { gate: gate.range, up: up.range, y: y.range },
-    params: { elements },
-    workgroups,
+    bindings: { gate_up: gateUp.range, y: y.range },
+    params: { rows, columns },
+    workgroups: workgroupsOf(y, constants.width),
   });
-  return record(gate.gpu, {
+  return record(gpu, {
     name: "swiglu",
-    inputs: [gate, up],
+    inputs: [gateUp],
     output: y,
-    // y = g s u, s = sigmoid(g): dG = dY u s (1 + g (1 - s)), dU = dY g s
+    isOutputFree: true,
     backward: (dY, sink) => {
-      // One kernel writes both; where one is not wanted it goes to a scratch tensor. So does one of the same tensor's
-      // two parts: a kernel cannot add to what it is writing.
-      const scratch = () => ({ tensor: emptyLike(gate, gate.shape, { type: gate.type }), accumulate: false });
-      const dGate = sink.into(gate) ?? scratch();
-      const dUp = (up === gate ? null : sink.into(up)) ?? scratch();
-      gate.gpu.dispatch(swigluBackward, {
-        constants,
-        bindings: {
-          gate: gate.range,
-          up: up.range,
-          d_y: dY.range,
-          d_gate: dGate.tensor.range,
-          d_up: dUp.tensor.range,
-        },
-        params: {
-          elements,
-          accumulate_d_gate: dGate.accumulate ? 1 : 0,
-          accumulate_d_up: dUp.accumulate ? 1 : 0,
-        },
-        workgroups,
-      });
-      if (up === gate) sink.pass(up, dUp.tensor);
+      const dGateUp = sink.into(gateUp);
+      if (dGateUp) gateUpGradient(gateUp, dY, dGateUp);
     },
   });
+}
+
+/**
+ * y = g s u, s = sigmoid(g): dG = dY u s (1 + g (1 - s)), dU = dY g s.
+ *
+ * @param gateUp `[N, 2 F]`
+ * @param dY `[N, F]`, stored as gateUp is
+ * @param target of gateUp's gradient
+ */
+export function gateUpGradient(gateUp: Tensor, dY: Tensor, target: GradientTarget): void {
+  const [rows, columns] = dY.shape;
+  const constants = rowOperands("swiglu", gateUp, columns);
+  gateUp.gpu.dispatch(swigluBackward, {
+    constants,
+    bindings: { gate_up: gateUp.range, d_y: dY.range, d_gate_up: target.tensor.range },
+    params: { rows, columns, accumulate: target.accumulate ? 1 : 0 },
+    workgroups: workgroupsOf(dY, constants.width),
+  });
+}
+
+function workgroupsOf({ shape: [rows, columns] }: Tensor, width: number): number {
+  return Math.ceil(rows * columns / width / SWIGLU_WORKGROUP);
 }

@@ -3,13 +3,14 @@
  * @module
  */
 import { vectorWidth } from "../../shaders/lib.ts";
-import { SWIGLU_WORKGROUP, swigluLinearBackward, swigluLinearForward } from "../../shaders/swiglu_linear.ts";
+import { swigluLinearForward } from "../../shaders/swiglu_linear.ts";
 import { tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape, ShapeError } from "../shape.ts";
 import { record } from "../tape.ts";
 import { emptyLike, scope, storageOf, type Tensor } from "../tensor.ts";
 import { productTile } from "./dispatch.ts";
 import { multiply } from "./matmul.ts";
+import { gateUpGradient } from "./swiglu.ts";
 
 /**
  * y = silu(x Wg^T) (x Wu^T) (arXiv 2002.05202). Sums are f32, whatever the storage.
@@ -81,23 +82,11 @@ export function swigluLinear(x: Tensor, weight: Tensor): Tensor {
       const dX = sink.into(x);
       const dWeight = sink.into(weight);
       scope(gpu, () => {
-        const dGateUp = gateUpGradient(gateUp!, dY);
+        const dGateUp = emptyLike(gateUp!, gateUp!.shape, { type: gateUp!.type });
+        gateUpGradient(gateUp!, dY, { tensor: dGateUp, accumulate: false });
         if (dX) multiply("NN", dGateUp, weight, dX);
         if (dWeight) multiply("TN", dGateUp, x, dWeight);
       });
     },
   });
-}
-
-function gateUpGradient(gateUp: Tensor, dY: Tensor): Tensor {
-  const { gpu, shape: [rows, columns] } = dY;
-  const dGateUp = emptyLike(gateUp, gateUp.shape, { type: gateUp.type });
-  const width = vectorWidth(columns);
-  gpu.dispatch(swigluLinearBackward, {
-    constants: { width, storage: storageOf(dY), texels: productTile(gpu).memory === "texels" },
-    bindings: { gate_up: gateUp.range, d_y: dY.range, d_gate_up: dGateUp.range },
-    params: { rows, columns },
-    workgroups: Math.ceil(rows * columns / width / SWIGLU_WORKGROUP),
-  });
-  return dGateUp;
 }

@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { type DType, DTYPE_SIZE_BYTES, findOverflow, narrow, widen } from "../../engine/dtype.ts";
+import {
+  type DType,
+  DTYPE_SIZE_BYTES,
+  findOverflow,
+  findUnusable,
+  narrow,
+  widen,
+} from "../../engine/dtype.ts";
 
 const PATTERNS = Uint16Array.from({ length: 0x10000 }, (_, i) => i);
 const FORMATS = {
@@ -112,4 +119,79 @@ Deno.test("widen refuses a broken element", () => {
     name: "RangeError",
     message: "Cannot widen bf16 data: expected a multiple of 2 bytes, found 3",
   });
+});
+
+/** What findUnusable is to say of one element, from the values alone. */
+function isUnusable(value: number, storage: DType): boolean {
+  return !Number.isFinite(value) ||
+    !Number.isFinite(widen(narrow(new Float32Array([value]), storage), storage)[0]);
+}
+
+for (const dtype of ["f16", "bf16"] as const) {
+  Deno.test(`findUnusable judges each of the 65,536 ${dtype} patterns by its value, in either half of a word`, () => {
+    for (const storage of ["f32", "f16", "bf16"] as const) {
+      const values = widen(new Uint8Array(PATTERNS.buffer), dtype);
+      const expected = isUnusableOfAll(values, storage);
+      for (let i = 0; i < PATTERNS.length; i++) {
+        for (const [first, second, at] of [[PATTERNS[i], 0, 0], [0, PATTERNS[i], 1]]) {
+          const bytes = new Uint8Array(Uint16Array.of(first, second).buffer);
+          const found = findUnusable(bytes, dtype, { storage });
+          if (found !== (expected[i] ? at : -1)) assert.fail(`0x${i.toString(16)} as ${storage}: ${found}`);
+        }
+      }
+    }
+  });
+}
+
+function isUnusableOfAll(values: Float32Array, storage: DType): boolean[] {
+  const kept = widen(narrow(values, storage), storage);
+  return Array.from(values, (value, i) => !Number.isFinite(value) || !Number.isFinite(kept[i]));
+}
+
+Deno.test("findUnusable judges f32 by its value, at the edges of every storage", () => {
+  const [f32, f16, bf16] = new Float32Array(Uint32Array.of(0x7f7fffff, 0x477fefff, 0x7f7f7fff).buffer);
+  const limits = { f32, f16, bf16 };
+  for (const storage of ["f32", "f16", "bf16"] as const) {
+    for (const value of [0, -0, 1e-45, limits[storage], neighbour(limits[storage], 1), Infinity, NaN]) {
+      for (const signed of [value, -value]) {
+        const bytes = narrow(new Float32Array([signed]), "f32");
+        assert.equal(
+          findUnusable(bytes, "f32", { storage }),
+          isUnusable(signed, storage) ? 0 : -1,
+          `${signed}`,
+        );
+      }
+    }
+    assert.equal(isUnusable(limits[storage], storage), false, "the largest");
+    assert.equal(isUnusable(neighbour(limits[storage], 1), storage), true, "the least that is too large");
+  }
+});
+
+Deno.test("findUnusable names the first, wherever it lies and however the bytes are aligned", () => {
+  for (const dtype of ["f32", "f16", "bf16"] as const) {
+    for (let length = 1; length < 36; length++) {
+      for (let at = 0; at < length; at++) {
+        const values = new Float32Array(length).fill(-1);
+        values[at] = NaN;
+        values[length - 1] = at === length - 1 ? NaN : Infinity;
+        const bytes = narrow(values, dtype);
+        const shifted = new Uint8Array(bytes.length + 2);
+        shifted.set(bytes, 2);
+        assert.equal(findUnusable(bytes, dtype), at);
+        assert.equal(findUnusable(shifted.subarray(2), dtype), at);
+      }
+      assert.equal(findUnusable(narrow(new Float32Array(length).fill(-1), dtype), dtype), -1);
+    }
+    assert.throws(() => findUnusable(new Uint8Array(3), dtype), RangeError);
+  }
+});
+
+Deno.test("widen fills the memory that it is given", () => {
+  const into = new Float32Array(4).fill(9);
+  for (const dtype of ["f16", "bf16"] as const) {
+    const values = widen(narrow(new Float32Array([1, -2]), dtype), dtype, { into: into.subarray(1) });
+    assert.equal(values.buffer, into.buffer);
+    assert.deepEqual([...into], [9, 1, -2, 9]);
+    into.fill(9);
+  }
 });

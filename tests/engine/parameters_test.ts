@@ -271,6 +271,79 @@ gpuTest("trained f16 keeps f32 masters and gradients, and a copy that kernels re
   assert.deepEqual(await toHost(parameters.get("a")), before);
 });
 
+gpuTest(
+  "stored elements of any type are written by rows, over the edges of row shards, as write does it",
+  async (gpu) => {
+    using small = smallGpu(gpu, 4096);
+    const shapes = new Map<string, Shape>([["embed.weight", [300, 16]], ["norm.weight", [17]]]);
+    const values = valuesOf([190, 16], 1).map((value) => value / 7);
+    for (const storage of ["f32", "f16", "bf16"] as const) {
+      for (const trainable of storage === "bf16" ? [false] : [false, true]) {
+        for (const dtype of ["f32", "f16", "bf16"] as const) {
+          const make = () => createParameters(small.gpu, shapes, { trainable, storage });
+          using written = make();
+          using expected = make();
+          const bytes = narrow(values, dtype) as Uint8Array<ArrayBuffer>;
+          written.writeStored("embed.weight", bytes, { dtype, firstRow: 50 });
+          expected.write("embed.weight", widen(bytes, dtype) as Float32Array<ArrayBuffer>, 50);
+          assert.deepEqual(await written.read("embed.weight"), await expected.read("embed.weight"));
+          for (const [i, shard] of written.shards("embed.weight").entries()) {
+            assert.deepEqual(await toHost(shard), await toHost(expected.shards("embed.weight")[i]));
+          }
+          written.writeStored("norm.weight", bytes.subarray(0, 3 * bytes.length / values.length), {
+            dtype,
+            firstRow: 9,
+          });
+          assert.deepEqual(
+            (await written.read("norm.weight")).slice(8, 13),
+            Float32Array.from([
+              ...[0, ...widen(bytes, dtype).subarray(0, 3), 0],
+            ]),
+          );
+        }
+      }
+    }
+  },
+);
+
+gpuTest(
+  "stored elements are converted and read back piece by piece, with nothing lost between pieces",
+  async (gpu) => {
+    const shapes = new Map<string, Shape>([["w", [300, 1024]]]);
+    const values = valuesOf([300, 1024], 1).map((value) => 1 / value);
+    for (const storage of ["f32", "f16", "bf16"] as const) {
+      using parameters = createParameters(gpu, shapes, { trainable: false, storage });
+      parameters.writeStored("w", narrow(values, "f32") as Uint8Array<ArrayBuffer>, { dtype: "f32" });
+      const expected = narrow(values, storage);
+      const read = new Uint8Array(expected.length);
+      let [offset, pieces] = [0, 0];
+      for await (const { dtype, bytes } of parameters.readStored("w", { elements: 100_000 })) {
+        assert.equal(dtype, storage);
+        read.set(bytes, offset);
+        offset += bytes.length;
+        pieces++;
+      }
+      assert.equal(pieces, 4);
+      assert.equal(offset, expected.length);
+      assert.ok(read.every((byte, i) => byte === expected[i]), storage);
+    }
+  },
+);
+
+gpuTest("stored elements that are no whole rows, or that the storage cannot hold, are refused", (gpu) => {
+  using parameters = createParameters(gpu, new Map([["w", [4, 8]]]), { trainable: false, storage: "f16" });
+  const bytes = narrow(Float32Array.from({ length: 8 }, (_, i) => i === 5 ? 1e5 : i), "bf16") as Uint8Array<
+    ArrayBuffer
+  >;
+  assert.throws(() => parameters.writeStored("w", bytes, { dtype: "f32" }), ShapeError);
+  assert.throws(() => parameters.writeStored("w", bytes, { dtype: "bf16", firstRow: 4 }), ShapeError);
+  assert.throws(
+    () => parameters.writeStored("w", bytes, { dtype: "bf16" }),
+    new RangeError("Cannot write w: expected values that f16 can hold, found 99840 at 5"),
+  );
+  assert.equal(parameters.storage("w"), "f16");
+});
+
 gpuTest("what 16-bit storage cannot hold is refused by name", (gpu) => {
   const make = (shape: Shape, options: { trainable: boolean; storage: "f16" | "bf16" }) =>
     createParameters(gpu, new Map([["odd", shape]]), options);

@@ -37,6 +37,31 @@ function zeros(gpu: Gpu, length: number): Tensor {
   return fromHost(gpu, new Float32Array(length), { shape: [length] });
 }
 
+gpuTest(
+  "bytes written at once come after what was recorded before, and may change afterwards",
+  async (gpu) => {
+    const y = zeros(gpu, 64);
+    dispatchIncrease(y, 1);
+    const bytes = new Uint8Array(Float32Array.from({ length: 8 }, (_, i) => 10 + i).buffer);
+    const { allocation } = y.range;
+    const before = gpu.stats().memory;
+    gpu.queue.write({ allocation, offsetBytes: 32, sizeBytes: 16 }, bytes.subarray(8, 24));
+    assert.deepEqual(gpu.stats().memory, before);
+    bytes.fill(0);
+    dispatchIncrease(y, 100);
+    assert.deepEqual(
+      (await toHost(y)).subarray(6, 14),
+      Float32Array.of(101, 101, 112, 113, 114, 115, 101, 101),
+    );
+    const wrong = new RangeError("Cannot write: expected 16 bytes, a multiple of four, found 8");
+    assert.throws(
+      () => gpu.queue.write({ allocation, offsetBytes: 0, sizeBytes: 16 }, bytes.subarray(8, 16)),
+      wrong,
+    );
+    release(y);
+  },
+);
+
 gpuTest("dispatches, copies, clears and uploads of one submit happen in order", async (gpu) => {
   const [a, b] = [zeros(gpu, 4), zeros(gpu, 4)];
   dispatchIncrease(a, 1);

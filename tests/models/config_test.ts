@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { sizeOf } from "../../engine/shape.ts";
 import { CheckpointError, ConfigError } from "../../train/errors.ts";
+import type { Dimensions } from "../../train/models/architecture.ts";
 import { parseModelConfig, readModelConfig } from "../../train/models/config.ts";
-import { llamaConfigJson } from "../../train/models/llama_config.ts";
+import { type LlamaConfig, llamaConfigJson } from "../../train/models/llama_config.ts";
 import { checkWeights } from "../../train/models/check_weights.ts";
 import { architectureOf } from "../../train/models/registry.ts";
 import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
@@ -17,24 +19,27 @@ const FILE = "folder/config.json";
 const TINY = {
   model_type: "llama",
   vocab_size: 16,
-  hidden_size: 8,
+  hidden_size: 16,
   intermediate_size: 12,
   num_hidden_layers: 2,
   num_attention_heads: 4,
 };
 const parse = (changes: Record<string, unknown> = {}) =>
-  parseModelConfig({ ...TINY, ...changes }, { file: FILE });
+  parseModelConfig({ ...TINY, ...changes }, { file: FILE }) as LlamaConfig;
 
 Deno.test("absent keys get the defaults of transformers", () => {
   assert.deepEqual(parse(), {
     ...TINY,
     num_key_value_heads: 4,
-    head_dim: 2,
+    head_dim: 4,
     hidden_act: "silu",
     max_position_embeddings: 2048,
     initializer_range: 0.02,
     rms_norm_eps: 1e-6,
     rope_theta: 10000,
+    rope_scaling: null,
+    attention_bias: false,
+    mlp_bias: false,
     tie_word_embeddings: false,
     bos_token_id: 1,
     eos_token_id: 2,
@@ -43,17 +48,28 @@ Deno.test("absent keys get the defaults of transformers", () => {
 });
 
 const OUT_OF_RANGE = "not supported";
+const MODEL_TYPES = '"llama" or "mistral" or "qwen2" or "qwen3" or "gpt2" or "phi3"';
+const HEAD_DIM = "a multiple of 4 from 4 to 256";
+const ROPE_TYPES = '"default", "linear", "dynamic", "llama3" (others are not supported)';
+const FACTOR = "a number from 1 to 1000000";
 const REFUSED: [key: string, value: unknown, expected: string, found?: string][] = [
   ["quantization_config", { quant_method: "awq" }, "none", "awq: quantized weights cannot be trained"],
   ["quantization_config", {}, "none", "one: quantized weights cannot be trained"],
-  ["model_type", undefined, '"llama"', "nothing"],
-  ["model_type", "mamba", '"llama"'],
-  ["model_type", ["llama"], '"llama"'],
-  ["attention_bias", true, `false (other values are ${OUT_OF_RANGE})`],
-  ["mlp_bias", true, `false (other values are ${OUT_OF_RANGE})`],
+  ["model_type", undefined, MODEL_TYPES, "nothing"],
+  ["model_type", "mamba", MODEL_TYPES],
+  ["model_type", "gemma2", MODEL_TYPES],
+  ["model_type", ["llama"], MODEL_TYPES],
+  ["attention_bias", 1, "true or false"],
+  ["mlp_bias", "no", "true or false"],
   ["attention_dropout", 0.1, `0 (other values are ${OUT_OF_RANGE})`],
   ["pretraining_tp", 2, `1 (other values are ${OUT_OF_RANGE})`],
-  ["rope_scaling", { rope_type: "llama3" }, `null (other values are ${OUT_OF_RANGE})`],
+  ["rope_scaling", [], "an object", "[]"],
+  ["rope_scaling.rope_type", "yarn", ROPE_TYPES],
+  ["rope_scaling.rope_type", "longrope", ROPE_TYPES],
+  ["rope_scaling.type", "su", ROPE_TYPES],
+  ["clip_qkv", 8, `null (other values are ${OUT_OF_RANGE})`],
+  ["kv_lora_rank", 512, `null (other values are ${OUT_OF_RANGE})`],
+  ["layer_types", ["full_attention"], '2 of "full_attention"', '["full_attention"]'],
   ["rope_interleaved", true, `false (other values are ${OUT_OF_RANGE})`],
   ["partial_rotary_factor", 0.5, `1 (other values are ${OUT_OF_RANGE})`],
   ["sliding_window", 4096, `null (other values are ${OUT_OF_RANGE})`],
@@ -74,16 +90,18 @@ const REFUSED: [key: string, value: unknown, expected: string, found?: string][]
   ["vocab_size", 1e9, "an integer from 1 to 16777216"],
   ["hidden_size", "64", "an integer from 1 to 262144"],
   ["hidden_size", undefined, "an integer from 1 to 262144", "nothing"],
-  ["hidden_size", 12, "an even number of units for each of 4 heads, as there is no head_dim"],
-  ["hidden_size", 10, "an even number of units for each of 4 heads, as there is no head_dim"],
+  ["hidden_size", 8, "a multiple of 4 up to 256 for each of 4 heads, as there is no head_dim"],
+  ["hidden_size", 10, "a multiple of 4 up to 256 for each of 4 heads, as there is no head_dim"],
+  ["hidden_size", 2048, "a multiple of 4 up to 256 for each of 4 heads, as there is no head_dim"],
   ["intermediate_size", 1.5, "an integer from 1 to 1048576"],
   ["num_hidden_layers", -1, "an integer from 1 to 4096"],
   ["num_attention_heads", null, "an integer from 1 to 16384"],
   ["num_key_value_heads", 3, "a divisor of num_attention_heads 4"],
   ["num_key_value_heads", 8, "a divisor of num_attention_heads 4"],
   ["num_key_value_heads", 0, "an integer from 1 to 16384"],
-  ["head_dim", 3, "an even integer: RoPE turns pairs"],
-  ["head_dim", 0, "an integer from 2 to 16384"],
+  ["head_dim", 6, HEAD_DIM],
+  ["head_dim", 0, HEAD_DIM],
+  ["head_dim", 260, HEAD_DIM],
   ["max_position_embeddings", 2 ** 40, "an integer from 1 to 67108864"],
   ["rms_norm_eps", 0, "a number above 0 and at most 0.1"],
   ["rms_norm_eps", "1e-5", "a number above 0 and at most 0.1"],
@@ -97,8 +115,43 @@ const REFUSED: [key: string, value: unknown, expected: string, found?: string][]
   ["eos_token_id", "</s>", "a token id or a list of them"],
   ["pad_token_id", -2, "an integer from 0 to 16777216"],
   ["pad_token_id", "<pad>", "a token id or null"],
-  ["rope_parameters.rope_type", "yarn", '"default" (scaled RoPE is not supported)'],
+  ["rope_parameters.rope_type", "yarn", ROPE_TYPES],
+  ["rope_parameters.partial_rotary_factor", 0.5, "1 (rotating a part of a head is not supported)"],
+  ["rope_parameters.full_attention", { rope_theta: 1e4 }, "no such key (it is not supported)"],
 ];
+
+for (
+  const [scaling, key, expected, found] of [
+    [{ rope_type: "linear" }, "factor", FACTOR, "nothing"],
+    [{ rope_type: "linear", factor: 0.5 }, "factor", FACTOR, "0.5"],
+    [{ type: "dynamic", factor: "2" }, "factor", FACTOR, '"2"'],
+    [{ type: "dynamic", factor: 2, alpha: 3 }, "alpha", "no such key (it is not supported)", "3"],
+    [{ type: "linear", rope_type: "dynamic", factor: 2 }, "type", 'rope_type\'s "dynamic"', '"linear"'],
+    [
+      { rope_type: "llama3", factor: 8, low_freq_factor: 4, high_freq_factor: 4 },
+      ...["high_freq_factor", "a number above low_freq_factor 4", "4"],
+    ],
+    [
+      { rope_type: "llama3", factor: 8, high_freq_factor: 4 },
+      ...["low_freq_factor", "a number above 0 and at most 1000000", "nothing"],
+    ],
+    [
+      { rope_type: "linear", factor: 2, attention_factor: 2 },
+      "attention_factor",
+      "1 (other values are not supported)",
+      "2",
+    ],
+  ] as [Record<string, unknown>, string, string, string][]
+) {
+  Deno.test(`scaled RoPE is refused for ${JSON.stringify(scaling)}`, () => {
+    for (const under of ["rope_scaling", "rope_parameters"]) {
+      assert.throws(() => parse({ [under]: scaling }), {
+        name: "ConfigError",
+        message: `Cannot read ${FILE}: ${under}.${key}: expected ${expected}, found ${found}`,
+      });
+    }
+  });
+}
 
 for (const [key, value, expected, found] of REFUSED) {
   const shown = found ??
@@ -107,7 +160,7 @@ for (const [key, value, expected, found] of REFUSED) {
       : value === Infinity
       ? "Infinity"
       : JSON.stringify(value));
-  const short = Array.isArray(value) && typeof value[0] === "string" ? '["llama"]' : shown;
+  const short = Array.isArray(value) && typeof value[0] === "string" ? JSON.stringify(value) : shown;
   Deno.test(`a configuration is refused for ${key} ${found ?? short}`, () => {
     const [outer, inner] = key.split(".");
     assert.throws(() => parse({ [outer]: inner ? { [inner]: value } : value }), (error) => {
@@ -142,6 +195,26 @@ Deno.test("rope_parameters of transformers 5 stand for rope_theta, and must not 
   });
 });
 
+Deno.test("scaled RoPE is read in both layouts and both spellings, which must not contradict each other", () => {
+  const linear = { rope_type: "linear", factor: 2 };
+  assert.deepEqual(parse({ rope_scaling: { type: "linear", factor: 2 } }).rope_scaling, linear);
+  assert.deepEqual(parse({ rope_scaling: { ...linear, type: "linear" } }).rope_scaling, linear);
+  const newer = parse({ rope_parameters: { ...linear, rope_theta: 5e5, partial_rotary_factor: 1 } });
+  assert.deepEqual([newer.rope_scaling, newer.rope_theta], [linear, 5e5]);
+  assert.deepEqual(parse({ rope_scaling: linear, rope_parameters: linear }).rope_scaling, linear);
+  assert.equal(parse({ rope_scaling: { rope_type: "default" } }).rope_scaling, null);
+  const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
+  assert.deepEqual(parse({ rope_scaling: llama3, max_position_embeddings: 512 }).rope_scaling, {
+    ...llama3,
+    original_max_position_embeddings: 512,
+  });
+  assert.throws(() => parse({ rope_scaling: linear, rope_parameters: { ...linear, factor: 4 } }), {
+    name: "ConfigError",
+    message: `Cannot read ${FILE}: rope_scaling: expected what rope_parameters says, found ` +
+      '{"rope_type":"linear","factor":2}',
+  });
+});
+
 Deno.test("what is no object is refused, and a missing or broken file by name", async () => {
   assert.throws(() => parseModelConfig([], { file: FILE }), {
     message: `Cannot read ${FILE}: expected an object, found []`,
@@ -165,6 +238,8 @@ Deno.test("a written configuration reads back the same", () => {
   const config = parse({
     tie_word_embeddings: true,
     rope_theta: 5e5,
+    rope_scaling: { type: "dynamic", factor: 2 },
+    attention_bias: true,
     eos_token_id: [2, 3],
     num_key_value_heads: 2,
     bos_token_id: null,
@@ -206,15 +281,15 @@ Deno.test("a checkpoint must hold the parameters of config.json and no others", 
   assert.equal(await checkWith(() => {}), "accepted");
   assert.equal(
     await checkWith((shapes) => shapes.delete(name)),
-    `tensor "${name}": expected shape [4, 8], found no such tensor`,
+    `tensor "${name}": expected shape [8, 16], found no such tensor`,
   );
   assert.equal(
     await checkWith((shapes) => shapes.delete("lm_head.weight")),
-    'tensor "lm_head.weight": expected shape [16, 8], found no such tensor',
+    'tensor "lm_head.weight": expected shape [16, 16], found no such tensor',
   );
   assert.equal(
-    await checkWith((shapes) => shapes.set(name, [8, 4])),
-    `tensor "${name}": expected shape [4, 8] by config.json, found [8, 4]`,
+    await checkWith((shapes) => shapes.set(name, [16, 8])),
+    `tensor "${name}": expected shape [8, 16] by config.json, found [16, 8]`,
   );
   for (
     const extra of [
@@ -237,15 +312,15 @@ Deno.test("a stored head beside a tied embedding must equal it", async () => {
   const withHead = (shape: number[], values?: TensorSource["data"]) =>
     checkWith((shapes) => shapes.set("lm_head.weight", shape), { tied: true, values });
   assert.equal(await checkWith(() => {}, { tied: true }), "accepted");
-  assert.equal(await withHead([16, 8]), "accepted");
+  assert.equal(await withHead([16, 16]), "accepted");
   assert.equal(
     await withHead([16, 9]),
-    'tensor "lm_head.weight": expected shape [16, 8] by config.json, found [16, 9]',
+    'tensor "lm_head.weight": expected shape [16, 16] by config.json, found [16, 9]',
   );
-  const other = new Float32Array(128);
-  other[127] = 1;
+  const other = new Float32Array(256);
+  other[255] = 1;
   assert.equal(
-    await withHead([16, 8], () => other),
+    await withHead([16, 16], () => other),
     'tensor "lm_head.weight": expected the values of model.embed_tokens.weight, as tie_word_embeddings is true, ' +
       "found other values between rows 0 and 16",
   );
@@ -276,25 +351,52 @@ const PUBLISHED: [file: string, refusal: string | undefined][] = [
   ["configs/smollm2-135m.config.json", undefined],
   ["models/stories260K/config.json", undefined],
   ["weights/tiny-random-llama-bf16/config.json", undefined],
-  ["configs/gpt2.config.json", 'model_type: expected "llama", found "gpt2"'],
+  ["configs/gpt2.config.json", undefined],
   [
     "configs/gpt2-gptq-quantized.config.json",
     "quantization_config: expected none, found gptq: quantized weights cannot be trained",
   ],
+  ["configs/llama-3.2-1b.config.json", undefined],
+  ["configs/qwen2.5-0.5b-instruct.config.json", undefined],
   [
-    "configs/llama-3.2-1b.config.json",
-    'rope_scaling: expected null (other values are not supported), found {"factor":32,"high_freq_factor":4,"low_freq_factor":1,"original_max_position_...',
+    "weights/tiny-gpt2-lm-buddy/config.json",
+    "n_embd: expected a multiple of 4 up to 256 for each of 1 heads, found 2",
   ],
-  ["configs/qwen2.5-0.5b-instruct.config.json", 'model_type: expected "llama", found "qwen2"'],
-  ["weights/tiny-gpt2-lm-buddy/config.json", 'model_type: expected "llama", found "gpt2"'],
 ];
+
+/** Of published models, and how many parameters they are known to have. */
+const SIZES: Record<string, [Partial<Dimensions>, number]> = {
+  "configs/gpt2.config.json": [{ heads: 12, kvHeads: 12, headDim: 64, positions: 1024 }, 124_439_808],
+  "configs/llama-3.2-1b.config.json": [
+    { heads: 32, kvHeads: 8, headDim: 64, positions: 131072 },
+    1_235_814_400,
+  ],
+  "configs/qwen2.5-0.5b-instruct.config.json": [
+    { heads: 14, kvHeads: 2, headDim: 64, positions: 32768 },
+    494_032_768,
+  ],
+  "configs/smollm2-135m.config.json": [
+    { heads: 9, kvHeads: 3, headDim: 64, positions: 2048 },
+    134_515_008,
+  ],
+  "models/stories260K/config.json": [{ heads: 8, kvHeads: 4, headDim: 8, positions: 512 }, 260_032],
+  "weights/tiny-random-llama-bf16/config.json": [
+    { heads: 4, kvHeads: 2, headDim: 24, positions: 2048 },
+    187_872,
+  ],
+};
 
 for (const [name, refusal] of PUBLISHED) {
   testWithSharedData(`${name} is ${refusal ? "refused by name" : "accepted"}`, () => {
     const file = join(SHARED_DATA, name);
     const read = () => parseModelConfig(JSON.parse(Deno.readTextFileSync(file)), { file });
     if (refusal) assert.throws(read, { name: "ConfigError", message: `Cannot read ${file}: ${refusal}` });
-    else assert.equal(read().model_type, "llama");
+    else {
+      const [dimensions, parameters] = SIZES[name];
+      const { dimensions: found, shapes } = architectureOf(read());
+      assert.deepEqual({ ...found, ...dimensions }, found);
+      assert.equal([...shapes.values()].reduce((sum, shape) => sum + sizeOf(shape), 0), parameters);
+    }
   });
 }
 
@@ -309,18 +411,8 @@ for (
     using file = await openSafetensors(join(SHARED_DATA, folder, `${weights}.safetensors`));
     await checkWeights(file, architectureOf(config));
     await assert.rejects(
-      checkWeights(file, architectureOf({ ...config, intermediate_size: 100 })),
+      checkWeights(file, architectureOf({ ...config, intermediate_size: 100 } as LlamaConfig)),
       /mlp\.gate_proj\.weight": expected shape/,
     );
   });
 }
-
-testWithSharedData("SmolLM2 has 134,515,008 parameters", () => {
-  const file = join(SHARED_DATA, "configs/smollm2-135m.config.json");
-  const shapes = llamaParameterShapes(parseModelConfig(JSON.parse(Deno.readTextFileSync(file)), { file }));
-  const total = [...shapes.values()].reduce(
-    (sum, shape) => sum + shape.reduce((product, size) => product * size, 1),
-    0,
-  );
-  assert.equal(total, 134_515_008);
-});

@@ -108,9 +108,9 @@ gpuTest("a save that fails leaves the model that was there, and no half file", a
     ...other,
     parameters: {
       shapes: other.parameters.shapes,
-      readShards(name: string) {
+      readStored(name: string) {
         if (name === "lm_head.weight") throw new Error("the device was lost");
-        return other.parameters.readShards(name);
+        return other.parameters.readStored(name);
       },
     },
   } as unknown as Model;

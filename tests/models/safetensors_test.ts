@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { basename, join } from "node:path";
 import { CheckpointError } from "../../train/errors.ts";
 import { findDuplicateKey } from "../../train/models/duplicate_keys.ts";
-import { findWeightsFile, openSafetensors } from "../../train/models/safetensors.ts";
+import { openSafetensors } from "../../train/models/safetensors.ts";
 import { type TensorSource, writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 
@@ -398,24 +398,6 @@ Deno.test("each tensor is asked for once, after the one before was written", asy
   }));
   await writeSafetensors(join(FOLDER, "lazy.safetensors"), tensors, { dtype: "f32" });
   assert.deepEqual(log, ["start a", "end a", "start b", "end b", "start c", "end c"]);
-});
-
-Deno.test("the weights of a folder are found, or what is there instead is named", async () => {
-  const folder = Deno.makeTempDirSync({ dir: FOLDER });
-  const reject = (message: string) =>
-    assert.rejects(findWeightsFile(folder), { name: "CheckpointError", message });
-  await reject(`Cannot read ${folder}: expected model.safetensors, found nothing`);
-  Deno.writeTextFileSync(join(folder, "pytorch_model.bin"), "");
-  await reject(
-    `Cannot read ${folder}: expected model.safetensors, found pytorch_model.bin, which can run code when it is read`,
-  );
-  const index = join(folder, "model.safetensors.index.json");
-  Deno.writeTextFileSync(index, "{}");
-  await reject(
-    `Cannot read ${index}: expected one model.safetensors, found a checkpoint in several files, which is not supported`,
-  );
-  Deno.writeTextFileSync(join(folder, "model.safetensors"), "");
-  assert.equal(await findWeightsFile(folder), join(folder, "model.safetensors"));
 });
 
 Deno.test("findDuplicateKey is not misled by strings, escapes and equal keys of different objects", () => {

@@ -4,7 +4,7 @@ import { uploadAll } from "../../engine/inputs.ts";
 import type { Storage } from "../../engine/mod.ts";
 import { embedding, hostTokenIndex } from "../../engine/ops/embedding.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { Tape } from "../../engine/tape.ts";
+import { noGrad, Tape } from "../../engine/tape.ts";
 import { fromHost, release, toHost, upload } from "../../engine/tensor.ts";
 import { gpuTest } from "../gpu.ts";
 import * as reference from "../reference/embedding.ts";
@@ -115,6 +115,22 @@ gpuTest(
     );
   },
 );
+
+gpuTest("embedding takes ids alone where no gradient is wanted, and refuses to record them", async (gpu) => {
+  const grad = fromHost(gpu, new Float32Array(8), { shape: [2, 4] });
+  const values = Float32Array.from({ length: 8 }, (_, i) => i);
+  const table = { ...fromHost(gpu, values, { shape: [2, 4] }), requiresGrad: true, grad };
+  const ids = upload(gpu, Uint32Array.of(1, 0, 1));
+  const rows = noGrad(gpu, () => embedding([table], { ids }));
+  assert.deepEqual([...await toHost(rows)], [4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]);
+  const tape = new Tape(gpu);
+  assert.throws(
+    () => embedding([table], { ids: upload(gpu, Uint32Array.of(1)) }),
+    new ShapeError("Cannot run embedding without the places of its ids: it has no gradient"),
+  );
+  tape[Symbol.dispose]();
+  [rows, grad, table].forEach(release);
+});
 
 gpuTest("an id that comes too often for a software adapter's loops is refused", (gpu) => {
   assert.throws(

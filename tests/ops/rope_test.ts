@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { rope, ropeTable } from "../../engine/ops/rope.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { release, upload } from "../../engine/tensor.ts";
+import { release, toHost, upload } from "../../engine/tensor.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { integers, seededRandom } from "../reference/random.ts";
 import * as reference from "../reference/rope.ts";
@@ -43,6 +43,25 @@ for (const { N, H, rotated, D, theta, positions, type } of CASES) {
     { layouts: LAYOUTS },
   );
 }
+
+gpuTest("a table of scaled frequencies holds the cosines and sines of those", async (gpu) => {
+  const [positions, headDim, theta] = [9, 8, 10000];
+  const scale = (frequency: number) => frequency < 0.05 ? frequency / 4 : frequency;
+  const table = ropeTable(gpu, { positions, headDim, theta, scale });
+  const found = await toHost(table);
+  const kinds = new Set<number>();
+  for (let position = 0; position < positions; position++) {
+    for (let i = 0; i < 4; i++) {
+      const frequency = 10 ** -i;
+      kinds.add(scale(frequency) / frequency);
+      const [cosine, sine] = [found[position * 8 + i], found[position * 8 + 4 + i]];
+      assert.ok(Math.abs(cosine - Math.cos(position * scale(frequency))) < 1e-7);
+      assert.ok(Math.abs(sine - Math.sin(position * scale(frequency))) < 1e-7);
+    }
+  }
+  assert.deepEqual(kinds, new Set([1, 0.25]));
+  release(table);
+});
 
 gpuTest("rope refuses an odd head_dim, a width that is no multiple of it, and too few positions", (gpu) => {
   assert.throws(() => ropeTable(gpu, { positions: 2, headDim: 3, theta: 10 }), ShapeError);

@@ -1,65 +1,45 @@
 import assert from "node:assert/strict";
 import { swiglu } from "../../engine/ops/swiglu.ts";
-import { upload } from "../../engine/tensor.ts";
 import { ShapeError } from "../../engine/shape.ts";
+import { upload } from "../../engine/tensor.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import * as reference from "../reference/swiglu.ts";
-import { checkOp } from "./check_op.ts";
+import { checkOp, type OpCheck } from "./check_op.ts";
 
-for (const shape of [[1], [17], [63], [64], [65], [257], [17, 65], [3, 5, 7]]) {
-  const length = shape.reduce((product, extent) => product * extent, 1);
-  gpuTest(`swiglu of [${shape}]`, (gpu) =>
-    checkOp(gpu, {
-      op: `swiglu [${shape}]`,
-      inputs: { gate: { shape, scale: 3 }, up: { shape } },
-      run: ({ gate, up }) => swiglu(gate, up),
-      reference: ({ gate, up }) => ({
-        output: reference.forward({ gate, up }, { length }).y,
-        backward: (dY) => {
-          const { dGate, dUp } = reference.backward({ gate, up }, { length }, { dY });
-          return { gate: dGate, up: dUp };
-        },
-      }),
-    }));
-}
-
-gpuTest("swiglu of [5, 20] in f16", (gpu) =>
-  checkOp(gpu, {
-    op: "swiglu f16",
-    inputs: { gate: { shape: [5, 20], type: "f16" }, up: { shape: [5, 20], type: "f16" } },
-    outputType: "f16",
-    run: ({ gate, up }) => swiglu(gate, up),
-    reference: ({ gate, up }) => ({
-      output: reference.forward({ gate, up }, { length: 100 }).y,
-      backward: (dY) => {
-        const { dGate, dUp } = reference.backward({ gate, up }, { length: 100 }, { dY });
-        return { gate: dGate, up: dUp };
-      },
+function swigluCheck([N, F]: readonly number[], type: "f32" | "f16" = "f32"): OpCheck {
+  return {
+    op: `swiglu ${N}x${F} ${type}`,
+    inputs: { gateUp: { shape: [N, 2 * F], scale: 3, type } },
+    outputType: type,
+    run: ({ gateUp }) => swiglu(gateUp),
+    reference: ({ gateUp }) => ({
+      output: reference.packedForward({ gateUp }, { N, F }).y,
+      backward: (dY) => ({ gateUp: reference.packedBackward({ gateUp }, { N, F }, { dY }).dGateUp }),
     }),
     // Half a step of f16 is 2^-11 of the value; where gradients meet there are two.
-    atol: 4e-3,
-    rtol: 2 ** -10,
-  }), { layouts: LAYOUTS });
+    ...(type === "f16" ? { atol: 4e-3, rtol: 2 ** -10 } : {}),
+  };
+}
 
-gpuTest("swiglu(x, x): both parts of the gradient reach the one tensor", (gpu) =>
-  checkOp(gpu, {
-    op: "swiglu(x, x)",
-    inputs: { x: { shape: [65] } },
-    run: ({ x }) => swiglu(x, x),
-    reference: ({ x }) => ({
-      output: reference.forward({ gate: x, up: x }, { length: 65 }).y,
-      backward: (dY) => {
-        const { dGate, dUp } = reference.backward({ gate: x, up: x }, { length: 65 }, { dY });
-        return { x: dGate.map((value, i) => value + dUp[i]) };
-      },
-    }),
-  }));
+for (const size of [[1, 1], [17, 63], [63, 17], [64, 64], [5, 65], [3, 257], [257, 4], [1, 132]]) {
+  gpuTest(`swiglu ${size.join("x")}`, (gpu) => checkOp(gpu, swigluCheck(size)), { layouts: LAYOUTS });
+}
 
-gpuTest("swiglu refuses operands of different shapes", (gpu) => {
-  const gate = upload(gpu, new Float32Array(6), { shape: [2, 3] });
-  const up = upload(gpu, new Float32Array(6), { shape: [3, 2] });
+gpuTest("swiglu 5x20 in f16", (gpu) => checkOp(gpu, swigluCheck([5, 20], "f16")), { layouts: LAYOUTS });
+
+gpuTest("swiglu refuses rows without two halves, and 16-bit halves that do not divide by four", (gpu) => {
+  const of = (shape: number[]) =>
+    upload(gpu, new Float32Array(shape.reduce((product, extent) => product * extent)), { shape });
   assert.throws(
-    () => swiglu(gate, up),
-    new ShapeError("Cannot run swiglu: expected up of shape [2, 3], found [3, 2]"),
+    () => swiglu(of([2, 3])),
+    new ShapeError("Cannot run swiglu: expected as many columns for the gate as for up, found [2, 3]"),
+  );
+  assert.throws(
+    () => swiglu(of([6])),
+    new ShapeError("Cannot run swiglu: expected gateUp of shape [any, any], found [6]"),
+  );
+  assert.throws(
+    () => swiglu({ ...of([2, 12]), type: "f16" }),
+    new ShapeError("Cannot run swiglu: expected rows that divide by four for f16, found rows of 6"),
   );
 });

@@ -23,7 +23,7 @@ import { benchTraining } from "../../train/bench/training.ts";
 import { formatMarkdownTable, formatTable } from "../../train/table.ts";
 import { createRandom, fillNormal, uniformInt } from "../../train/random.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
-import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { architectureOf } from "../../train/models/registry.ts";
 import { ensureAdapter } from "../../train/software_driver.ts";
 
 const PEER = "npm:@jax-js/jax@0.1.25";
@@ -220,7 +220,7 @@ function peerTraining(jax: Jax, backend: Backend): (steps: number) => Promise<{ 
     num_attention_heads: SHAPE.heads,
   }, { file: "the peer's model" });
   const state: { weights: Tree; moment1: Tree; moment2: Tree } = { weights: {}, moment1: {}, moment2: {} };
-  for (const [name, shape] of llamaParameterShapes(config)) {
+  for (const [name, shape] of architectureOf(config).shapes) {
     const target = new Float32Array(shape.reduce((product, extent) => product * extent, 1));
     const values = shape.length === 1 ? target.fill(1) : fillNormal(random, { target, std: 0.02 });
     state.weights[name] = np.array(values).reshape(shape);

@@ -3,6 +3,8 @@ import * as activation from "./activation.ts";
 import * as add from "./add.ts";
 import { assertBackward } from "./central_difference.ts";
 import * as embedding from "./embedding.ts";
+import * as headNorm from "./head_norm.ts";
+import * as layerNorm from "./layer_norm.ts";
 import { logSigmoid, sigmoid } from "./log_sigmoid.ts";
 import * as matmul from "./matmul.ts";
 import { integers, normals, seededRandom } from "./random.ts";
@@ -82,6 +84,48 @@ for (const [N, C, scale] of [[1, 1, 1], [3, 17, 1], [4, 8, 1e-3], [2, 64, 30]]) 
   });
 }
 
+for (const [N, C, scale] of [[1, 2, 1], [3, 17, 1], [2, 64, 30]]) {
+  Deno.test(`layer_norm ${N}x${C} at scale ${scale}: backward is the central difference`, () => {
+    const random = seededRandom(N * C);
+    const inputs = {
+      x: normals(random, { length: N * C, scale }),
+      w: normals(random, { length: C }),
+      b: normals(random, { length: C }),
+    };
+    assertBackward(layerNorm, { inputs, dims: { N, C, eps: 1e-5 }, outputs: ["y"], seed: 3 });
+  });
+}
+
+Deno.test("layer_norm: a row has mean 0 and variance 1 before weight and bias, whatever it is shifted by", () => {
+  const dims = { N: 1, C: 16, eps: 1e-12 };
+  const x = normals(seededRandom(1), { length: 16, scale: 3 });
+  const [w, b] = [new Float64Array(16).fill(1), new Float64Array(16)];
+  const { y } = layerNorm.forward({ x, w, b }, dims);
+  const shifted = layerNorm.forward({ x: x.map((value) => value + 100), w, b }, dims).y;
+  assert.ok(Math.abs(y.reduce((sum, value) => sum + value, 0)) < 1e-12);
+  assert.ok(Math.abs(y.reduce((sum, value) => sum + value * value, 0) / 16 - 1) < 1e-9);
+  assert.ok(y.every((value, i) => Math.abs(value - shifted[i]) < 1e-12));
+});
+
+for (const [N, H, K, D] of [[1, 1, 1, 1], [3, 4, 2, 6]]) {
+  Deno.test(`head_norm ${N}x(${H} + 2 ${K})x${D}: backward is the central difference, values stay`, () => {
+    const random = seededRandom(N * D);
+    const inputs = {
+      qkv: normals(random, { length: N * (H + 2 * K) * D }),
+      q: normals(random, { length: D }),
+      k: normals(random, { length: D }),
+    };
+    const dims = { N, H, K, D, eps: 1e-5 };
+    // One column is divided by its own size: its gradient is eps over the cube of it, the curvature larger still.
+    assertBackward(headNorm, { inputs, dims, outputs: ["y"], seed: 4, h: 1e-6 });
+    const { y } = headNorm.forward(inputs, dims);
+    assert.deepEqual(
+      y.subarray((H + K) * D, (H + 2 * K) * D),
+      inputs.qkv.subarray((H + K) * D, (H + 2 * K) * D),
+    );
+  });
+}
+
 for (const kind of ["silu", "gelu_tanh"] as const) {
   for (const [N, C] of [[1, 1], [5, 17]]) {
     Deno.test(`${kind} of ${N}x${C} with a bias: backward is the central difference`, () => {
@@ -129,6 +173,16 @@ for (const length of LENGTHS) {
     assertBackward(add, { inputs: { a, b }, dims: { length }, outputs: ["y"], seed: 7 });
   });
 }
+
+Deno.test("swiglu, packed: backward is the central difference, and one row is its two halves", () => {
+  const random = seededRandom(8);
+  const packed = { forward: swiglu.packedForward, backward: swiglu.packedBackward };
+  const gateUp = normals(random, { length: 2 * 3 * 5 });
+  assertBackward(packed, { inputs: { gateUp }, dims: { N: 3, F: 5 }, outputs: ["y"], seed: 8 });
+  const row = { gate: gateUp.slice(10, 15), up: gateUp.slice(15, 20) };
+  const { y } = swiglu.packedForward({ gateUp }, { N: 3, F: 5 });
+  assert.deepEqual(y.slice(5, 10), swiglu.forward(row, { length: 5 }).y);
+});
 
 for (const [N, F, C] of [[1, 1, 1], [4, 3, 5]]) {
   Deno.test(`swiglu_linear ${N}x${F}x${C}: backward is the central difference`, () => {

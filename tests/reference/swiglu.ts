@@ -47,3 +47,54 @@ export function backward(
   const { dX: dGate } = silu.backward({ x: gate }, dims, { dY: dY.map((value, i) => value * up[i]) });
   return { dGate, dUp: dY.map((value, i) => value * activated[i]) };
 }
+
+/** Sizes of packed rows. */
+export interface PackedDims {
+  /** Rows. */
+  N: number;
+  /** Columns of the result. */
+  F: number;
+}
+
+/**
+ * y = silu(gate) up, where a row is its gate, then its up.
+ *
+ * @param inputs gateUp `[N, 2 F]`.
+ * @param dims Sizes.
+ * @returns y `[N, F]`.
+ * @throws {RangeError} When a length disagrees with the dimensions.
+ */
+export function packedForward({ gateUp }: { gateUp: Float64Array }, dims: PackedDims): { y: Float64Array } {
+  return forward(unpacked(gateUp, dims), { length: dims.N * dims.F });
+}
+
+/**
+ * The gradients of both halves, side by side as they were.
+ *
+ * @param inputs gateUp `[N, 2 F]`.
+ * @param dims Sizes.
+ * @param upstream dY `[N, F]`.
+ * @returns dGateUp `[N, 2 F]`.
+ * @throws {RangeError} When a length disagrees with the dimensions.
+ */
+export function packedBackward(
+  { gateUp }: { gateUp: Float64Array },
+  dims: PackedDims,
+  upstream: { dY: Float64Array },
+): { dGateUp: Float64Array } {
+  const { N, F } = dims;
+  const { dGate, dUp } = backward(unpacked(gateUp, dims), { length: N * F }, upstream);
+  const dGateUp = new Float64Array(gateUp.length);
+  for (let n = 0; n < N; n++) {
+    dGateUp.set(dGate.subarray(n * F, (n + 1) * F), 2 * n * F);
+    dGateUp.set(dUp.subarray(n * F, (n + 1) * F), (2 * n + 1) * F);
+  }
+  return { dGateUp };
+}
+
+function unpacked(gateUp: Float64Array, { N, F }: PackedDims): SwigluInputs {
+  requireLengths("swiglu", { gateUp: [gateUp, 2 * N * F] });
+  const half = (first: number) =>
+    Float64Array.from({ length: N * F }, (_, i) => gateUp[Math.floor(i / F) * 2 * F + first + i % F]);
+  return { gate: half(0), up: half(F) };
+}

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
-import { llamaParameterShapes } from "../../train/models/llama_parameters.ts";
+import { architectureOf } from "../../train/models/registry.ts";
 import { writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { createRandom, fillNormal } from "../../train/random.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
@@ -67,7 +67,7 @@ async function makeModel(folder: string, change: Partial<Record<string, unknown>
   await Deno.mkdir(folder);
   const config = parseModelConfig(CONFIG, { file: "test" });
   const random = createRandom(1);
-  const tensors = [...llamaParameterShapes(config)].map(([name, shape]) => ({
+  const tensors = [...architectureOf(config).shapes].map(([name, shape]) => ({
     name,
     shape,
     data: () => fillNormal(random, { target: new Float32Array(shape.reduce((a, b) => a * b, 1)), std: 0.1 }),
@@ -247,6 +247,72 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
     const numbers = async (run: string) =>
       (await Deno.readTextFile(join(run, "metrics.jsonl"))).replaceAll(/"tokens_per_second":[^,}]*/g, "");
     assert.equal(await numbers(third), await numbers(output));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("LoRA: trained, trained on, and merged, each by one command", async () => {
+  const { folder } = await workspace();
+  try {
+    const at = (name: string) => join(folder, name);
+    const losses = async (run: string) =>
+      (await Deno.readTextFile(join(run, "metrics.jsonl"))).trim().split("\n").map((line) =>
+        JSON.parse(line).loss
+      );
+    const train = async (model: string, run: string, ...flags: string[]) => {
+      const data = ["--data", at("pairs.jsonl"), "--batch-size", "4", "--log-every", "1"];
+      const { code, error } = await keel(["train", "--model", model, ...data, "--output", run, ...flags]);
+      return { code, error };
+    };
+    const lora = ["--lora.rank", "4", "--lora.target-modules", "q_proj,down_proj", "--base-dtype", "bf16"];
+    const first = await train(
+      at("model"),
+      at("first"),
+      "--max-steps",
+      "30",
+      "--learning-rate",
+      "0.1",
+      ...lora,
+    );
+    assert.equal(first.code, 0, first.error);
+    const adapter = join(at("first"), "model");
+    assert.deepEqual((await Array.fromAsync(Deno.readDir(adapter), ({ name }) => name)).sort(), [
+      ...["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+    ]);
+    const config = JSON.parse(await Deno.readTextFile(join(at("first"), "config.json")));
+    assert.deepEqual(config.lora, {
+      ...{ rank: 4, alpha: 8, targetModules: "q_proj,down_proj", rslora: false, reference: "start" },
+    });
+    // Going on from an adapter, the reference is the model as it starts; or the base, which gives another first loss.
+    const onward = ["--max-steps", "1", "--base-dtype", "bf16"];
+    assert.equal((await train(adapter, at("second"), ...onward)).code, 0);
+    assert.ok(Math.abs((await losses(at("second")))[0] - Math.LN2) < 1e-6);
+    assert.equal((await train(adapter, at("third"), ...onward, "--lora.reference", "base")).code, 0);
+    assert.ok((await losses(at("third")))[0] < Math.LN2 - 1e-4);
+    for (
+      const [flags, message] of [
+        [["--lora.rank", "8"], /^error: Cannot use a new LoRA rank: .* found the adapter .*first\/model/m],
+        [["--base", at("nowhere")], /^error: Cannot load the adapter .*nowhere/m],
+      ] as const
+    ) {
+      const refused = await train(adapter, at("never"), ...flags);
+      assert.equal(refused.code, 1);
+      assert.match(refused.error, message);
+    }
+    assert.ok(!existsSync(at("never")));
+    const merge = ["merge", "--model", adapter, "--output", at("merged")];
+    const merged = await keel(merge);
+    assert.equal(merged.code, 0, merged.error);
+    assert.match(merged.out, /^Wrote .*merged: .*model with 2 layers of .*first\/model, in f32$/m);
+    const refused = await keel(merge);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.error,
+      /expected a new or empty folder, found .* in it \(use --overwrite, or another --output\)/,
+    );
+    assert.equal((await keel([...merge, "--overwrite", "--dtype", "bf16"])).code, 0);
+    assert.equal((await train(at("merged"), at("last"), "--max-steps", "1")).code, 0);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

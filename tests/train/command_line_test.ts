@@ -136,8 +136,10 @@ const NONE = "expected a flag of train, found none of that name";
 const BAD_WORDS: [string[], string][] = [
   [["trian"], 'Cannot run "trian": expected a command, found none of that name (did you mean train?)'],
   [
-    ["serve"],
-    'Cannot run "serve": expected a command, found none of that name (known: train, bench, profile)',
+    ["unheard-of"],
+    `Cannot run "unheard-of": expected a command, found none of that name (known: ${
+      Object.keys(COMMANDS).join(", ")
+    })`,
   ],
   [["train", "--learning-rat", "1"], `Cannot use --learning-rat: ${NONE} (did you mean --learning-rate?)`],
   [["train", "--learningRate=1"], `Cannot use --learningRate: ${NONE} (did you mean --learning-rate?)`],

@@ -55,6 +55,17 @@ const REFUSED: [Record<string, unknown>, string][] = [
     spo({ lambdaSchedule: "geometric", lambda: 0, lambdaEnd: 1 }),
     unread("lambdaSchedule", "lambda and lambdaEnd above 0 for geometric growth"),
   ],
+  // Settings of a fresh adapter without one.
+  [
+    { lora: { alpha: 8 } },
+    "<lora.alpha>: expected a rank, which turns LoRA on, found settings that do not read it",
+  ],
+  [
+    { lora: { targetModules: "q_proj" } },
+    "<lora.targetModules>: expected a rank, which turns LoRA on, found settings that do not read it",
+  ],
+  [{ lora: { rank: 0 } }, "<lora.rank>: expected more than 0, found 0"],
+  [{ lora: { dropout: 0.1 } }, "<lora.dropout>: expected a known setting, found none of that name"],
   // Micro-batches.
   [
     { batchSize: 8, gradientAccumulationSteps: 3 },

@@ -9,6 +9,7 @@ import { Gpu } from "../../engine/gpu.ts";
 import { builtInPlan, choosePlans, productPlan } from "../../engine/ops/dispatch.ts";
 import { openPlanningGpu, type PlanningOptions } from "../../engine/planning_gpu.ts";
 import { COMMON_CARD, QWEN_EXTENTS, qwenStep } from "../../train/bench/memory.ts";
+import { addLora } from "../../train/adapters/lora.ts";
 import { parseRunConfig, type RunConfig } from "../../train/config.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
 import { parseLlamaConfig } from "../../train/models/llama_config.ts";
@@ -37,8 +38,13 @@ const configOf = (raw: Record<string, unknown>): RunConfig =>
 /** A whole run of a tiny model: before, reference, training, saving, after. */
 async function tinyRun(session: Session, raw: Record<string, unknown>): Promise<void> {
   const config = configOf({ batchSize: 4, maxSteps: 3, logEvery: 2, ...raw });
-  const plain = tinyModel(session.gpu, { config: { num_hidden_layers: 2, max_position_embeddings: 128 } });
-  using model = { ...plain, activationCheckpointing: config.activationCheckpointing };
+  const { rank } = config.lora;
+  const plain = tinyModel(session.gpu, {
+    config: { num_hidden_layers: 2, max_position_embeddings: 128 },
+    trainable: rank === undefined,
+  });
+  const whole = { ...plain, activationCheckpointing: config.activationCheckpointing };
+  using model = rank === undefined ? whole : addLora(whole, { rank });
   const pairs = randomPairs(24, 5);
   const loaded = { model, tokenizer: tinyTokenizer() };
   await runTraining(session, { config, loaded, pairs, evalPairs: pairs.slice(0, 7), [Symbol.dispose]() {} }, {
@@ -52,6 +58,8 @@ for (
     { loss: "sft", activationCheckpointing: true, gradientAccumulationSteps: 2 },
     { loss: "dpo", gradientAccumulationSteps: 4 },
     { loss: "dpo", activationCheckpointing: true },
+    { loss: "dpo", lora: { rank: 4 } },
+    { loss: "dpo", lora: { rank: 3 }, activationCheckpointing: true, gradientAccumulationSteps: 2 },
   ]
 ) {
   Deno.test(`the planned memory is the measured one, in all and in each category: ${JSON.stringify(raw)}`, async () => {

@@ -259,6 +259,24 @@ async function stepByStep(objective: Objective, steps: number) {
   return { records, weights: await readWeights(model) };
 }
 
+gpuTest(
+  "gpt2: replayed steps read each batch's positions, and are those that are recorded anew",
+  async (gpu) => {
+    const config = {
+      ...{ model_type: "gpt2", n_embd: 16, n_head: 2, n_layer: 1, n_positions: 32 },
+      ...{ bos_token_id: 1, eos_token_id: 2 },
+    };
+    using model = tinyModel(gpu, { config });
+    using objective = await MAKE.dpo(model);
+    const replayed = await run(objective, { maxSteps: 12 });
+    using anew = tinyModel(gpu, { config });
+    using other = await MAKE.dpo(anew);
+    const { records, weights } = await stepByStep(other, 12);
+    assert.deepEqual(numbers(replayed.records, "loss"), records.map(({ loss }) => loss));
+    assert.deepEqual(replayed.weights, weights);
+  },
+);
+
 gpuTest("a logged record is the mean over its steps, with tokens, epoch and speed", async (gpu) => {
   const each = await fresh(gpu, "dpo", { maxSteps: 7 });
   const grouped = await fresh(gpu, "dpo", { maxSteps: 7, logEvery: 3 });

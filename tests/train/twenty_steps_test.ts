@@ -15,6 +15,7 @@ import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import { forward as adamw } from "../reference/adamw.ts";
 import { forward as clip } from "../reference/clip.ts";
+import type { LlamaConfig } from "../../train/models/llama_config.ts";
 import * as llama from "../reference/llama.ts";
 import { sum, tinyModel } from "../tiny_model.ts";
 
@@ -139,7 +140,8 @@ for (const [name, { make, loss: lossOf }] of Object.entries(OBJECTIVES)) {
     `${name}: 20 steps of the fast path agree with a model in f64 without any backward`,
     async (gpu) => {
       using model = tinyModel(gpu, { config: CONFIG });
-      const { config, parameters } = model;
+      const { parameters } = model;
+      const config = model.config as LlamaConfig;
       if (!simple.has(name)) {
         const weights = await readParameters(model);
         const start = new Map(Array.from(weights, ([key, values]) => [key, values.slice()]));

@@ -3,8 +3,7 @@
  * @module
  */
 import { sizeOf } from "../../engine/shape.ts";
-import { parseModelConfig } from "../models/config.ts";
-import type { LlamaConfig } from "../models/llama_config.ts";
+import { type LlamaConfig, parseLlamaConfig } from "../models/llama_config.ts";
 import { llamaParameterShapes } from "../models/llama_parameters.ts";
 
 /** Sizes of a Llama with an untied head, and of a batch. */
@@ -58,7 +57,7 @@ export const SHAPE_NAMES = Object.keys(TRAINING_SHAPES) as [ShapeName, ...ShapeN
 
 /** The model of a shape. */
 export function shapeConfig(shape: TrainingShape): LlamaConfig {
-  return parseModelConfig({
+  return parseLlamaConfig({
     model_type: "llama",
     vocab_size: shape.vocabulary,
     hidden_size: shape.hidden,
@@ -66,7 +65,7 @@ export function shapeConfig(shape: TrainingShape): LlamaConfig {
     num_hidden_layers: shape.layers,
     num_attention_heads: shape.heads,
     max_position_embeddings: shape.tokens,
-  }, { file: "the benchmark's model" });
+  }, "the benchmark's model");
 }
 
 /** Parameters of the model of a shape. */

@@ -33,6 +33,7 @@ export interface Command<Schema extends z.ZodObject = z.ZodObject> {
 export const DATA = "Model and data";
 export const LOSS = "Loss";
 export const SPO = "Stable Preference Optimization, around any pairwise loss";
+export const LORA = "LoRA: small adapters are trained in place of the model";
 export const OPTIMIZER = "Optimizer";
 export const RUN = "Run";
 

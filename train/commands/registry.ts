@@ -4,12 +4,14 @@
  */
 import { benchCommand } from "./bench.ts";
 import type { Command } from "./command.ts";
+import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
 export const COMMANDS = {
   train: trainCommand,
+  merge: mergeCommand,
   bench: benchCommand,
   profile: profileCommand,
 } as const satisfies Record<string, Command>;

@@ -3,14 +3,29 @@
  * @module
  */
 import { type RunConfig, runConfigSchema } from "../config.ts";
+import type { LoraSettings } from "../adapters/lora_settings.ts";
 import type { SpoOptions } from "../losses/spo.ts";
-import { type Command, DATA, LOSS, type Meanings, OPTIMIZER, RUN, SPO, TUNE_MEANING } from "./command.ts";
+import {
+  type Command,
+  DATA,
+  LORA,
+  LOSS,
+  type Meanings,
+  OPTIMIZER,
+  RUN,
+  SPO,
+  TUNE_MEANING,
+} from "./command.ts";
 
-type RunSettingName = Exclude<keyof RunConfig, "spo"> | `spo.${keyof SpoOptions}`;
+type RunSettingName =
+  | Exclude<keyof RunConfig, "spo" | "lora">
+  | `spo.${keyof SpoOptions}`
+  | `lora.${keyof LoraSettings}`;
 
 /** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
 export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
-  model: [DATA, "folder of the model to start from, in Hugging Face layout"],
+  model: [DATA, "folder of the model to start from, in Hugging Face layout, or of an adapter to train on"],
+  base: [DATA, "folder of the adapter's model (default: the one that adapter_config.json names)"],
   data: [DATA, "preference records, .json or .jsonl"],
   evalData: [DATA, "held-out records of the same kind"],
   evalRecords: [DATA, "records evaluated before and after training"],
@@ -34,6 +49,15 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   "spo.vStarSteps": [SPO, "steps whose mean is the initial target"],
   "spo.rho": [SPO, "strength of the term that keeps chosen answers as likely as under the reference"],
   "spo.margin": [SPO, "nats by which it wants them more likely"],
+  "lora.rank": [LORA, "train a fresh adapter of this rank; the model stays as it is"],
+  "lora.alpha": [LORA, "scales it by alpha / rank (default: twice the rank)"],
+  "lora.targetModules": [
+    LORA,
+    "layers: all-linear, names such as q_proj,v_proj, or a regular expression of whole names",
+  ],
+  "lora.rslora": [LORA, "scale by alpha / sqrt(rank) instead"],
+  "lora.reference": [LORA, "of a run that trains an adapter on: the model as it starts, or its base"],
+  baseDtype: [LORA, "how the frozen model is stored (default: --dtype)"],
   learningRate: [OPTIMIZER, "highest learning rate"],
   learningRateSchedule: [OPTIMIZER, "its shape after warm-up"],
   warmupSteps: [OPTIMIZER, "steps of linear warm-up"],
@@ -69,6 +93,7 @@ export const trainCommand: Command<typeof runConfigSchema> = {
     "deno task train",
     "deno task train --model models/llama --data pairs.jsonl --beta 0.1 --output runs/first",
     "deno task train --model models/llama --data pairs.jsonl --spo.solver penalty --spo.lambda 0.5",
+    "deno task train --model models/llama --data pairs.jsonl --lora.rank 8 --base-dtype bf16",
     "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",
     "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
   ],

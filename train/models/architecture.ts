@@ -26,6 +26,8 @@ export interface Dimensions {
   readonly headDim: number;
   /** The longest sequence the model can be given. */
   readonly positions: number;
+  /** The longest it can be made for when asked, where that is more than `positions`. */
+  readonly mostPositions?: number;
 }
 
 /** What the first layer is made from. */
@@ -34,6 +36,8 @@ export interface EmbedInputs {
   readonly tokens: TokenIndex;
   /** `[N]`: where each token is in its sequence. */
   readonly positions: Tensor;
+  /** Where each position occurs, for the gradient of `positionEmbedding`; may be absent where none is wanted. */
+  readonly positionIndex?: TokenIndex;
 }
 
 /** What a layer reads besides the hidden states. */
@@ -63,10 +67,14 @@ export interface Architecture {
   readonly weightLayout: "out_in" | "in_out";
   /** The token embedding, `[V, C]`. */
   readonly embedding: string;
+  /** `[positions, C]`: learned positions that are added to the token's embedding, for architectures that have them. */
+  readonly positionEmbedding?: string;
   /** The output head, `[V, C]`: the embedding where the two are tied. */
   readonly head: string;
   /** A tensor under this name may be in a file too, if it equals the embedding bit by bit: the tied head. */
   readonly tiedHead?: string;
+  /** What every name but the head's begins with, and what files of the model without its head leave out. */
+  readonly optionalPrefix?: string;
   /** Tensors that files of this architecture may hold and that nothing reads. */
   readonly ignored: RegExp;
   /** Fresh weights: of which standard deviation, or which constant. */

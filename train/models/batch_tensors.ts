@@ -20,6 +20,8 @@ export interface HostBatch {
   readonly tokens: HostTokenIndex;
   /** `[N]` within the sequence. */
   readonly positions: Uint32Array;
+  /** Where each position occurs, for architectures that learn them. */
+  readonly positionIndex?: HostTokenIndex;
   /** `[4 N]`: see `HostBounds.values`. */
   readonly bounds: Uint32Array;
   /** The tokens that predict a label: see `HostRowIndex`. */
@@ -89,11 +91,23 @@ export function hostBatch(
   return {
     tokens: hostTokenIndex(gpu, packed.inputIds, { rows: dimensions.vocab, length: tokens }),
     positions,
+    ...positionIndex(model, packed, tokens),
     bounds: bounds.values,
     picked: { rows, offsets, places },
     labels: hostLabels(packed.labels, { vocab: dimensions.vocab, length: labels }),
     sequences: hostSequenceIndex(packed.completionLengths, { length: labels }),
   };
+}
+
+/** Of a learned position the gradient is summed as a token's. */
+function positionIndex(
+  { gpu, architecture: { positionEmbedding, shapes } }: Pick<Model, "gpu" | "architecture">,
+  packed: PackedSequences,
+  length: number,
+): Pick<HostBatch, "positionIndex"> {
+  if (positionEmbedding === undefined) return {};
+  const [rows] = shapes.get(positionEmbedding)!;
+  return { positionIndex: hostTokenIndex(gpu, packed.positions, { rows, length }) };
 }
 
 /**
@@ -134,6 +148,7 @@ export function uploadBatch(
   return {
     tokens: uploadAll(gpu, host.tokens, ofTokens),
     positions: upload(gpu, host.positions, ofTokens),
+    ...(host.positionIndex ? { positionIndex: uploadAll(gpu, host.positionIndex, ofTokens) } : {}),
     bounds: upload(gpu, host.bounds, { capacity: capacity && 4 * capacity.tokens }),
     picked: uploadAll(gpu, host.picked, ofLabels),
     labels: upload(gpu, host.labels, ofLabels),

@@ -5,7 +5,7 @@
 import type { Shape } from "../../engine/shape.ts";
 import { CheckpointError, showFound } from "../errors.ts";
 import type { Architecture } from "./architecture.ts";
-import { type SafetensorsFile, weightDType } from "./safetensors.ts";
+import { weightDType, type WeightsReader } from "./safetensors.ts";
 
 /**
  * Holds an open checkpoint against the configuration, before any weight is loaded: every parameter there, of the right
@@ -19,26 +19,51 @@ import { type SafetensorsFile, weightDType } from "./safetensors.ts";
  * @param architecture By the config.json beside it.
  * @throws {CheckpointError} Naming the tensor and what is wrong with it.
  */
-export async function checkWeights(file: SafetensorsFile, architecture: Architecture): Promise<void> {
+export async function checkWeights(file: WeightsReader, architecture: Architecture): Promise<void> {
   const { shapes, embedding, tiedHead, ignored } = architecture;
-  for (const [name, shape] of shapes) {
-    const entry = file.header.tensors.get(name);
+  const stored = storedNames(file.tensors.keys(), architecture);
+  const expected = new Map([...shapes].map(([name, shape]) => [stored(name), shape]));
+  for (const [name, shape] of expected) {
+    const entry = file.tensors.get(name);
     if (entry === undefined) {
       throw refuse(file, name, { expected: `shape ${showFound(shape)}`, found: "no such tensor" });
     }
     checkShape(file, name, { shape });
-    weightDType(entry, file.path);
+    weightDType(entry);
   }
-  for (const name of file.header.tensors.keys()) {
-    if (shapes.has(name) || ignored.test(name)) continue;
+  for (const name of file.tensors.keys()) {
+    if (expected.has(name) || ignored.test(name)) continue;
     if (name === tiedHead) {
-      await checkTiedHead(file, { head: name, embedding, shape: shapes.get(embedding)! });
+      await checkTiedHead(file, { head: name, embedding: stored(embedding), shape: shapes.get(embedding)! });
     } else throw refuse(file, name, { expected: "no such tensor by config.json", found: "one" });
   }
 }
 
+/**
+ * How a file calls the parameters: as the architecture does, or without the prefix of a model with a head, where no
+ * tensor has it.
+ *
+ * @param tensors The names in the file.
+ * @param architecture By the config.json beside it.
+ * @returns A parameter's name to that in the file.
+ * @example
+ * ```ts
+ * const names = storedNames(["wte.weight", "h.0.ln_1.weight"], { optionalPrefix: "transformer." });
+ * if (names("transformer.wte.weight") !== "wte.weight") throw new Error("as in the published GPT-2");
+ * if (names("lm_head.weight") !== "lm_head.weight") throw new Error("the head never has the prefix");
+ * ```
+ */
+export function storedNames(
+  tensors: Iterable<string>,
+  { optionalPrefix }: Pick<Architecture, "optionalPrefix">,
+): (name: string) => string {
+  const hasPrefix = (name: string) => optionalPrefix !== undefined && name.startsWith(optionalPrefix);
+  if (optionalPrefix === undefined || Array.from(tensors).some(hasPrefix)) return (name) => name;
+  return (name) => hasPrefix(name) ? name.slice(optionalPrefix.length) : name;
+}
+
 function refuse(
-  file: SafetensorsFile,
+  file: WeightsReader,
   name: string,
   what: { expected: string; found: string },
 ): CheckpointError {
@@ -49,9 +74,9 @@ function refuse(
   );
 }
 
-function checkShape(file: SafetensorsFile, name: string, options: { shape: Shape }): void {
+function checkShape(file: WeightsReader, name: string, options: { shape: Shape }): void {
   const expected = showFound(options.shape);
-  const found = showFound(file.header.tensors.get(name)!.shape);
+  const found = showFound(file.tensors.get(name)!.shape);
   if (found !== expected) throw refuse(file, name, { expected: `shape ${expected} by config.json`, found });
 }
 
@@ -59,7 +84,7 @@ function checkShape(file: SafetensorsFile, name: string, options: { shape: Shape
 const COMPARED_ROWS = 256;
 
 async function checkTiedHead(
-  file: SafetensorsFile,
+  file: WeightsReader,
   names: { head: string; embedding: string; shape: Shape },
 ): Promise<void> {
   const { head: headName, embedding: embeddingName, shape } = names;

@@ -2,13 +2,16 @@
  * The linear layers of a model by name: what shares an input is one product, biases and residuals are part of it.
  * @module
  */
+import { loraLinear } from "../../engine/ops/lora_linear.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
+import { swiglu } from "../../engine/ops/swiglu.ts";
 import { swigluLinear } from "../../engine/ops/swiglu_linear.ts";
 import type { Tensor } from "../../engine/tensor.ts";
+import { loraFactors } from "../adapters/lora.ts";
 import type { Model } from "./model.ts";
 
 /**
- * y = x W^T + b, side by side for every module named.
+ * y = x W^T + b, side by side for every module named, with what the model's adapter adds.
  *
  * @param model the model
  * @param x `[N, in]`
@@ -23,21 +26,29 @@ export function linear(
   options: { residual?: Tensor } = {},
 ): Tensor {
   const weight = joined(model, modules, "weight");
-  const bias = model.parameters.shapes.has(`${modules[0]}.bias`) ? joined(model, modules, "bias") : undefined;
+  const bias = hasBias(model, modules) ? joined(model, modules, "bias") : undefined;
   const kind = model.architecture.weightLayout === "out_in" ? "NT" : "NN";
-  return matmul(x, weight, { kind, bias, residual: options.residual });
+  const factors = loraFactors(model, modules);
+  const added = { kind, bias, residual: options.residual } as const;
+  return factors ? loraLinear(x, weight, { ...added, ...factors }) : matmul(x, weight, added);
 }
 
 /**
- * silu(x Wg^T) * (x Wu^T): the gated half of an MLP (SwiGLU, arXiv 2002.05202).
+ * silu(x Wg^T + bg) * (x Wu^T + bu): the gated half of an MLP (SwiGLU, arXiv 2002.05202). One kernel where there is neither
+ * a bias nor an adapter.
  *
  * @param model the model
  * @param x `[N, in]`
- * @param modules the gate's name, then up's; laid out as a group
+ * @param modules the gate's name, then up's, laid out as a group; or the name of one matrix that holds both
  * @returns `[N, out]`
  */
-export function gatedLinear(model: Model, x: Tensor, modules: readonly [gate: string, up: string]): Tensor {
-  return swigluLinear(x, joined(model, modules, "weight"));
+export function gatedLinear(model: Model, x: Tensor, modules: readonly string[]): Tensor {
+  const isPlain = !hasBias(model, modules) && !loraFactors(model, modules);
+  return isPlain ? swigluLinear(x, joined(model, modules, "weight")) : swiglu(linear(model, x, modules));
+}
+
+function hasBias({ parameters }: Model, [first]: readonly string[]): boolean {
+  return parameters.shapes.has(`${first}.bias`);
 }
 
 function joined({ parameters }: Model, modules: readonly string[], part: "weight" | "bias"): Tensor {

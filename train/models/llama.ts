@@ -1,38 +1,68 @@
 /**
- * The Llama architecture (arXiv 2302.13971).
+ * The Llama architecture (arXiv 2302.13971), and the forward pass that its relatives share with it.
  * @module
  */
 import { embedding } from "../../engine/ops/embedding.ts";
+import { headNorm } from "../../engine/ops/head_norm.ts";
 import { rmsNorm } from "../../engine/ops/rms_norm.ts";
-import { rope, ropeTable } from "../../engine/ops/rope.ts";
+import { rope } from "../../engine/ops/rope.ts";
 import type { Tensor } from "../../engine/tensor.ts";
 import type { Architecture, LayerInputs } from "./architecture.ts";
 import { gatedLinear, linear } from "./linear.ts";
-import { type LlamaConfig, llamaConfigJson } from "./llama_config.ts";
-import { llamaParameterGroups, llamaParameterShapes } from "./llama_parameters.ts";
+import { type LlamaConfig, llamaConfigJson, type LlamaSizes } from "./llama_config.ts";
+import {
+  EMBEDDING,
+  HEAD,
+  llamaFamilyGroups,
+  llamaFamilyShapes,
+  type LlamaLayout,
+  llamaLayout,
+  llamaModules,
+} from "./llama_parameters.ts";
 import type { Model } from "./model.ts";
+import { mostRopePositions, scaledRopeTable } from "./rope_scaling.ts";
 
-const EMBEDDING = "model.embed_tokens.weight";
-const HEAD = "lm_head.weight";
+/** What tells a relative of Llama from Llama. */
+export interface LlamaRelative extends Pick<Architecture, "configJson"> {
+  /** Which parameters a layer has. */
+  readonly layout: LlamaLayout;
+  /** Tokens that a token sees, where there are fewer than in the longest sequence: no sequence may be longer. */
+  readonly window?: number | null;
+}
 
 /**
  * @param config of a Llama
  * @returns its parameters and its forward pass
  */
 export function llamaArchitecture(config: LlamaConfig): Architecture {
-  const { head_dim: headDim, rms_norm_eps: eps, tie_word_embeddings: isTied } = config;
+  return llamaRelative(config, {
+    layout: llamaLayout(config),
+    configJson: (options) => llamaConfigJson(config, options),
+  });
+}
+
+/**
+ * @param config of a relative of Llama
+ * @param relative what is particular to it
+ * @returns its parameters and its forward pass
+ */
+export function llamaRelative(config: LlamaSizes, relative: LlamaRelative): Architecture {
+  const { layout, window, configJson } = relative;
+  const { rms_norm_eps: eps, tie_word_embeddings: isTied, num_hidden_layers: layers } = config;
+  const within = (positions: number) => Math.min(positions, window ?? Infinity);
   return {
     dimensions: {
       vocab: config.vocab_size,
       hidden: config.hidden_size,
-      layers: config.num_hidden_layers,
+      layers,
       heads: config.num_attention_heads,
       kvHeads: config.num_key_value_heads,
-      headDim,
-      positions: config.max_position_embeddings,
+      headDim: config.head_dim,
+      positions: within(config.max_position_embeddings),
+      mostPositions: within(mostRopePositions(config)),
     },
-    shapes: llamaParameterShapes(config),
-    groups: llamaParameterGroups(config),
+    shapes: llamaFamilyShapes(config, layout),
+    groups: llamaFamilyGroups(config, layout),
     weightLayout: "out_in",
     embedding: EMBEDDING,
     head: isTied ? EMBEDDING : HEAD,
@@ -40,18 +70,18 @@ export function llamaArchitecture(config: LlamaConfig): Architecture {
     // RoPE's frequencies, which old versions of transformers saved: computed here, never read.
     ignored: /^model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq$/,
     initial(name, shape) {
-      if (shape.length === 1) return { value: 1 };
+      if (shape.length === 1) return { value: name.endsWith(".bias") ? 0 : 1 };
       // What writes to the residual stream is scaled by 1 / sqrt(2 L) (GPT-2).
       const writes = /(o_proj|down_proj)\.weight$/.test(name);
       const range = config.initializer_range;
-      return { std: writes ? range / Math.sqrt(2 * config.num_hidden_layers) : range };
+      return { std: writes ? range / Math.sqrt(2 * layers) : range };
     },
-    ropeTable: (gpu, positions) => ropeTable(gpu, { positions, headDim, theta: config.rope_theta }),
+    ropeTable: (gpu, positions) => scaledRopeTable(gpu, config, positions),
     embed: ({ parameters, dtype }, { tokens }) =>
       embedding(parameters.shards(EMBEDDING), tokens, { type: dtype }),
-    layer: (model, h, inputs) => llamaLayer(model, h, { ...inputs, config }),
+    layer: (model, h, inputs) => llamaLayer(model, h, { ...inputs, config, layout }),
     finalNorm: ({ parameters }, h) => rmsNorm(h, parameters.get("model.norm.weight"), { eps }),
-    configJson: (options) => llamaConfigJson(config, options),
+    configJson,
   };
 }
 
@@ -59,19 +89,21 @@ export function llamaArchitecture(config: LlamaConfig): Architecture {
 function llamaLayer(
   model: Model,
   h: Tensor,
-  { layer, positions, attend, config }: LayerInputs & { config: LlamaConfig },
+  { layer, positions, attend, config, layout }: LayerInputs & { config: LlamaSizes; layout: LlamaLayout },
 ): Tensor {
-  const { num_attention_heads, num_key_value_heads, rms_norm_eps: eps } = config;
-  const heads = num_attention_heads + num_key_value_heads;
-  const named = (name: string) => `model.layers.${layer}.${name}`;
-  const norm = (name: string) => rmsNorm(h, model.parameters.get(`${named(name)}.weight`), { eps });
+  const { num_attention_heads: heads, num_key_value_heads: kvHeads, rms_norm_eps: eps } = config;
+  const weight = (name: string) => model.parameters.get(`model.layers.${layer}.${name}.weight`);
+  const modules = llamaModules(config, layout, layer);
 
-  const x = norm("input_layernorm");
-  const projections = ["q", "k", "v"].map((part) => named(`self_attn.${part}_proj`));
-  const qkv = rope(linear(model, x, projections), positions, model.rope!, { heads });
-  h = linear(model, attend(qkv), [named("self_attn.o_proj")], { residual: h });
+  const x = rmsNorm(h, weight("input_layernorm"), { eps });
+  let qkv = linear(model, x, modules.qkv);
+  if (layout.headNorms) {
+    const [q, k] = [weight("self_attn.q_norm"), weight("self_attn.k_norm")];
+    qkv = headNorm(qkv, { q, k, heads, kvHeads, eps });
+  }
+  qkv = rope(qkv, positions, model.rope!, { heads: heads + kvHeads });
+  h = linear(model, attend(qkv), modules.output, { residual: h });
 
-  const y = norm("post_attention_layernorm");
-  const gated = gatedLinear(model, y, [named("mlp.gate_proj"), named("mlp.up_proj")]);
-  return linear(model, gated, [named("mlp.down_proj")], { residual: h });
+  const y = rmsNorm(h, weight("post_attention_layernorm"), { eps });
+  return linear(model, gatedLinear(model, y, modules.gateUp), modules.down, { residual: h });
 }

@@ -1,61 +1,47 @@
 /**
- * The configuration of the Llama architecture, as transformers' `LlamaConfig` defines it.
+ * The configuration of the Llama architecture, as transformers' `LlamaConfig` defines it, and what its relatives share
+ * with it.
  *
  * @module
  */
 import { z } from "zod";
-import { ConfigError, showFound } from "../errors.ts";
-
-/** An integer within bounds that no model of today comes near: beyond them a file is damaged. */
-function integer(least: number, most: number) {
-  const expected = `an integer from ${least} to ${most}`;
-  return z.int(expected).min(least, expected).max(most, expected);
-}
-
-function real(above: number, most: number) {
-  const expected = `a number above ${above} and at most ${most}`;
-  return z.number(expected).gt(above, expected).max(most, expected);
-}
-
-const tokenId = integer(0, 2 ** 24);
-// The first Llama conversions wrote -1 for "no padding token".
-const padTokenId = z.union([tokenId, z.literal(-1).transform(() => null)], "a token id or null");
-
-/** transformers 5 writes RoPE's settings as one object. */
-const ropeParametersSchema = z.object({
-  rope_theta: real(0, 1e12).optional(),
-  rope_type: z.literal("default", '"default" (scaled RoPE is not supported)').default("default"),
-}, "an object");
+import type { DType } from "../../engine/dtype.ts";
+import {
+  checkNeutral,
+  flag,
+  HEAD_DIM,
+  integer,
+  type NeutralValues,
+  parsePart,
+  real,
+  refuse,
+  sortKeys,
+  TOKEN_IDS,
+  type TokenIds,
+  tokenIdsOf,
+  torchDtype,
+} from "./config_parts.ts";
+import { parseRope, type RopeSettings, type RopeType } from "./rope_scaling.ts";
 
 const sizesSchema = z.object({
-  model_type: z.literal("llama", '"llama"'),
   vocab_size: integer(1, 2 ** 24),
   hidden_size: integer(1, 2 ** 18),
   intermediate_size: integer(1, 2 ** 20),
   num_hidden_layers: integer(1, 4096),
   num_attention_heads: integer(1, 2 ** 14),
   num_key_value_heads: integer(1, 2 ** 14).nullish(),
-  head_dim: integer(2, 2 ** 14).multipleOf(2, "an even integer: RoPE turns pairs").nullish(),
+  head_dim: HEAD_DIM.nullish(),
   hidden_act: z.literal("silu", '"silu"').default("silu"),
-  max_position_embeddings: integer(1, 2 ** 26).default(2048),
+  max_position_embeddings: integer(1, 2 ** 26).optional(),
   initializer_range: real(0, 1).default(0.02),
-  rms_norm_eps: real(0, 0.1).default(1e-6),
-  rope_theta: real(0, 1e12).optional(),
-  rope_parameters: ropeParametersSchema.nullish(),
-  tie_word_embeddings: z.boolean("true or false").default(false),
-  bos_token_id: tokenId.nullable().default(1),
-  eos_token_id: z.union(
-    [tokenId, z.array(tokenId).min(1, "a token id or a list of them")],
-    "a token id or a list of them",
-  ).nullable()
-    .default(2),
-  pad_token_id: padTokenId.nullable().default(null),
+  rms_norm_eps: real(0, 0.1).optional(),
+  tie_word_embeddings: flag.default(false),
+  layer_types: z.array(z.string("a kind of attention"), "a list").nullish(),
+  ...TOKEN_IDS,
 });
 
-/** A Llama model's configuration, every field set. Keys as in config.json. */
-export interface LlamaConfig {
-  /** Tells architectures apart. */
-  model_type: "llama";
+/** What Llama and its relatives say of themselves. Keys as in config.json. */
+export interface LlamaSizes extends RopeSettings, TokenIds {
   /** V, rows of the embedding. */
   vocab_size: number;
   /** C, the width of the residual stream. */
@@ -78,42 +64,133 @@ export interface LlamaConfig {
   initializer_range: number;
   /** Added to the mean square in RMSNorm (arXiv 1910.07467). */
   rms_norm_eps: number;
-  /** The base of RoPE's frequencies (arXiv 2104.09864). */
-  rope_theta: number;
   /** Whether the output head is the embedding. */
   tie_word_embeddings: boolean;
-  /** Begins a text. */
-  bos_token_id: number | null;
-  /** End a text. */
-  eos_token_id: number | number[] | null;
-  /** Fills up. */
-  pad_token_id: number | null;
+}
+
+/** A Llama model's configuration, every field set. Keys as in config.json. */
+export interface LlamaConfig extends LlamaSizes {
+  /** Tells architectures apart. */
+  model_type: "llama";
+  /** Whether the four projections of attention have biases. */
+  attention_bias: boolean;
+  /** Whether the three projections of the MLP have biases. */
+  mlp_bias: boolean;
 }
 
 /**
- * Keys that change the mathematics, with the values that leave it as implemented. They belong to Llama or to its
- * relatives, whose weights are sometimes labelled `llama`. Null or absent is always neutral.
+ * Keys that change the mathematics of any relative, with the values that leave it as implemented. They belong to
+ * architectures whose weights are sometimes labelled as one of these.
  */
-const NEUTRAL: Readonly<Record<string, unknown>> = {
-  attention_bias: false,
-  mlp_bias: false,
+const NEUTRAL: NeutralValues = {
   attention_dropout: 0,
   pretraining_tp: 1,
-  rope_scaling: null,
   rope_interleaved: false,
   partial_rotary_factor: 1,
-  sliding_window: null,
   attn_logit_softcapping: null,
   final_logit_softcapping: null,
-  use_qk_norm: false,
-  qk_norm: false,
+  query_pre_attn_scalar: null,
   embedding_multiplier: 1,
   attention_multiplier: null,
   residual_multiplier: 1,
   logits_scaling: 1,
+  logit_scale: 1,
+  scale_emb: 1,
+  scale_depth: null,
+  clip_qkv: null,
+  alibi: false,
+  no_rope_layers: null,
+  attention_chunk_size: null,
+  kv_lora_rank: null,
+  n_routed_experts: null,
   num_local_experts: null,
   num_experts: null,
+  is_encoder_decoder: false,
+  add_cross_attention: false,
 };
+
+/** Of relatives without such a feature. */
+export const NO_BIASES: NeutralValues = { attention_bias: false, mlp_bias: false };
+/** Of relatives without such a feature. */
+export const NO_HEAD_NORMS: NeutralValues = { use_qk_norm: false, qk_norm: false };
+
+/** How a relative's configuration differs from the others'. */
+export interface LlamaFamily {
+  /** Keys that change its mathematics besides those of all. */
+  readonly neutral: NeutralValues;
+  /** What transformers takes for what is absent. */
+  readonly defaults: TokenIds & {
+    readonly max_position_embeddings: number;
+    readonly rms_norm_eps: number;
+    /** As many as query heads by default. */
+    readonly num_key_value_heads?: number;
+    /** The hidden size's share by default. */
+    readonly head_dim?: number;
+  };
+  /** Kinds of RoPE; all by default. */
+  readonly ropeTypes?: readonly RopeType[];
+  /** Whether layers may attend to a window of tokens. */
+  readonly hasWindow: boolean;
+}
+
+/**
+ * Checks what all relatives of Llama share.
+ *
+ * @param json The parsed content of config.json.
+ * @param file The file it came from, for messages.
+ * @param family What is particular to the relative.
+ * @returns The shared part of the configuration, defaults filled in as transformers does.
+ * @throws {ConfigError} Naming file, key, what was expected and what was found.
+ */
+export function parseLlamaSizes(
+  json: Record<string, unknown>,
+  file: string,
+  family: LlamaFamily,
+): LlamaSizes {
+  const { defaults } = family;
+  checkNeutral(json, { ...NEUTRAL, ...family.neutral }, file);
+  const { layer_types, ...sizes } = parsePart(sizesSchema, json, { file });
+  const { num_attention_heads: heads } = sizes;
+  // Absent and null are not the same to transformers.
+  const kvHeads = sizes.num_key_value_heads === undefined ? defaults.num_key_value_heads : undefined;
+  const maxPositions = sizes.max_position_embeddings ?? defaults.max_position_embeddings;
+  const config: LlamaSizes = {
+    ...sizes,
+    ...tokenIdsOf(sizes, defaults, file),
+    ...parseRope(json, file, { maxPositions, types: family.ropeTypes }),
+    num_key_value_heads: sizes.num_key_value_heads ?? kvHeads ?? heads,
+    head_dim: sizes.head_dim ?? defaults.head_dim ?? headDim(sizes, file),
+    max_position_embeddings: maxPositions,
+    rms_norm_eps: sizes.rms_norm_eps ?? defaults.rms_norm_eps,
+  };
+  if (heads % config.num_key_value_heads !== 0) {
+    const expected = `a divisor of num_attention_heads ${heads}`;
+    throw refuse(file, "num_key_value_heads", { expected, found: config.num_key_value_heads });
+  }
+  checkLayerTypes(layer_types, config, { file, family });
+  return config;
+}
+
+function headDim(sizes: { hidden_size: number; num_attention_heads: number }, file: string): number {
+  const { hidden_size, num_attention_heads } = sizes;
+  const dim = hidden_size / num_attention_heads;
+  if (HEAD_DIM.safeParse(dim).success) return dim;
+  const expected =
+    `a multiple of 4 up to 256 for each of ${num_attention_heads} heads, as there is no head_dim`;
+  throw refuse(file, "hidden_size", { expected, found: hidden_size });
+}
+
+function checkLayerTypes(
+  types: readonly string[] | null | undefined,
+  { num_hidden_layers }: LlamaSizes,
+  { file, family }: { file: string; family: LlamaFamily },
+): void {
+  if (!types) return;
+  const known = ["full_attention", ...family.hasWindow ? ["sliding_attention"] : []];
+  if (types.length === num_hidden_layers && types.every((type) => known.includes(type))) return;
+  const expected = `${num_hidden_layers} of ${known.map((type) => `"${type}"`).join(" or ")}`;
+  throw refuse(file, "layer_types", { expected, found: types });
+}
 
 /**
  * Checks the configuration of a Llama model; called through `parseModelConfig`.
@@ -124,69 +201,40 @@ const NEUTRAL: Readonly<Record<string, unknown>> = {
  * @throws {ConfigError} Naming file, key, what was expected and what was found.
  */
 export function parseLlamaConfig(json: Record<string, unknown>, file: string): LlamaConfig {
-  checkNeutral(json, file);
-  const result = sizesSchema.safeParse(json);
-  if (!result.success) {
-    const { path, message } = result.error.issues[0];
-    // deno-lint-ignore no-explicit-any -- walks a path that the schema reported, in JSON of unknown type
-    const found = path.reduce((inner: any, key) => inner?.[key], json);
-    throw refuse(file, path.join("."), { expected: message, found });
-  }
-  const { rope_parameters, ...sizes } = result.data;
-  const config: LlamaConfig = {
+  // Configurations name a window that they then switch off.
+  const window: NeutralValues = json.use_sliding_window === false ? {} : { sliding_window: null };
+  const sizes = parseLlamaSizes(json, file, {
+    neutral: { ...NO_HEAD_NORMS, ...window },
+    hasWindow: false,
+    defaults: {
+      ...{ max_position_embeddings: 2048, rms_norm_eps: 1e-6 },
+      ...{ bos_token_id: 1, eos_token_id: 2, pad_token_id: null },
+    },
+  });
+  const biases = z.object({ attention_bias: flag.nullish(), mlp_bias: flag.nullish() });
+  const { attention_bias, mlp_bias } = parsePart(biases, json, { file });
+  return {
+    model_type: "llama",
     ...sizes,
-    num_key_value_heads: sizes.num_key_value_heads ?? sizes.num_attention_heads,
-    head_dim: sizes.head_dim ?? headDim(sizes, file),
-    rope_theta: sizes.rope_theta ?? rope_parameters?.rope_theta ?? 10000,
+    attention_bias: attention_bias ?? false,
+    mlp_bias: mlp_bias ?? false,
   };
-  const theta = rope_parameters?.rope_theta;
-  if (theta !== undefined && theta !== config.rope_theta) {
-    throw refuse(file, "rope_parameters.rope_theta", {
-      expected: `rope_theta's ${config.rope_theta}`,
-      found: theta,
-    });
-  }
-  checkTogether(config, file);
-  return config;
 }
 
-function refuse(file: string, key: string, what: { expected: string; found: unknown }): ConfigError {
-  return new ConfigError(
-    `Cannot read ${file}: ${key}: expected ${what.expected}, found ${showFound(what.found)}`,
-  );
-}
-
-function checkNeutral(json: Record<string, unknown>, file: string): void {
-  for (const [key, neutral] of Object.entries(NEUTRAL)) {
-    const found = json[key];
-    if (found === undefined || found === null || found === neutral) continue;
-    // Configurations name a window that they then switch off.
-    if (key === "sliding_window" && json.use_sliding_window === false) continue;
-    throw refuse(file, key, { expected: `${neutral} (other values are not supported)`, found });
-  }
-}
-
-function headDim(sizes: { hidden_size: number; num_attention_heads: number }, file: string): number {
-  const { hidden_size, num_attention_heads } = sizes;
-  const dim = hidden_size / num_attention_heads;
-  if (dim % 2 === 0) return dim;
-  const expected =
-    `an even number of units for each of ${num_attention_heads} heads, as there is no head_dim`;
-  throw refuse(file, "hidden_size", { expected, found: hidden_size });
-}
-
-function checkTogether(config: LlamaConfig, file: string): void {
-  const { num_attention_heads, num_key_value_heads, vocab_size } = config;
-  if (num_attention_heads % num_key_value_heads !== 0) {
-    const expected = `a divisor of num_attention_heads ${num_attention_heads}`;
-    throw refuse(file, "num_key_value_heads", { expected, found: num_key_value_heads });
-  }
-  for (const key of ["bos_token_id", "eos_token_id", "pad_token_id"] as const) {
-    const ids = [config[key] ?? []].flat();
-    if (ids.some((id) => id >= vocab_size)) {
-      throw refuse(file, key, { expected: `an id below vocab_size ${vocab_size}`, found: config[key] });
-    }
-  }
+/**
+ * The config.json content of a relative of Llama, in the layout of transformers 4, which 5 reads as well.
+ *
+ * @param config The configuration.
+ * @param options.architecture transformers' class.
+ * @param options.dtype The element type that the weights are saved in.
+ * @returns A JSON value.
+ */
+export function llamaFamilyJson(
+  config: LlamaSizes & { model_type: string },
+  options: { architecture: string; dtype: DType },
+): Record<string, unknown> {
+  const fixed = { architectures: [options.architecture], attention_dropout: 0, use_cache: true };
+  return sortKeys({ ...config, ...fixed, torch_dtype: torchDtype(options.dtype) });
 }
 
 /**
@@ -203,19 +251,6 @@ function checkTogether(config: LlamaConfig, file: string): void {
  * if (again.head_dim !== config.head_dim || again.rope_theta !== 10000) throw new Error("writing loses nothing");
  * ```
  */
-export function llamaConfigJson(
-  config: LlamaConfig,
-  options: { dtype: "f32" | "f16" | "bf16" },
-): Record<string, unknown> {
-  const torch_dtype = { f32: "float32", f16: "float16", bf16: "bfloat16" }[options.dtype];
-  const fixed = {
-    attention_bias: false,
-    attention_dropout: 0,
-    mlp_bias: false,
-    rope_scaling: null,
-    use_cache: true,
-  };
-  const json = { architectures: ["LlamaForCausalLM"], ...config, ...fixed, torch_dtype };
-  // Sorted, as transformers does: a value that was a default when the model was made stands where it does when read.
-  return Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));
+export function llamaConfigJson(config: LlamaConfig, options: { dtype: DType }): Record<string, unknown> {
+  return llamaFamilyJson(config, { architecture: "LlamaForCausalLM", ...options });
 }

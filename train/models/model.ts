@@ -12,6 +12,8 @@ import { tokenLogps } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { Storage } from "../../shaders/storage.ts";
+import type { Adapter } from "../adapters/lora.ts";
+import { ConfigError } from "../errors.ts";
 import type { Architecture } from "./architecture.ts";
 import type { BatchTensors } from "./batch_tensors.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
@@ -26,8 +28,10 @@ export interface Model extends Disposable {
   readonly architecture: Architecture;
   /** Under Hugging Face's names. */
   readonly parameters: Parameters;
-  /** What training changes: all parameters, where no adapter is there. */
+  /** What training changes: all parameters, or those of the adapter alone. */
   readonly trained: Parameters;
+  /** Beside its linear layers. */
+  readonly adapter?: Adapter;
   /** Of activations and their gradients. */
   readonly dtype: "f32" | "f16";
   /** The longest sequence it can be given. */
@@ -42,7 +46,7 @@ export interface Model extends Disposable {
 export interface ModelOptions {
   /** Whether gradients are wanted. */
   readonly trainable: boolean;
-  /** The longest sequence it will see; at most the architecture's, and that by default. */
+  /** The longest sequence it will see; at most `mostPositions` of the architecture, `positions` by default. */
   readonly positions?: number;
   /** Type of activations and their gradients, f32 by default; sums are f32 in any case. */
   readonly dtype?: "f32" | "f16";
@@ -60,6 +64,7 @@ export interface ModelOptions {
  * @param options whether it is trained, in which types, for which lengths
  * @returns the model; dispose it when done
  * @throws {RangeError} when `positions` is more than the model was made for
+ * @throws {ConfigError} when f16 cannot rotate heads of this size
  * @throws {ShapeError} when 16-bit storage cannot hold rows of this config
  * @example
  * ```ts
@@ -85,12 +90,19 @@ export function createModel(
   const architecture = architectureOf(config);
   const { dimensions } = architecture;
   const positions = options.positions ?? dimensions.positions;
-  if (positions > dimensions.positions) {
+  const most = dimensions.mostPositions ?? dimensions.positions;
+  if (positions > most) {
     throw new RangeError(
-      `Cannot make a model: expected at most ${dimensions.positions} positions (as config.json says), found ${positions}`,
+      `Cannot make a model: expected at most ${most} positions (as config.json says), found ${positions}`,
     );
   }
   const dtype = options.dtype ?? "f32";
+  if (dtype === "f16" && architecture.ropeTable && dimensions.headDim % 8 !== 0) {
+    throw new ConfigError(
+      `Cannot make a model in f16: expected a head_dim that divides by eight, because RoPE turns halves of heads in fours, ` +
+        `found ${dimensions.headDim}`,
+    );
+  }
   const parameters = createParameters(gpu, architecture.shapes, {
     trainable: options.trainable,
     groups: architecture.groups,
@@ -144,12 +156,12 @@ export function createModel(
 export function hiddenStates(model: Model, batch: BatchTensors): Tensor {
   const { gpu, architecture } = model;
   const { dimensions: { layers, headDim, heads, kvHeads } } = architecture;
-  const { positions, tokens } = batch;
+  const { positions, tokens, positionIndex } = batch;
   const { shape: [count], capacity } = positions;
   // How long its loops are was checked on the host, for every batch.
   const bounds = { rows: { ...batch.bounds, shape: [count, 4], capacity }, longest: 1, readers: 1 };
   const attend = (qkv: Tensor) => attention(qkv, { headDim, heads, kvHeads, bounds });
-  let h = architecture.embed(model, { tokens, positions });
+  let h = architecture.embed(model, { tokens, positions, positionIndex });
   for (let layer = 0; layer < layers; layer++) {
     const body = (x: Tensor) => architecture.layer(model, x, { layer, positions, attend });
     h = model.activationCheckpointing ? checkpoint(h, body) : scope(gpu, () => body(h));

@@ -3,23 +3,21 @@
  * @module
  */
 import { join } from "node:path";
-import { type DType, findOverflow } from "../../engine/dtype.ts";
+import type { DType } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
+import type { Parameters } from "../../engine/parameters.ts";
 import { sizeOf } from "../../engine/shape.ts";
-import { toHost } from "../../engine/tensor.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../errors.ts";
 import { fillNormal, type Random } from "../random.ts";
+import { openCheckpoint } from "./checkpoint.ts";
+import { loadedLayout, loadWeights } from "./checkpoint_load.ts";
+import { writeCheckpoint } from "./checkpoint_write.ts";
 import { readModelConfig } from "./config.ts";
-import { checkWeights } from "./check_weights.ts";
+import { checkWeights, storedNames } from "./check_weights.ts";
 import { createModel, type Model, type ModelOptions } from "./model.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
-import { findWeightsFile, openSafetensors } from "./safetensors.ts";
-import { writeSafetensors } from "./safetensors_write.ts";
-
-/** Host bytes that loading holds at a time. */
-const CHUNK_BYTES = 64 * 2 ** 20;
 
 /** A checkpoint's parts. */
 export interface LoadedModel {
@@ -46,13 +44,13 @@ export interface LoadedModel {
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
  * import { createModel } from "./model.ts";
- * import { parseModelConfig } from "./llama_config.ts";
+ * import { parseModelConfig } from "./config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
  * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
@@ -71,36 +69,16 @@ export async function loadModel(
   options: ModelOptions,
 ): Promise<LoadedModel> {
   const { config, tokenizer } = await checkModel(folder);
-  using file = await openSafetensors(await findWeightsFile(folder));
+  using checkpoint = await openCheckpoint(folder);
   const model = createModel(gpu, config, options);
   try {
-    for (const name of model.parameters.shapes.keys()) {
-      for (const rows of chunksOf(model, name)) {
-        const values = await file.read(name, { rows, finite: true });
-        refuseOverflow(values, { name, folder, storage: options.storage ?? options.dtype ?? "f32" });
-        model.parameters.write(name, values as Float32Array<ArrayBuffer>, rows[0]);
-      }
-      gpu.queue.submit();
-    }
+    const storedName = storedNames(checkpoint.tensors.keys(), model.architecture);
+    await loadWeights(model.parameters, checkpoint, { storedName });
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
   }
   return { model, tokenizer };
-}
-
-/** A weight that becomes infinite would make every loss NaN. */
-function refuseOverflow(
-  values: Float32Array,
-  { name, folder, storage }: { name: string; folder: string; storage: DType },
-): void {
-  const index = findOverflow(values, storage);
-  if (index < 0) return;
-  throw new CheckpointError(
-    `Cannot load ${folder} as ${storage}: expected weights that it can hold, found ${
-      values[index]
-    } in ${name}`,
-  );
 }
 
 /**
@@ -115,22 +93,13 @@ export async function checkModel(folder: string): Promise<{ config: ModelConfig;
   const config = await readModelConfig(folder);
   const tokenizer = await loadTokenizer(folder);
   checkVocabulary(tokenizer, config, folder);
-  using file = await openSafetensors(await findWeightsFile(folder));
-  await checkWeights(file, architectureOf(config));
+  using checkpoint = await openCheckpoint(folder);
+  await checkWeights(checkpoint, architectureOf(config));
   return { config, tokenizer };
 }
 
-/** Rows of a parameter that are loaded at a time. */
-function chunksOf({ parameters }: Model, name: string): [number, number][] {
-  const shape = parameters.shapes.get(name)!;
-  const step = Math.max(1, Math.floor(CHUNK_BYTES / (sizeOf(shape.slice(1)) * 4)));
-  return Array.from({ length: Math.ceil(shape[0] / step) }, (_, index) => {
-    return [index * step, Math.min(shape[0], (index + 1) * step)];
-  });
-}
-
 /**
- * A model that takes the memory which loading it takes, and holds zeros.
+ * A model that takes the memory which loading it takes, and holds nothing.
  *
  * @param gpu a planning device
  * @param config the model's
@@ -142,28 +111,23 @@ export function loadNothing(
   config: ModelConfig,
   options: ModelOptions,
 ): Model {
-  const model = createModel(gpu, config, options);
-  // Of equal shapes the first takes what the others take.
-  const names = new Map([...model.parameters.shapes].reverse().map(([name, shape]) => [shape.join(), name]));
-  for (const name of names.values()) {
-    const rowSize = sizeOf(model.parameters.shapes.get(name)!.slice(1));
-    for (const [first, end] of chunksOf(model, name)) {
-      model.parameters.write(name, new Float32Array((end - first) * rowSize), first);
-    }
-    gpu.queue.submit();
-  }
-  return model;
+  // Loading itself leaves nothing behind.
+  return createModel(gpu, config, options);
 }
 
 /** Reads all parameters, as saving does, and writes no file: for planning devices. */
-export async function saveNothing({ parameters }: Model): Promise<void> {
+export async function saveNothing(parameters: Parameters): Promise<void> {
   for (const name of parameters.shapes.keys()) {
-    for (const shard of parameters.shards(name)) await toHost(shard);
+    for await (const _piece of parameters.readStored(name));
   }
 }
 
-/** An id past the embedding would read another tensor's bytes. */
-function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
+/**
+ * An id past the embedding would read another tensor's bytes.
+ *
+ * @throws {CheckpointError} when the tokenizer has more ids than the model
+ */
+export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
   if (tokenizer.vocabSize > config.vocab_size) {
     throw new CheckpointError(
       `Cannot load ${folder}: expected a tokenizer of at most ${config.vocab_size} ids (vocab_size in config.json), ` +
@@ -184,13 +148,13 @@ function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: stri
  * import { openGpu } from "../../engine/gpu.ts";
  * import { createRandom } from "../random.ts";
  * import { createModel } from "./model.ts";
- * import { parseModelConfig } from "./llama_config.ts";
+ * import { parseModelConfig } from "./config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
  * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const embedding = await model.parameters.read("model.embed_tokens.weight");
@@ -210,12 +174,14 @@ export function initializeModel(model: Model, random: Random): void {
 }
 
 /**
- * Saves a model folder; model.safetensors appears only when it is complete.
+ * Saves a model folder; the weights appear only when they are complete. A model that was loaded is written in the same
+ * layout: one file, or each tensor in the shard that it came from.
  *
  * @param folder made when it does not exist
  * @param model what to save
  * @param options.tokenizer carried along
- * @param options.dtype element type of the weights
+ * @param options.dtype element type of the weights, f32 by default; `loaded` for what each had when it was loaded
+ * @param options.maxShardBytes bytes of weights in one file, in place of the layout; 5e9 where there is none
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -224,13 +190,13 @@ export function initializeModel(model: Model, random: Random): void {
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
  * import { createModel } from "./model.ts";
- * import { parseModelConfig } from "./llama_config.ts";
+ * import { parseModelConfig } from "./config.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseModelConfig({ model_type: "llama", ...sizes }, "example");
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
  * using model = createModel(gpu, config, { trainable: false });
  * initializeModel(model, createRandom(1));
  * const tokenizer = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
@@ -244,18 +210,22 @@ export function initializeModel(model: Model, random: Random): void {
 export async function saveModel(
   folder: string,
   model: Model,
-  options: { tokenizer: Tokenizer; dtype?: DType },
+  options: { tokenizer: Tokenizer; dtype?: DType | "loaded"; maxShardBytes?: number },
 ): Promise<void> {
-  const dtype = options.dtype ?? "f32";
+  const { dtype = "f32", maxShardBytes } = options;
   await Deno.mkdir(folder, { recursive: true });
   const { parameters } = model;
+  const layout = loadedLayout(parameters);
   const tensors = [...parameters.shapes].map(([name, shape]) => ({
     name,
     shape,
-    data: () => parameters.readShards(name),
+    data: () => parameters.readStored(name),
   }));
-  await writeSafetensors(join(folder, "model.safetensors"), tensors, { dtype });
-  const json = JSON.stringify(model.architecture.configJson({ dtype }), null, 2) + "\n";
+  await writeCheckpoint(folder, tensors, { dtype, maxShardBytes, layout });
+  // config.json has one type for all: that of the first matrix, as others (norms) may be kept wider.
+  const [matrix] = [...parameters.shapes].find(([, shape]) => shape.length > 1) ?? [""];
+  const main = dtype === "loaded" ? layout?.dtypes.get(matrix) ?? "f32" : dtype;
+  const json = JSON.stringify(model.architecture.configJson({ dtype: main }), null, 2) + "\n";
   await writeFileAtomically(join(folder, "config.json"), (append) => append(new TextEncoder().encode(json)));
   await saveTokenizer(options.tokenizer, folder);
 }

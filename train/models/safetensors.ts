@@ -4,8 +4,7 @@
  *
  * @module
  */
-import { join } from "node:path";
-import { type DType, DTYPE_SIZE_BYTES, widen } from "../../engine/dtype.ts";
+import { type DType, DTYPE_SIZE_BYTES, findUnusable, widen } from "../../engine/dtype.ts";
 import { CheckpointError, showFound } from "../errors.ts";
 import {
   LENGTH_BYTES,
@@ -23,12 +22,20 @@ export interface ReadOptions {
   finite?: boolean;
 }
 
-/** An open safetensors file. Dispose of it (`using`) when the weights are loaded. */
-export interface SafetensorsFile extends Disposable {
-  /** The path it was opened by, for messages. */
+/** Stored elements of a tensor. */
+export interface StoredElements {
+  /** What the bytes hold. */
+  readonly dtype: DType;
+  /** Little-endian, row-major. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Tensors that can be read by name, from one file or from several. */
+export interface WeightsReader extends Disposable {
+  /** The file to name in messages: the one that holds the tensors, or says which file does. */
   readonly path: string;
-  /** The checked header. */
-  readonly header: SafetensorsHeader;
+  /** The tensors by name; of one file in the order of their data. */
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
   /**
    * Reads a tensor's elements, widened to f32.
    *
@@ -43,11 +50,25 @@ export interface SafetensorsFile extends Disposable {
    *
    * @param name The tensor's name.
    * @param rows `[first, end)` along the first dimension; all when absent.
+   * @param options.into Where the bytes go, as many as they are or more; new memory by default.
    * @returns The element type and the little-endian bytes.
-   * @throws {CheckpointError} As {@link SafetensorsFile.read}.
+   * @throws {CheckpointError} As {@link WeightsReader.read}.
    */
-  readStored(name: string, rows?: readonly [number, number]): Promise<{ dtype: DType; bytes: Uint8Array }>;
+  readStored(
+    name: string,
+    rows?: readonly [number, number],
+    options?: { into?: Uint8Array<ArrayBuffer> },
+  ): Promise<StoredElements>;
 }
+
+/** An open safetensors file. Dispose of it (`using`) when the weights are loaded. */
+export interface SafetensorsFile extends WeightsReader {
+  /** The checked header. */
+  readonly header: SafetensorsHeader;
+}
+
+/** Element types that weights are quantized to; they are of no use without scales that other tensors hold. */
+const QUANTIZED = /^([IU](8|32)|F[468](_.*)?)$/;
 
 const READABLE: ReadonlyMap<string, DType> = new Map([["F32", "f32"], ["F16", "f16"], ["BF16", "bf16"]]);
 
@@ -73,58 +94,32 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   try {
     const readAt = inTurn(handle, path);
     const fileBytes = (await handle.stat()).size;
-    const start = await readAt(0, Math.min(LENGTH_BYTES, fileBytes));
+    const start = await readAt(0, new Uint8Array(Math.min(LENGTH_BYTES, fileBytes)));
     const headerBytes = readHeaderLength(start, { file: path, fileBytes });
-    const header = parseHeader(await readAt(LENGTH_BYTES, headerBytes), { file: path, fileBytes });
+    const header = parseHeader(await readAt(LENGTH_BYTES, new Uint8Array(headerBytes)), {
+      file: path,
+      fileBytes,
+    });
     return {
       path,
       header,
-      async read(name, options = {}) {
+      tensors: header.tensors,
+      async read(name, { rows, finite } = {}) {
         const entry = findTensor(header, { name, path });
-        const { dtype, bytes } = await readEntry(entry, { header, path, readAt, rows: options.rows });
-        const values = widen(bytes, dtype);
-        if (options.finite) checkFinite(values, { entry, path, firstRow: options.rows?.[0] ?? 0 });
-        return values;
+        const stored = await readEntry(entry, { header, readAt, rows });
+        if (finite) refuseNonFinite(stored, { entry, firstRow: rows?.[0] ?? 0 });
+        return widen(stored.bytes, stored.dtype);
       },
-      readStored: (name, rows) =>
-        readEntry(findTensor(header, { name, path }), { header, path, readAt, rows }),
+      // async: what is wrong with the name or the rows is a rejection, as what is wrong with the file.
+      // deno-lint-ignore require-await
+      async readStored(name, rows, options) {
+        return readEntry(findTensor(header, { name, path }), { header, readAt, rows, ...options });
+      },
       [Symbol.dispose]: () => handle.close(),
     };
   } catch (error) {
     handle.close();
     throw error;
-  }
-}
-
-/**
- * Finds the weights of a model folder. Checkpoints in several files (`model.safetensors.index.json`, whose `weight_map`
- * tells the file of each tensor) would be opened here as one {@link SafetensorsFile} over all of them.
- *
- * @param folder A folder in Hugging Face layout.
- * @returns The path of its one safetensors file.
- * @throws {CheckpointError} When there is none, naming what is there instead.
- */
-export async function findWeightsFile(folder: string): Promise<string> {
-  const single = join(folder, "model.safetensors");
-  if (await isThere(single)) return single;
-  const sharded = join(folder, "model.safetensors.index.json");
-  if (await isThere(sharded)) {
-    throw new CheckpointError(
-      `Cannot read ${sharded}: expected one model.safetensors, found a checkpoint in several files, which is not supported`,
-    );
-  }
-  const pickled = join(folder, "pytorch_model.bin");
-  const found = await isThere(pickled) ? "pytorch_model.bin, which can run code when it is read" : "nothing";
-  throw new CheckpointError(`Cannot read ${folder}: expected model.safetensors, found ${found}`);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw new CheckpointError(`Cannot read ${path}: ${describe(error)}`, { cause: error });
   }
 }
 
@@ -147,13 +142,14 @@ function describe(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-type ReadAt = (position: number, sizeBytes: number) => Promise<Uint8Array>;
+/** Fills `bytes` from a place in the file. */
+type ReadAt = (position: number, bytes: Uint8Array<ArrayBuffer>) => Promise<Uint8Array<ArrayBuffer>>;
 
 /** Seeking and reading share the file's position, so one read must end before the next one seeks. */
 function inTurn(handle: Deno.FsFile, path: string): ReadAt {
   let last: Promise<unknown> = Promise.resolve();
-  return (position, sizeBytes) => {
-    const result = last.then(() => readFully(handle, { path, position, sizeBytes }));
+  return (position, bytes) => {
+    const result = last.then(() => readFully(handle, { path, position, bytes }));
     // A failed read is reported to its own caller; the next one in line starts afresh.
     last = result.catch(() => undefined);
     return result;
@@ -162,14 +158,14 @@ function inTurn(handle: Deno.FsFile, path: string): ReadAt {
 
 async function readFully(
   handle: Deno.FsFile,
-  place: { path: string; position: number; sizeBytes: number },
-): Promise<Uint8Array> {
-  const { path, position, sizeBytes } = place;
-  let bytes: Uint8Array;
+  place: { path: string; position: number; bytes: Uint8Array<ArrayBuffer> },
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { path, position, bytes } = place;
+  const sizeBytes = bytes.byteLength;
   let done = 0;
   try {
-    bytes = new Uint8Array(sizeBytes);
-    await handle.seek(position, Deno.SeekMode.Start);
+    // Without waiting: the read then starts before whoever waited for the one before goes on with its bytes.
+    handle.seekSync(position, Deno.SeekMode.Start);
     for (let got: number | null = 0; done < sizeBytes && got !== null; done += got ?? 0) {
       got = await handle.read(bytes.subarray(done));
     }
@@ -199,46 +195,85 @@ function findTensor(header: SafetensorsHeader, place: { name: string; path: stri
  * The element type of a tensor that weights can be read from.
  *
  * @param entry The tensor.
- * @param path The file, for the message.
+ * @param path The file, for the message; the one that holds the tensor by default.
  * @returns Its element type.
  * @throws {CheckpointError} When the tensor holds integers, doubles, quantized or other values.
  */
-export function weightDType(entry: TensorEntry, path: string): DType {
+export function weightDType(entry: TensorEntry, path: string = entry.file): DType {
   const dtype = READABLE.get(entry.dtype);
   if (dtype) return dtype;
+  const found = QUANTIZED.test(entry.dtype)
+    ? `${entry.dtype}: quantized weights are not supported`
+    : entry.dtype;
   throw new CheckpointError(
     `Cannot read ${path}: tensor ${
       JSON.stringify(entry.name)
-    }, dtype: expected F32, F16 or BF16, found ${entry.dtype}`,
+    }, dtype: expected F32, F16 or BF16, found ${found}`,
   );
 }
 
 async function readEntry(
   entry: TensorEntry,
-  source: { header: SafetensorsHeader; path: string; readAt: ReadAt; rows?: readonly [number, number] },
-): Promise<{ dtype: DType; bytes: Uint8Array }> {
-  const { header, path, readAt } = source;
-  const dtype = weightDType(entry, path);
+  source: {
+    header: SafetensorsHeader;
+    readAt: ReadAt;
+    rows?: readonly [number, number];
+    into?: Uint8Array<ArrayBuffer>;
+  },
+): Promise<StoredElements> {
+  const { header, readAt, into } = source;
+  const dtype = weightDType(entry);
   const [rowCount = 1, ...inner] = entry.shape;
   const [first, end] = source.rows ?? [0, rowCount];
   if (!(Number.isInteger(first) && Number.isInteger(end) && 0 <= first && first <= end && end <= rowCount)) {
     throw new RangeError(
-      `Cannot read ${path}: tensor ${JSON.stringify(entry.name)}: expected rows within [0, ${rowCount}], ` +
+      `Cannot read ${entry.file}: tensor ${
+        JSON.stringify(entry.name)
+      }: expected rows within [0, ${rowCount}], ` +
         `found ${showFound([first, end])}`,
     );
   }
   const rowBytes = inner.reduce((product, size) => product * size, 1) * DTYPE_SIZE_BYTES[dtype];
   const position = header.dataStartByte + entry.startByte + first * rowBytes;
-  return { dtype, bytes: await readAt(position, (end - first) * rowBytes) };
+  const sizeBytes = (end - first) * rowBytes;
+  if (into && into.byteLength < sizeBytes) {
+    throw new RangeError(
+      `Cannot read ${entry.file}: expected room for ${sizeBytes} bytes, found ${into.byteLength}`,
+    );
+  }
+  const bytes = into ? into.subarray(0, sizeBytes) : allocate(sizeBytes, entry);
+  return { dtype, bytes: await readAt(position, bytes) };
 }
 
-function checkFinite(
-  values: Float32Array,
-  place: { entry: TensorEntry; path: string; firstRow: number },
+/** A tensor may be larger than what one array can hold. */
+function allocate(sizeBytes: number, { file, name }: TensorEntry): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(sizeBytes);
+  } catch (cause) {
+    const tensor = `tensor ${JSON.stringify(name)}`;
+    throw new CheckpointError(
+      `Cannot read ${file}: ${tensor}: ${sizeBytes} bytes at once: ${describe(cause)}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/**
+ * Refuses NaN and infinity in weights.
+ *
+ * @param stored Whole rows of a tensor.
+ * @param place The tensor, and which row they begin with.
+ * @throws {CheckpointError} Naming file, tensor and the first such element's index.
+ */
+export function refuseNonFinite(
+  { dtype, bytes }: StoredElements,
+  place: { entry: TensorEntry; firstRow: number },
 ): void {
-  const at = values.findIndex((value) => !Number.isFinite(value));
+  const at = findUnusable(bytes, dtype);
   if (at < 0) return;
-  const { name, shape } = place.entry;
+  const { name, file, shape } = place.entry;
   const index: number[] = [];
   let rest = at;
   for (const size of shape.slice(1).reverse()) {
@@ -246,8 +281,10 @@ function checkFinite(
     rest = Math.floor(rest / size);
   }
   if (shape.length > 0) index.unshift(rest + place.firstRow);
+  const size = DTYPE_SIZE_BYTES[dtype];
+  const [value] = widen(bytes.slice(at * size, (at + 1) * size), dtype);
   throw new CheckpointError(
-    `Cannot read ${place.path}: tensor ${JSON.stringify(name)}: expected finite values, ` +
-      `found ${values[at]} at ${showFound(index)}`,
+    `Cannot read ${file}: tensor ${JSON.stringify(name)}: expected finite values, ` +
+      `found ${value} at ${showFound(index)}`,
   );
 }

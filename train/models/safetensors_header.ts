@@ -20,6 +20,8 @@ export const LENGTH_BYTES = 8;
 export interface TensorEntry {
   /** The tensor's name, as Hugging Face spells it. */
   readonly name: string;
+  /** The path of the file that holds it. */
+  readonly file: string;
   /** The format's name of the element type: `F32`, `BF16`, `I64`... */
   readonly dtype: string;
   /** Row-major; empty for a scalar. */
@@ -115,12 +117,12 @@ export function parseHeader(
       metadata = new Map(Object.entries(check(metadataSchema, value, { file, name })));
     } else {
       const { dtype, shape, data_offsets: [startByte, endByte] } = check(entrySchema, value, { file, name });
-      entries.push({ name, dtype, shape, startByte, endByte });
+      entries.push({ name, file, dtype, shape, startByte, endByte });
     }
   }
   entries.sort((a, b) => a.startByte - b.startByte || a.endByte - b.endByte);
   checkCover(entries, { file, dataBytes: fileBytes - dataStartByte });
-  for (const entry of entries) checkSize(entry, file);
+  for (const entry of entries) checkSize(entry);
   return { tensors: new Map(entries.map((entry) => [entry.name, entry])), metadata, dataStartByte };
 }
 
@@ -182,7 +184,7 @@ function checkCover(entries: TensorEntry[], place: { file: string; dataBytes: nu
   }
 }
 
-function checkSize({ name, dtype, shape, startByte, endByte }: TensorEntry, file: string): void {
+function checkSize({ name, file, dtype, shape, startByte, endByte }: TensorEntry): void {
   let elements = 1;
   for (const size of shape) {
     elements *= size;

@@ -43,6 +43,9 @@ const perElement = (flops: number): KernelCost => ({ flops: ({ params }) => flop
 const perRowElement = (flops: number): KernelCost => ({
   flops: ({ params: { rows, columns } }) => flops * rows * columns,
 });
+const perHead = (flops: number): KernelCost => ({
+  flops: ({ params: { rows, head_dim } }) => flops * rows * head_dim,
+});
 /** `products` inner or outer products of D elements for each query and key that meet. */
 const attention = (products: number): KernelCost => ({
   flops: ({ params: { tokens, heads }, constants: { headDim }, attendedKeys }) =>
@@ -83,7 +86,24 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   },
   gather_rows_forward: { flops: () => 0, bytes: ({ bytes }) => bytes("rows") + 2 * bytes("y") },
   gather_rows_backward: { flops: () => 0 },
+  head_norm_forward: perHead(4),
+  head_norm_backward: perHead(8),
+  head_norm_gain_partial: {
+    flops: ({ params: { rows, heads, head_dim } }) => 3 * rows * heads * head_dim,
+    // Of the packed heads, those that share the gain.
+    bytes: ({ bytes, params: { heads, total } }) =>
+      (bytes("x") + bytes("d_y") + bytes("rstd")) * heads / total + bytes("partial"),
+  },
+  layer_norm_forward: perRowElement(7),
+  layer_norm_backward: perRowElement(11),
+  layer_norm_gain_partial: perRowElement(5),
+  lora_collect: { flops: ({ params }) => params.rows * params.rank },
+  lora_spread: {
+    flops: () => 0,
+    bytes: ({ bytes, params }) => bytes("b") + 4 * params.rows * params.columns,
+  },
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
+  matmul_pair: { flops: ({ params: { m, n, k, k2 } }) => 2 * m * n * (k + k2) },
   matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   pair_loss: {
     flops: () => 0,
@@ -109,10 +129,9 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   segment_sum: { flops: ({ bytes }) => bytes("values") / 4, part: "preference" },
   segment_sum_backward: { flops: () => 0, part: "preference" },
   square_sum_partial: { flops: ({ params }) => 8 * params.quads, part: "optimizer" },
-  swiglu_forward: perElement(5),
-  swiglu_backward: perElement(11),
+  swiglu_forward: perRowElement(5),
+  swiglu_backward: perRowElement(11),
   swiglu_linear_forward: { flops: ({ params: { m, f, k } }) => m * f * (4 * k + 5) },
-  swiglu_linear_backward: perRowElement(11),
   token_logps_partial: { flops: product },
   token_logps_combine: { flops: ({ params: { rows, chunks } }) => 4 * rows * chunks },
   token_logps_backward: { flops: product },

@@ -6,7 +6,7 @@ import type { DeviceTensors } from "../engine/inputs.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
-import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
+import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
@@ -199,7 +199,7 @@ export function preferenceObjective(
   return {
     model,
     count: pairs.length,
-    metricNames: PAIR_METRICS,
+    metricNames: pairMetrics(loss.head.terms),
     ...(known === undefined ? {} : { initialLoss: known }),
     size: (items) => pairsSize(pick(items), options),
     pack(items, size) {

@@ -1,0 +1,110 @@
+/**
+ * What each of TRL's golden runs is called in Keel, and what of it cannot be compared.
+ *
+ * @module
+ */
+import { PAIR_TERMS } from "../../../train/losses/registry.ts";
+import type { ResolvedPairLoss } from "../../../train/losses/pair_loss.ts";
+
+/** One term of a loss. */
+interface Term {
+  readonly loss: keyof typeof PAIR_TERMS;
+  readonly weight?: number;
+  readonly options?: Readonly<Record<string, unknown>>;
+}
+
+/** A golden run in Keel's terms. */
+export interface ParityCase {
+  /** The loss; several for a weighted sum. */
+  readonly terms: readonly Term[];
+  /** Why Keel cannot run it yet. */
+  readonly pending?: string;
+  /** Names that TRL logs with another meaning than Keel, and so are not compared; docs/losses.md says why. */
+  readonly differs?: readonly string[];
+}
+
+const BETA = { beta: 0.1 };
+const LOGPS = ["logps/chosen", "logps/rejected"];
+/** CPO and ORPO average logits over the padding as well. */
+const LOGITS = ["logits/chosen", "logits/rejected"];
+const REWARDS = ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"];
+const NLL = "the objective to count the chosen answers' tokens";
+
+function one(loss: Term["loss"], options: Term["options"] = BETA): ParityCase {
+  return { terms: [{ loss, options }] };
+}
+
+/** The names are those of make.py. */
+export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
+  dpo: one("dpo"),
+  robust: one("robust", { ...BETA, labelSmoothing: 0.1 }),
+  ipo: one("ipo"),
+  hinge: one("hinge"),
+  exo_pair: one("exo_pair", { ...BETA, labelSmoothing: 1e-3 }),
+  nca_pair: one("nca_pair"),
+  bco_pair: one("bco_pair"),
+  sppo_hard: one("sppo_hard"),
+  apo_zero: one("apo_zero"),
+  apo_down: one("apo_down"),
+  discopop: one("discopop"),
+  sigmoid_norm: one("sigmoid_norm", { beta: 1 }),
+  aot: one("aot"),
+  aot_label_smoothing: one("aot", { ...BETA, labelSmoothing: 0.2 }),
+  aot_unpaired: one("aot_unpaired"),
+  sft: { ...one("sft", {}), pending: NLL },
+  mpo: {
+    terms: [
+      { loss: "dpo", weight: 0.8, options: BETA },
+      { loss: "bco_pair", weight: 0.2, options: BETA },
+      { loss: "sft", options: {} },
+    ],
+    pending: NLL,
+  },
+  rpo: {
+    terms: [{ loss: "dpo", options: BETA }, { loss: "sft", weight: 0.005, options: {} }],
+    pending: NLL,
+  },
+  dpo_forward_kl: one("dpo", { ...BETA, fDivergenceType: "forward_kl" }),
+  dpo_js: one("dpo", { ...BETA, fDivergenceType: "js_divergence" }),
+  dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
+  ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
+  dpo_ld: { ...one("dpo"), pending: "LD-DPO in the objective" },
+  dpo_wpo: { ...one("dpo"), pending: "WPO in the objective" },
+  dpo_tr: { ...one("dpo"), pending: "TR-DPO in the objective" },
+  cpo: { ...one("cpo"), pending: NLL, differs: LOGITS },
+  dpo_label_smoothing: {
+    ...one("dpo", { ...BETA, labelSmoothing: 0.2, referenceFree: true }),
+    differs: LOGITS,
+  },
+  cpo_hinge: { ...one("hinge", { ...BETA, referenceFree: true }), differs: LOGITS },
+  cpo_ipo: {
+    ...one("ipo", { ...BETA, referenceFree: true }),
+    differs: [...LOGITS, ...LOGPS, ...REWARDS],
+  },
+  simpo: { ...one("simpo", { beta: 2, gammaBetaRatio: 0.5 }), differs: [...LOGITS, ...LOGPS] },
+  alphapo: {
+    ...one("alphapo", { beta: 2, gammaBetaRatio: 0.5, alpha: 0.25 }),
+    differs: [...LOGITS, ...LOGPS],
+  },
+  orpo: { ...one("orpo"), pending: NLL + " and the prompts' log-probs", differs: [...LOGITS, ...LOGPS] },
+  kto: { terms: [], pending: "an objective on unpaired answers" },
+  kto_weights: { terms: [], pending: "an objective on unpaired answers" },
+  apo_zero_unpaired: { terms: [], pending: "an objective on unpaired answers" },
+};
+
+/** The weighted sum of a case's terms. */
+export function lossOfCase({ terms }: ParityCase): ResolvedPairLoss {
+  const resolved = terms.map(({ loss, options = {} }) => PAIR_TERMS[loss].resolve(options));
+  return {
+    name: terms.map(({ loss }) => loss).join("+"),
+    options: Object.assign({}, ...resolved.map(({ options }) => options)),
+    needsReference: resolved.some(({ needsReference }) => needsReference),
+    needsWholeBatch: resolved.some(({ needsWholeBatch }) => needsWholeBatch),
+    beta: resolved[0].beta,
+    head: {
+      terms: resolved.flatMap(({ head }, index) =>
+        head.terms.map((term) => ({ ...term, weight: term.weight * (terms[index].weight ?? 1) }))
+      ),
+    },
+  };
+}

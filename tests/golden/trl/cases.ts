@@ -64,7 +64,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
     terms: [{ loss: "dpo", options: BETA }, { loss: "sft", weight: 0.005, options: {} }],
     pending: NLL,
   },
-  dpo_forward_kl: one("dpo", { ...BETA, fDivergenceType: "forward_kl" }),
+  dpo_forward_kl: one("dpo", { beta: 0.01, fDivergenceType: "forward_kl" }),
   dpo_js: one("dpo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
   ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),

@@ -18,7 +18,7 @@ export interface PairHead {
   readonly options: readonly string[];
   /** Whether the loss reads the reference's log-probs. */
   readonly readsReference: boolean;
-  /** Whether it is built on c and r alone, so that an f-divergence may stand in, or the reference be left out. */
+  /** Whether it is built on a margin of c and r, so that an f-divergence may stand in, or the reference be left out. */
   readonly takesDivergence?: boolean;
   /** Whether a pair's margin is subtracted inside. */
   readonly takesMargin?: boolean;
@@ -166,7 +166,6 @@ d_l = -d_w;`,
   nca_pair: {
     options: ["beta"],
     readsReference: true,
-    takesDivergence: true,
     wgsl: `
 value = -log_sigmoid(beta * c) - 0.5 * log_sigmoid(-beta * c) - 0.5 * log_sigmoid(-beta * r);
 d_w = beta * (0.5 * sigmoid(beta * c) - sigmoid(-beta * c));
@@ -176,7 +175,6 @@ d_l = beta * 0.5 * sigmoid(beta * r);`,
   bco_pair: {
     options: ["beta"],
     readsReference: true,
-    takesDivergence: true,
     wgsl: `
 value = -log_sigmoid(beta * c) - log_sigmoid(-beta * r);
 d_w = -beta * sigmoid(-beta * c);
@@ -186,7 +184,6 @@ d_l = beta * sigmoid(beta * r);`,
   sppo_hard: {
     options: ["beta"],
     readsReference: true,
-    takesDivergence: true,
     wgsl: `
 let e_w = c - 0.5 / beta;
 let e_l = r + 0.5 / beta;

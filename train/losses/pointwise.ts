@@ -4,7 +4,6 @@
  * @module
  */
 import { z } from "zod";
-import { logSigmoid } from "./log_sigmoid.ts";
 import { beta } from "./options.ts";
 import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
@@ -13,7 +12,7 @@ export const ncaPair: PairLoss = definePairLoss({
   name: "nca_pair",
   head: "nca_pair",
   options: z.strictObject({ beta: beta(0.01) }),
-  initialLoss: ({ beta }, u) => -logSigmoid(beta * u) - logSigmoid(-beta * u),
+  initialLoss: () => 2 * Math.LN2,
 });
 
 /** BCO on pairs: -log sigmoid(beta c) - log sigmoid(-beta r). arXiv 2404.04656, without its reward shift, as TRL has it. */
@@ -21,7 +20,7 @@ export const bcoPair: PairLoss = definePairLoss({
   name: "bco_pair",
   head: "bco_pair",
   options: z.strictObject({ beta: beta(0.1) }),
-  initialLoss: ({ beta }, u) => -logSigmoid(beta * u) - logSigmoid(-beta * u),
+  initialLoss: () => 2 * Math.LN2,
 });
 
 /** SPPO with hard labels: (c - 1/(2 beta))^2 + (r + 1/(2 beta))^2. Eq. 4.7, arXiv 2405.00675. */
@@ -29,7 +28,7 @@ export const sppoHard: PairLoss = definePairLoss({
   name: "sppo_hard",
   head: "sppo_hard",
   options: z.strictObject({ beta: beta(0.001) }),
-  initialLoss: ({ beta }, u) => (u - 0.5 / beta) ** 2 + (u + 0.5 / beta) ** 2,
+  initialLoss: ({ beta }) => 1 / (2 * beta ** 2),
 });
 
 /** APO zero: 1 - sigmoid(beta c) + sigmoid(beta r). Eq. 7, arXiv 2408.06266. */

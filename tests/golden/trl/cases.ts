@@ -3,20 +3,14 @@
  *
  * @module
  */
-import { PAIR_TERMS } from "../../../train/losses/registry.ts";
-import type { ResolvedPairLoss } from "../../../train/losses/pair_loss.ts";
-
-/** One term of a loss. */
-interface Term {
-  readonly loss: keyof typeof PAIR_TERMS;
-  readonly weight?: number;
-  readonly options?: Readonly<Record<string, unknown>>;
-}
-
 /** A golden run in Keel's terms. */
 export interface ParityCase {
-  /** The loss; several for a weighted sum. */
-  readonly terms: readonly Term[];
+  /** As `--loss` has it. */
+  readonly loss: string;
+  /** As `--loss-weights` has them. */
+  readonly weights?: string;
+  /** Of the loss. */
+  readonly options: Readonly<Record<string, unknown>>;
   /** Why Keel cannot run it yet. */
   readonly pending?: string;
   /** Names that TRL logs with another meaning than Keel, and so are not compared; docs/losses.md says why. */
@@ -30,8 +24,8 @@ const LOGITS = ["logits/chosen", "logits/rejected"];
 const REWARDS = ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"];
 const NLL = "the objective to count the chosen answers' tokens";
 
-function one(loss: Term["loss"], options: Term["options"] = BETA): ParityCase {
-  return { terms: [{ loss, options }] };
+function one(loss: string, options: ParityCase["options"] = BETA): ParityCase {
+  return { loss, options };
 }
 
 /** The names are those of make.py. */
@@ -51,19 +45,10 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   aot: one("aot"),
   aot_label_smoothing: one("aot", { ...BETA, labelSmoothing: 0.2 }),
   aot_unpaired: one("aot_unpaired"),
-  sft: { ...one("sft", {}), pending: NLL },
-  mpo: {
-    terms: [
-      { loss: "dpo", weight: 0.8, options: BETA },
-      { loss: "bco_pair", weight: 0.2, options: BETA },
-      { loss: "sft", options: {} },
-    ],
-    pending: NLL,
-  },
-  rpo: {
-    terms: [{ loss: "dpo", options: BETA }, { loss: "sft", weight: 0.005, options: {} }],
-    pending: NLL,
-  },
+  // Without pairs: no rewards, no log-probs.
+  sft: { ...one("sft", {}), differs: [...REWARDS, ...LOGPS, ...LOGITS] },
+  mpo: { ...one("mpo"), pending: NLL },
+  rpo: { ...one("dpo,sft"), weights: "1,0.005", pending: NLL },
   dpo_forward_kl: one("dpo", { beta: 0.01, fDivergenceType: "forward_kl" }),
   dpo_js: one("dpo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
@@ -87,24 +72,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
     differs: [...LOGITS, ...LOGPS],
   },
   orpo: { ...one("orpo"), pending: NLL + " and the prompts' log-probs", differs: [...LOGITS, ...LOGPS] },
-  kto: { terms: [], pending: "an objective on unpaired answers" },
-  kto_weights: { terms: [], pending: "an objective on unpaired answers" },
-  apo_zero_unpaired: { terms: [], pending: "an objective on unpaired answers" },
+  kto: { ...one("kto"), pending: "an objective on unpaired answers" },
+  kto_weights: { ...one("kto"), pending: "an objective on unpaired answers" },
+  apo_zero_unpaired: { ...one("kto"), pending: "an objective on unpaired answers" },
 };
-
-/** The weighted sum of a case's terms. */
-export function lossOfCase({ terms }: ParityCase): ResolvedPairLoss {
-  const resolved = terms.map(({ loss, options = {} }) => PAIR_TERMS[loss].resolve(options));
-  return {
-    name: terms.map(({ loss }) => loss).join("+"),
-    options: Object.assign({}, ...resolved.map(({ options }) => options)),
-    needsReference: resolved.some(({ needsReference }) => needsReference),
-    needsWholeBatch: resolved.some(({ needsWholeBatch }) => needsWholeBatch),
-    beta: resolved[0].beta,
-    head: {
-      terms: resolved.flatMap(({ head }, index) =>
-        head.terms.map((term) => ({ ...term, weight: term.weight * (terms[index].weight ?? 1) }))
-      ),
-    },
-  };
-}

@@ -11,14 +11,15 @@ import { Tape } from "../../../engine/tape.ts";
 import { fromHost, release } from "../../../engine/tensor.ts";
 import { loadAdapter } from "../../../train/adapters/adapter_files.ts";
 import type { EncodedPair } from "../../../train/data/encode.ts";
+import { resolvePairLoss } from "../../../train/losses/weighted_sum.ts";
 import { createMetricsRing } from "../../../train/metrics.ts";
 import type { Model } from "../../../train/models/model.ts";
 import { loadModel } from "../../../train/models/model_files.ts";
-import { type Objective, preferenceObjective } from "../../../train/objective.ts";
+import { type Objective, preferenceObjective, sftObjective } from "../../../train/objective.ts";
 import { createOptimizer } from "../../../train/optimizer.ts";
 import { referenceLogps } from "../../../train/reference.ts";
 import { lossOf, modelFolder } from "../../tiny_model.ts";
-import { lossOfCase, PARITY_CASES } from "./cases.ts";
+import { PARITY_CASES, type ParityCase } from "./cases.ts";
 
 /** What is trained. */
 export type ParityMode = "full" | "lora";
@@ -91,12 +92,17 @@ export async function runCase(
   { name, mode }: { name: string; mode: ParityMode },
 ): Promise<Record<string, number>[]> {
   using model = await openModel(gpu, mode);
-  using objective = preferenceObjective(model, {
+  using objective = await objectiveOf(model, PARITY_CASES[name]);
+  return await runSteps(objective, { mode });
+}
+
+async function objectiveOf(model: Model, { loss, weights, options }: ParityCase): Promise<Objective> {
+  if (loss === "sft") return sftObjective(model, PAIRS.map(({ chosen }) => chosen));
+  return preferenceObjective(model, {
     ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS), lambda: 0 },
-    loss: lossOfCase(PARITY_CASES[name]),
+    loss: resolvePairLoss(loss, { weights, options }),
     spoAt: () => NO_PENALTY,
   });
-  return await runSteps(objective, { mode });
 }
 
 async function runSteps(

@@ -52,7 +52,10 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   dpo_forward_kl: one("dpo", { beta: 0.01, fDivergenceType: "forward_kl" }),
   dpo_js: one("dpo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
-  ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
+  ipo_js: {
+    ...one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
+    pending: "divergences whose reward is 0 at policy = reference",
+  },
   dpo_ld: { ...one("dpo"), pending: "LD-DPO in the objective" },
   dpo_wpo: { ...one("dpo"), pending: "WPO in the objective" },
   dpo_tr: { ...one("dpo"), pending: "TR-DPO in the objective" },

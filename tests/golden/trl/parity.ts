@@ -152,21 +152,33 @@ export function deviationsOf(
   const beta = Number(GOLDEN[name].config.beta);
   const { differs = [] } = PARITY_CASES[name];
   const names = Object.keys(expected).filter((key) => key in records[0] && !differs.includes(key));
-  return names.map((key) => largestDeviation(records, { key, expected: expected[key], floor: floorOf(key, beta) }));
+  return names.map((key) =>
+    largestDeviation(records, { key, expected: expected[key], floor: floorOf(key, beta) })
+  );
 }
 
 function largestDeviation(
   records: readonly Record<string, number>[],
   { key, expected, floor }: { key: string; expected: readonly number[]; floor: number },
 ): Deviation {
-  let largest: Deviation = { name: key, deviation: 0, step: 1, found: records[0][key], expected: expected[0] };
+  let largest: Deviation = {
+    name: key,
+    deviation: 0,
+    step: 1,
+    found: records[0][key],
+    expected: expected[0],
+  };
   for (const [index, record] of records.entries()) {
     // At policy = reference the two rewards are equal but for rounding, which then decides which is larger.
     if (index === 0 && key === "rewards/accuracies") continue;
     const [found, value] = [record[key], expected[index]];
     const distance = Math.abs(found - value);
     // A NaN must not pass for the smallest deviation.
-    const deviation = distance === 0 ? 0 : Number.isNaN(distance) ? Infinity : distance / (Math.abs(value) + floor);
+    const deviation = distance === 0
+      ? 0
+      : Number.isNaN(distance)
+      ? Infinity
+      : distance / (Math.abs(value) + floor);
     if (deviation > largest.deviation) {
       largest = { name: key, deviation, step: index + 1, found, expected: value };
     }

@@ -49,7 +49,9 @@ async function table(): Promise<string> {
 if (import.meta.main) {
   const text = readFileSync(DOCUMENT, "utf8");
   const [start, end] = [text.indexOf(START), text.indexOf(END)];
-  if (start < 0 || end < start) throw new Error(`Cannot write the table: expected its two markers in ${DOCUMENT}`);
+  if (start < 0 || end < start) {
+    throw new Error(`Cannot write the table: expected its two markers in ${DOCUMENT}`);
+  }
   const made = await table();
   console.log(made);
   writeFileSync(DOCUMENT, `${text.slice(0, start + START.length)}\n\n${made}\n\n${text.slice(end)}`);

@@ -6,7 +6,14 @@ import { deviationsOf, GOLDEN, type ParityMode, runCase } from "./parity.ts";
 /** Relative, in f32; the issue's. */
 const LIMIT = 1e-4;
 /** Every run must be compared in these, unless TRL means something else by them. */
-const REQUIRED = ["loss", "grad_norm", "rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"];
+const REQUIRED = [
+  "loss",
+  "grad_norm",
+  "rewards/chosen",
+  "rewards/rejected",
+  "logps/chosen",
+  "logps/rejected",
+];
 const MODES: readonly ParityMode[] = ["full", "lora"];
 
 Deno.test("every golden run of TRL is a case of Keel or is pending", () => {

@@ -227,6 +227,10 @@ def make_adapter():
     model.peft_config["default"].base_model_name_or_path = "tiny_llama"
     model.save_pretrained(HERE / "lora")
     (HERE / "lora" / "README.md").unlink(missing_ok=True)
+    path = HERE / "lora" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["target_modules"].sort()  # a set, whose order is another each time
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def write(name, value):

@@ -307,8 +307,9 @@ reward_l = beta * (1.0 - power_l) / alpha;
 let z = beta * (power_l - power_w) / alpha - gamma - offset;
 value = -log_sigmoid(z);
 let d = -beta * sigmoid(-z);
-d_w = d * power_w / n_w;
-d_l = -d * power_l / n_l;`,
+// Where a power is cut off it has no slope.
+d_w = select(0.0, d * power_w / n_w, -alpha * s_w / n_w <= ${LARGEST_EXPONENT}.0);
+d_l = select(0.0, -d * power_l / n_l, -alpha * s_l / n_l <= ${LARGEST_EXPONENT}.0);`,
   },
   // Eq. 3, arXiv 2402.13228: the penalty is inside sigmoid and beta.
   dpop: {
@@ -437,19 +438,22 @@ export function headOf(loss: PairLossName): PairHead {
   return HEADS[loss];
 }
 
-/** u of the log-ratio x and its slope: arXiv 2309.16240, as TRL scales them. `e` is cut off, its slope with it. */
+/**
+ * u of the log-ratio x and its slope: f' of the divergence at the ratio e^x, 0 where policy and reference agree. arXiv
+ * 2309.16240. Exponents are cut off, their slope with them.
+ */
 export const DIVERGENCES: Record<DivergenceName, string> = {
   reverse_kl: "fn u(x: f32, alpha: f32) -> vec2f { return vec2f(x, 1.0); }",
   forward_kl: `
 fn u(x: f32, alpha: f32) -> vec2f {
-  let e = exp(min(-x, ${LARGEST_EXPONENT}.0));
-  return vec2f(-e, select(e, 0.0, -x > ${LARGEST_EXPONENT}.0));
+  let t = min(-x, ${LARGEST_EXPONENT}.0);
+  return vec2f(-expm1_f32(t), select(exp(t), 0.0, -x > ${LARGEST_EXPONENT}.0));
 }`,
-  js_divergence: "fn u(x: f32, alpha: f32) -> vec2f { return vec2f(log_sigmoid(x), sigmoid(-x)); }",
+  js_divergence:
+    "fn u(x: f32, alpha: f32) -> vec2f { return vec2f(0.693147181 + log_sigmoid(x), sigmoid(-x)); }",
   alpha_divergence: `
 fn u(x: f32, alpha: f32) -> vec2f {
-  let t = (alpha - 1.0) * x;
-  let e = exp(min(t, ${LARGEST_EXPONENT}.0));
-  return vec2f(e / (alpha - 1.0), select(e, 0.0, t > ${LARGEST_EXPONENT}.0));
+  let t = min((alpha - 1.0) * x, ${LARGEST_EXPONENT}.0);
+  return vec2f(expm1_f32(t) / (alpha - 1.0), select(exp(t), 0.0, (alpha - 1.0) * x > ${LARGEST_EXPONENT}.0));
 }`,
 };

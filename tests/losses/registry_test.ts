@@ -37,6 +37,10 @@ const CASES: [PairLossKey, Record<string, unknown>, reference.TermKind][] = [
   ["bco_pair", { beta: 0.7 }, { loss: "bco_pair", beta: 0.7 }],
   ["sppo_hard", {}, { loss: "sppo_hard", beta: 0.001 }],
   ["sppo_hard", { beta: 0.7 }, { loss: "sppo_hard", beta: 0.7 }],
+  ["ipo", { fDivergenceType: "forward_kl" }, { loss: "ipo", beta: 0.1, divergence: "forward_kl" }],
+  ["sigmoid_norm", { fDivergenceType: "alpha_divergence" }, {
+    ...{ loss: "sigmoid_norm", beta: 0.1, divergence: "alpha_divergence", divergenceAlpha: 0.5 },
+  }],
   ["robust", { fDivergenceType: "js_divergence" }, {
     ...{ loss: "robust", beta: 0.1, labelSmoothing: 0.1, divergence: "js_divergence" },
   }],

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
 import {
-  type MicroBatch,
   NO_PENALTY,
   pairLoss,
   type PairLossOptions,
@@ -9,8 +8,7 @@ import {
   spoState,
 } from "../../engine/ops/pair_loss.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { Tape } from "../../engine/tape.ts";
-import { empty, fromHost, release, type Tensor, upload } from "../../engine/tensor.ts";
+import { empty, fromHost, release, upload } from "../../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics, SPO_STATE } from "../../shaders/pair_loss.ts";
 import { gpuTest, readAll } from "../gpu.ts";
 import * as reference from "../reference/pair_loss.ts";
@@ -21,6 +19,7 @@ import { dualLambda, type InitialValue, updateInitialValue } from "../reference/
 import { BATCH_KINDS, SINGLE_KINDS, SUM_KINDS } from "../reference/pair_loss_cases.ts";
 import { assertClose, checkOp } from "./check_op.ts";
 import { pairLossOptions } from "./pair_loss_options.ts";
+import { chosenTokens, randomPairs, runSteps, WHOLE } from "./pair_loss_steps.ts";
 
 /** What a loss with its reference is for a call of the op. */
 type Case = [PairLossOptions, PairLossKind];
@@ -49,8 +48,6 @@ const PENALTIES: Record<string, SpoPenaltyOptions> = {
     vStar: 100,
   },
 };
-
-const WHOLE = (pairs: number): MicroBatch => ({ pairsInBatch: pairs, isFirst: true, isLast: true });
 
 for (const [name, [pairOptions, kind]] of Object.entries(ALL)) {
   gpuTest(`pair_loss ${name}`, async (gpu) => {
@@ -253,58 +250,6 @@ gpuTest("pair_loss refuses odd inputs, and a curved penalty over several micro-b
   }
 });
 
-/** Runs pair losses: as the micro-batches of one step, or each as a step of its own. Gradients are dL/dlogps. */
-async function runSteps(
-  gpu: Gpu,
-  batches: readonly PairLossInputs[],
-  options: {
-    pairOptions: PairLossOptions;
-    spo: SpoPenaltyOptions;
-    split?: boolean;
-    state?: Tensor;
-    metrics?: Tensor;
-    metricsRow?: number;
-  },
-): Promise<{ found: { loss: number; dLogps: Float32Array }[]; metrics: Float32Array }> {
-  const { pairOptions, spo, split = false } = options;
-  const state = options.state ?? spoState(gpu, { lambda: 0 });
-  const metrics = options.metrics ?? empty(gpu, [METRICS_STRIDE], { owner: "caller" });
-  const pairsInBatch = batches.reduce((total, { s }) => total + s.length / 2, 0);
-  const tokensInBatch = batches.reduce((total, { lengths }) => total + chosenTokens(lengths), 0);
-  const read: Tensor[] = [metrics];
-  for (const [index, { s, ref, lengths }] of batches.entries()) {
-    const shape = [s.length];
-    const grad = fromHost(gpu, new Float32Array(s.length), { shape });
-    const logps = fromHost(gpu, Float32Array.from(s), { shape });
-    const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
-    const tape = new Tape(gpu);
-    const loss = tape.keep(pairLoss({ ...logps, requiresGrad: true, grad }, {
-      reference: upload(gpu, Float32Array.from(ref)),
-      lengths: upload(gpu, Float32Array.from(lengths)),
-      metrics,
-      metricsRow: options.metricsRow ?? 0,
-      state,
-      pairLoss: pairOptions,
-      chosenTokens: split ? tokensInBatch : chosenTokens(lengths),
-      spo,
-      microBatch: split
-        ? { pairsInBatch, isFirst: index === 0, isLast: index === batches.length - 1 }
-        : WHOLE(s.length / 2),
-    }));
-    tape.backward([{ tensor: loss, gradient: one }]);
-    release(logps);
-    release(one);
-    read.push(loss, grad);
-  }
-  const [foundMetrics, ...values] = await readAll(gpu, read);
-  for (const tensor of read) if (tensor !== options.metrics) release(tensor);
-  if (!options.state) release(state);
-  return {
-    metrics: foundMetrics,
-    found: batches.map((_, index) => ({ loss: values[2 * index][0], dLogps: values[2 * index + 1] })),
-  };
-}
-
 function assertMetrics(
   found: Float32Array,
   { terms }: PairLossOptions,
@@ -330,27 +275,6 @@ function spoDims(
     rho: spo.rho,
     margin: spo.margin,
   };
-}
-
-function chosenTokens(lengths: ArrayLike<number>): number {
-  return Array.from(lengths).slice(0, lengths.length / 2).reduce((sum, length) => sum + length, 0);
-}
-
-/** Pairs whose numbers are f32: completions of 4 to 11 tokens at about -4 nats a token. */
-function randomPairs(
-  P: number,
-  seed: number,
-  kind: PairLossKind = DPO_KIND,
-): PairLossInputs & { lengths: Int32Array } {
-  const random = seededRandom(seed);
-  const lengths = integers(random, { length: 2 * P, low: 4, high: 12 });
-  const ref = normals(random, { length: 2 * P, scale: 3 }).map((value, i) =>
-    Math.fround(value - 4 * lengths[i])
-  );
-  // A pair's exponential would drown the others' digits.
-  const scale = "divergence" in kind ? 1 : 5;
-  const s = normals(random, { length: 2 * P, scale }).map((value, i) => Math.fround(ref[i] + value));
-  return { s, ref, lengths };
 }
 
 /** Pairs first to last of a batch. */

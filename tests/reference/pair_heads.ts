@@ -252,7 +252,8 @@ export interface Divergence {
 }
 
 /**
- * u of the log-ratio x and its slope: x; -e^-x; logSigmoid(x); e^((a-1) x) / (a-1). arXiv 2309.16240, as TRL scales them.
+ * u of the log-ratio x and its slope: x; 1 - e^-x; log 2 + logSigmoid(x); (e^((a-1) x) - 1) / (a-1), all 0 at 0. arXiv
+ * 2309.16240.
  *
  * @param x A log-ratio.
  * @param f The divergence.
@@ -262,8 +263,8 @@ export function transform(
   { divergence = "reverse_kl", divergenceAlpha = 0 }: Divergence,
 ): { value: number; slope: number } {
   if (divergence === "reverse_kl") return { value: x, slope: 1 };
-  if (divergence === "js_divergence") return { value: logSigmoid(x), slope: sigmoid(-x) };
+  if (divergence === "js_divergence") return { value: Math.LN2 + logSigmoid(x), slope: sigmoid(-x) };
   const power = divergence === "forward_kl" ? -1 : divergenceAlpha - 1;
   const { value, slope } = cutExp(power * x);
-  return { value: value / power, slope };
+  return { value: (value - 1) / power, slope };
 }

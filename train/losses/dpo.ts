@@ -56,5 +56,5 @@ export const sigmoidNorm: PairLoss = definePairLoss({
   name: "sigmoid_norm",
   head: "sigmoid_norm",
   options: z.strictObject({ beta: beta(0.1) }),
-  initialLoss: (_, u) => (u === 0 ? Math.LN2 : undefined),
+  initialLoss: () => Math.LN2,
 });

@@ -12,6 +12,5 @@ export const ipo: PairLoss = definePairLoss({
   name: "ipo",
   head: "ipo",
   options: z.strictObject({ beta: beta(0.1), lengthNormalize: z.boolean().default(true) }),
-  initialLoss: ({ beta, lengthNormalize }, u) =>
-    u === 0 || !lengthNormalize ? 1 / (4 * beta ** 2) : undefined,
+  initialLoss: ({ beta }) => 1 / (4 * beta ** 2),
 });

@@ -24,11 +24,8 @@ export interface PairLossDefinition<Options> {
   readonly options: PairLossOptionsSchema<Options>;
   /** Options to the head's numbers; by default each under its name in snake case, booleans as 1 and 0. */
   readonly numbers?: (options: Options) => Readonly<Record<string, number>>;
-  /**
-   * The loss where policy and reference are equal; undefined when it depends on the data. `u` is the f-divergence's
-   * u(0), 0 for reverse KL.
-   */
-  readonly initialLoss?: (options: Options, u: number) => number | undefined;
+  /** The loss where policy and reference are equal; left out when it depends on the data. */
+  readonly initialLoss?: (options: Options) => number;
 }
 
 /** Options of every loss that is built on the log-ratios alone. */
@@ -134,7 +131,7 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
         ...ratio?.term,
       };
       const isReferenceFree = ratio?.term.referenceFree ?? false;
-      const initialLoss = isReferenceFree ? undefined : definition.initialLoss?.(own, ratio?.atZero ?? 0);
+      const initialLoss = isReferenceFree ? undefined : definition.initialLoss?.(own);
       return {
         name,
         options: { ...own, ...ratio?.options },
@@ -148,22 +145,15 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
   };
 }
 
-/** What the options of a loss on log-ratios make of its term, and u(0). */
+/** What the options of a loss on log-ratios make of its term. */
 function logRatio(options: LogRatioOptions): {
   options: LogRatioOptions;
   numbers: Record<string, number>;
   term: Pick<PairLossTerm, "divergence" | "referenceFree">;
-  atZero: number;
 } {
   const { fDivergenceType: divergence, referenceFree } = options;
   const isAlpha = divergence === "alpha_divergence";
   const alpha = options.fAlphaDivergenceCoef ?? DEFAULT_ALPHA_COEF;
-  const atZero = {
-    reverse_kl: 0,
-    forward_kl: -1,
-    js_divergence: -Math.LN2,
-    alpha_divergence: 1 / (alpha - 1),
-  };
   return {
     options: isAlpha ? { ...options, fAlphaDivergenceCoef: alpha } : options,
     numbers: isAlpha ? { divergence_alpha: alpha } : {},
@@ -171,7 +161,6 @@ function logRatio(options: LogRatioOptions): {
       ...(divergence === "reverse_kl" ? {} : { divergence }),
       ...(referenceFree ? { referenceFree } : {}),
     },
-    atZero: atZero[divergence],
   };
 }
 

@@ -22,6 +22,8 @@ What TRL does with some options, and Keel does not (docs/losses.md, "Where TRL d
 - DPOTrainer reads `label_smoothing` in robust, exo_pair, aot and aot_unpaired; with sigmoid it has no effect and no
   message. The case `dpo_label_smoothing` therefore comes from CPOTrainer's log-sigmoid with a label smoothing, which is
   cDPO without a reference.
+- `alphapo` leaves alpha at 0, which is SimPO: the case sets it.
+- `bco_pair` has no running mean of rewards to subtract.
 - CPOTrainer adds its NLL to SimPO too, unless cpo_alpha is set to 0: the case `simpo` sets it.
 - `logits/*` of CPO and ORPO are means over all positions, the prompt's and the padding's included.
 
@@ -35,6 +37,7 @@ import os
 import sys
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -266,6 +269,7 @@ def main():
         write(f"{kind}.json", {name: cases[name] for name in CASES if name in cases})
     if not sys.argv[1:]:
         write("pairs.json", {
+            "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "accelerate")},
             "settings": {
                 "learningRate": LEARNING_RATES, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weightDecay": 0,
                 "maxGradNorm": 1, "batchSize": 4,

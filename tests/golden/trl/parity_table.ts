@@ -26,13 +26,17 @@ const COLUMNS: readonly (readonly [string, readonly string[]])[] = [
 function cell(deviations: readonly Deviation[], names: readonly string[]): string {
   const named = COLUMNS.flatMap(([, names]) => names);
   const of = deviations.filter(({ name }) => names.length > 0 ? names.includes(name) : !named.includes(name));
-  return of.length === 0 ? "–" : Math.max(...of.map(({ deviation }) => deviation)).toExponential(1);
+  return of.length === 0 ? "–" : show(Math.max(...of.map(({ deviation }) => deviation)));
+}
+
+function show(deviation: number): string {
+  return deviation === 0 ? "0" : deviation.toExponential(1);
 }
 
 async function row(name: string, mode: ParityMode): Promise<string[]> {
   const { pending } = PARITY_CASES[name];
   if (!GOLDEN[name][mode]) return [name, mode, "TRL refuses it", ...COLUMNS.slice(1).map(() => "")];
-  if (pending) return [name, mode, "pending", ...COLUMNS.slice(1).map(() => "")];
+  if (pending) return [name, mode, `pending: ${pending}`, ...COLUMNS.slice(1).map(() => "")];
   const deviations = deviationsOf(await runCase(await testGpu(), { name, mode }), { name, mode });
   return [name, mode, ...COLUMNS.map(([, names]) => cell(deviations, names))];
 }

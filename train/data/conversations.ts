@@ -5,13 +5,14 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
+import type { PairColumns } from "./columns.ts";
 import type { ChatMessage } from "./chat_template.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { SkipReason } from "./forms.ts";
 import type { Row } from "./readers.ts";
 
 /** A preference between two continuations of a conversation. */
-export interface ConversationRecord {
+export interface ConversationRecord extends PairColumns {
   /** What is given; at least one message. */
   prompt: ChatMessage[];
   /** The preferred continuation: the assistant's messages, and what its tools answer. */

@@ -311,8 +311,9 @@ function splitAtBoundary(
     vocabSize: options.vocabSize,
     source,
   });
-  const length = commonLength(alone, whole);
-  if (length === 0) throw noPrompt(source);
+  // Without a token before it the first of a text cannot be predicted: it is given.
+  const length = prompt === "" && alone.length === 0 ? Math.min(1, whole.length) : commonLength(alone, whole);
+  if (length === 0 && whole.length > 0) throw noPrompt(source);
   return {
     promptIds: whole.slice(0, length),
     completionIds: whole.slice(length),

@@ -7,7 +7,7 @@ import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss } from "./config.ts";
-import { readCompletions } from "./data/completion_records.ts";
+import { readCompletions } from "./data/sft_records.ts";
 import {
   encodeCompletions,
   type EncodeCounts,

@@ -75,7 +75,7 @@ export function createMicroBatches(
     run(step, metricsRow) {
       const { microBatches, batch, labels } = steps[step - 1];
       Object.assign(state, { step, metricsRow, batchItems: batch.length, batchLabels: labels, batch });
-      inputs ??= createInputs(gpu, objective.pack(microBatches[0], capacity));
+      inputs ??= createInputs(gpu, objective.pack(mostItems(steps), capacity));
       for (const [index, items] of microBatches.entries()) {
         state.isFirst = index === 0;
         state.isLast = index === microBatches.length - 1;
@@ -93,6 +93,13 @@ export function createMicroBatches(
       inputs?.[Symbol.dispose]();
     },
   };
+}
+
+/** The micro-batch of most items: under a token budget they differ. */
+function mostItems(steps: readonly MicroBatchPlan[]): Uint32Array {
+  return steps.flatMap(({ microBatches }) => microBatches).reduce((most, items) => {
+    return items.length > most.length ? items : most;
+  });
 }
 
 /**

@@ -5,6 +5,8 @@
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
 import { BufferArena } from "../engine/buffers.ts";
+import type { MixturePart } from "./data/mixture.ts";
+import { splitByTokens } from "./data/token_budget.ts";
 import { bucketSize, createMicroBatches } from "./micro_batches.ts";
 import { createMetricsRing, meanRecord, type MetricsRecord, wasSkipped } from "./metrics.ts";
 import type { Objective } from "./objective.ts";
@@ -68,6 +70,10 @@ export interface TrainOptions {
   readonly batchSize: number;
   /** Equal parts that a step is split into. */
   readonly gradientAccumulationSteps?: number;
+  /** Most tokens of a micro-batch: parts that have more are split further. */
+  readonly batchTokens?: number;
+  /** Sources of the items, drawn from by weight. */
+  readonly parts?: readonly MixturePart[];
   /** Of the data order. */
   readonly seed: number;
   /** Steps between two readbacks. */
@@ -215,16 +221,19 @@ export interface Plan {
 
 /** Every step's items and the largest micro-batch, known before the first: buffers are sized once. */
 function planSteps(objective: Objective, options: TrainOptions): Plan {
-  const { batchSize, gradientAccumulationSteps = 1, seed } = options;
-  const loader = createLoader({ count: objective.count, batchSize, seed });
+  const { batchSize, gradientAccumulationSteps = 1, batchTokens, seed, parts } = options;
+  const loader = createLoader({ count: objective.count, batchSize, seed, parts });
   const capacity = { tokens: 0, labels: 0 };
   const steps = Array.from({ length: options.schedule.maxSteps }, (): StepPlan => {
     const { epoch, batch: position, indices } = loader.next();
     const size = batchSize / gradientAccumulationSteps;
-    const microBatches = Array.from(
+    const equal = Array.from(
       { length: gradientAccumulationSteps },
       (_, index) => indices.subarray(index * size, (index + 1) * size),
     );
+    const microBatches = batchTokens === undefined
+      ? equal
+      : equal.flatMap((items) => splitByTokens(items, { ...objective, maxTokens: batchTokens }));
     let [tokens, labels] = [0, 0];
     for (const items of microBatches) {
       const needed = objective.size(items);
@@ -261,7 +270,7 @@ function stepsOfNewShapes(
     const before = seen.size;
     for (const items of microBatches) {
       const { tokens, labels } = bucketSize(objective.size(items), capacity);
-      seen.add(`${tokens} ${labels}`);
+      seen.add(`${items.length} ${tokens} ${labels}`);
     }
     return seen.size > before;
   });

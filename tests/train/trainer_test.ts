@@ -119,29 +119,40 @@ for (const kind of ["sft", "dpo"] as const) {
     { layouts: LAYOUTS },
   );
 
-  gpuTest(`${kind}: four micro-batches of two do what one batch of eight does`, async (gpu) => {
-    // eps lifts the update away from sign(g), which rounding of a vanishing gradient flips.
-    const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-3, weightDecay: 0.1, maxGradNorm: 1 };
-    const options = { batchSize: 8, maxSteps: 3, optimizer };
-    const whole = await fresh(gpu, kind, options);
-    const parts = await fresh(gpu, kind, { ...options, gradientAccumulationSteps: 4 });
-    // At policy = reference the sign of a difference is that of rounding, which the packing of a batch changes.
-    const signs = ["rewards/accuracies", "displacement/fraction"];
-    for (const [index, record] of whole.records.entries()) {
-      for (const [name, value] of Object.entries(record)) {
-        if (index === 0 && signs.includes(name)) continue;
-        const what = `${name} of step ${index + 1}`;
-        assertClose([parts.records[index][name] as number], [value as number], {
-          what,
-          atol: 1e-6,
-          rtol: 1e-6,
-        });
+  for (
+    const [split, change] of [
+      ["four micro-batches of two do", { gradientAccumulationSteps: 4 }],
+      ["micro-batches of at most 45 tokens, however many pairs fit, do", { batchTokens: 45 }],
+      ["micro-batches of at most 30 tokens of two equal parts do", {
+        batchTokens: 30,
+        gradientAccumulationSteps: 2,
+      }],
+    ] as const
+  ) {
+    gpuTest(`${kind}: ${split} what one batch of eight does`, async (gpu) => {
+      // eps lifts the update away from sign(g), which rounding of a vanishing gradient flips.
+      const optimizer = { beta1: 0.9, beta2: 0.999, eps: 1e-3, weightDecay: 0.1, maxGradNorm: 1 };
+      const options = { batchSize: 8, maxSteps: 3, optimizer };
+      const whole = await fresh(gpu, kind, options);
+      const parts = await fresh(gpu, kind, { ...options, ...change });
+      // At policy = reference the sign of a difference is that of rounding, which the packing of a batch changes.
+      const signs = ["rewards/accuracies", "displacement/fraction"];
+      for (const [index, record] of whole.records.entries()) {
+        for (const [name, value] of Object.entries(record)) {
+          if (index === 0 && signs.includes(name)) continue;
+          const what = `${name} of step ${index + 1}`;
+          assertClose([parts.records[index][name] as number], [value as number], {
+            what,
+            atol: 1e-6,
+            rtol: 1e-6,
+          });
+        }
       }
-    }
-    assertClose(parts.weights, whole.weights, { what: "weights", atol: 1e-6, rtol: 1e-6 });
-    const start = await fresh(gpu, kind, { ...options, maxSteps: 1, learningRate: 1e-30 });
-    assert.ok(whole.weights.some((value, i) => Math.abs(value - start.weights[i]) > 1e-3), "it trained");
-  });
+      assertClose(parts.weights, whole.weights, { what: "weights", atol: 1e-6, rtol: 1e-6 });
+      const start = await fresh(gpu, kind, { ...options, maxSteps: 1, learningRate: 1e-30 });
+      assert.ok(whole.weights.some((value, i) => Math.abs(value - start.weights[i]) > 1e-3), "it trained");
+    });
+  }
 
   gpuTest(
     `${kind}: a step of a size that was seen before makes nothing and submits once; one wait a record`,

@@ -54,7 +54,6 @@ const SCHEMAS = {
     ...COMMON,
     prompt: messages,
     completion: messages.nullish(),
-    label: z.unknown(),
   }),
   dialogue: z.looseObject({ ...COMMON, messages }),
   turns: z.looseObject({

@@ -5,6 +5,7 @@
 import * as z from "zod";
 import { createRandom, deriveSeed, shuffle } from "../random.ts";
 import { DataError } from "./errors.ts";
+import { mixtureOrder, type MixturePart, samplesPerEpoch } from "./mixture.ts";
 
 /** One batch: which items, in order, and where it stands in the run. */
 export interface LoaderBatch {
@@ -12,7 +13,10 @@ export interface LoaderBatch {
   epoch: number;
   /** Batch within the epoch, from 0. */
   batch: number;
-  /** `[B]` indices into the data, all different; fewer than B only in a last batch that is kept. */
+  /**
+   * `[B]` indices into the data, all different unless sources are weighted; fewer than B only in a last batch that is
+   * kept.
+   */
   indices: Uint32Array;
 }
 
@@ -28,10 +32,14 @@ export interface LoaderOptions {
   shuffle?: boolean;
   /** What happens to a last batch that is not full: left out of its epoch (the default), or kept short. */
   lastBatch?: "drop" | "keep";
+  /** Sources whose items together are the data, to draw from by weight; without them every item comes once an epoch. */
+  parts?: readonly MixturePart[];
 }
 
+type Settings = Required<Omit<LoaderOptions, "parts">> & Pick<LoaderOptions, "parts">;
+
 /** Where a loader stands, with what it was made from: plain data, for a checkpoint. */
-export interface LoaderState extends Required<LoaderOptions> {
+export interface LoaderState extends Settings {
   /** Epoch of the next batch. */
   epoch: number;
   /** Number within that epoch of the next batch. */
@@ -55,6 +63,7 @@ const STATE = z.strictObject({
   seed: z.int(),
   shuffle: z.boolean(),
   lastBatch: z.enum(["drop", "keep"]),
+  parts: z.array(z.strictObject({ count: COUNT.min(1), weight: z.number().positive() })).optional(),
   epoch: COUNT,
   batch: COUNT,
 });
@@ -88,6 +97,8 @@ export function createLoader(options: LoaderOptions, state?: LoaderState): Loade
   let order: Uint32Array | undefined;
 
   const orderOf = (epoch: number) => {
+    const { parts } = settings;
+    if (parts) return mixtureOrder(parts, { seed, epoch, shuffle: settings.shuffle });
     const indices = Uint32Array.from({ length: count }, (_, i) => i);
     return settings.shuffle ? shuffle(createRandom(deriveSeed(seed, "loader", epoch)), indices) : indices;
   };
@@ -108,7 +119,7 @@ export function createLoader(options: LoaderOptions, state?: LoaderState): Loade
   };
 }
 
-function checkedOptions(options: LoaderOptions): Required<LoaderOptions> {
+function checkedOptions(options: LoaderOptions): Settings {
   const { count, batchSize, seed, shuffle = true, lastBatch = "drop" } = options;
   if (!Number.isInteger(count) || count < 0) {
     throw new RangeError(`Cannot load data: expected a count of at least 0, found ${count}`);
@@ -125,12 +136,19 @@ function checkedOptions(options: LoaderOptions): Required<LoaderOptions> {
       `Cannot load data: expected at least one batch of ${batchSize} records, found ${count} records`,
     );
   }
-  return { count, batchSize, seed, shuffle, lastBatch };
+  const { parts } = options;
+  if (parts === undefined) return { count, batchSize, seed, shuffle, lastBatch };
+  const sum = parts.reduce((total, part) => total + part.count, 0);
+  if (sum !== count) {
+    throw new RangeError(`Cannot load data: expected sources of ${count} items together, found ${sum}`);
+  }
+  samplesPerEpoch(parts, count);
+  return { count, batchSize, seed, shuffle, lastBatch, parts };
 }
 
 function checkedState(
   state: LoaderState,
-  settings: Required<LoaderOptions> & { batchesPerEpoch: number },
+  settings: Settings & { batchesPerEpoch: number },
 ): { epoch: number; batch: number } {
   const parsed = STATE.safeParse(state);
   if (!parsed.success) {
@@ -147,6 +165,14 @@ function checkedState(
         } in the state`,
       );
     }
+  }
+  const [expected, found] = [settings.parts, parsed.data.parts].map((parts) =>
+    JSON.stringify(parts) ?? "none"
+  );
+  if (expected !== found) {
+    throw new DataError(
+      `Cannot resume the data order: expected sources ${expected}, found ${found} in the state`,
+    );
   }
   if (parsed.data.batch >= settings.batchesPerEpoch) {
     throw new DataError(

@@ -111,7 +111,7 @@ let z = beta * (c - r) - offset;${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});
 d_l = -d_w;`,
   },
-  // Eq. 10, arXiv 2403.00409: unbiased where labels flip with probability e.
+  // arXiv 2403.00409: unbiased where labels flip with probability e.
   robust: {
     options: ["beta", "label_smoothing"],
     readsReference: true,
@@ -266,7 +266,7 @@ d_l = -beta * (${SMOOTHED_SLOPE});
 z = beta * (c - sorted[sorted_first + p.pairs + place_w]);${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});`,
   },
-  // Eq. 5, arXiv 2401.08417.
+  // arXiv 2401.08417.
   cpo: {
     options: ["beta", "label_smoothing", "cpo_alpha"],
     readsReference: false,
@@ -311,7 +311,7 @@ let d = -beta * sigmoid(-z);
 d_w = select(0.0, d * power_w / n_w, -alpha * s_w / n_w <= ${LARGEST_EXPONENT}.0);
 d_l = select(0.0, -d * power_l / n_l, -alpha * s_l / n_l <= ${LARGEST_EXPONENT}.0);`,
   },
-  // Eq. 3, arXiv 2402.13228: the penalty is inside sigmoid and beta.
+  // arXiv 2402.13228: the penalty is inside sigmoid and beta.
   dpop: {
     options: ["beta", "lambda"],
     readsReference: true,
@@ -323,7 +323,7 @@ let d = -beta * sigmoid(-z);
 d_w = d * (1.0 + select(0.0, lambda, c < 0.0));
 d_l = -d;`,
   },
-  // Eq. 8, arXiv 2403.19159, with a plus sign: a longer chosen answer is discounted.
+  // arXiv 2403.19159, with a plus sign: a longer chosen answer is discounted.
   rdpo: {
     options: ["beta", "alpha"],
     readsReference: true,
@@ -334,7 +334,7 @@ value = -log_sigmoid(z);
 d_w = -beta * sigmoid(-z);
 d_l = -d_w;`,
   },
-  // Eq. 9, arXiv 2410.10148; margins over the reference, normalised by moving mean and deviation, are detached.
+  // arXiv 2410.10148; margins over the reference, normalised by moving mean and deviation, are detached.
   alphadpo: {
     options: ["beta", "gamma", "alpha"],
     readsReference: true,
@@ -369,7 +369,7 @@ d_l = -d / n_l;
 reward_w = beta * s_w / n_w;
 reward_l = beta * s_l / n_l;`,
   },
-  // Eq. 7, arXiv 2407.08639: beta follows the batch's mean margin over its moving mean, detached.
+  // arXiv 2407.08639: beta follows the batch's mean margin over its moving mean, detached.
   beta_dpo: {
     options: ["beta", "alpha"],
     readsReference: true,
@@ -396,7 +396,7 @@ value = -log_sigmoid(z);
 d_w = -batch_beta * sigmoid(-z);
 d_l = -d_w;`,
   },
-  // Eq. 10, arXiv 2412.14516.
+  // arXiv 2412.14516.
   cal_dpo: {
     options: ["beta"],
     readsReference: true,
@@ -408,7 +408,7 @@ value = -log_sigmoid(z) + 0.5 * (e_w * e_w + e_l * e_l);
 d_w = e_w - sigmoid(-z);
 d_l = e_l + sigmoid(-z);`,
   },
-  // Eq. 6 to 8, arXiv 2403.07691; beta is the paper's lambda.
+  // arXiv 2403.07691; beta is the paper's lambda.
   orpo: {
     options: ["beta"],
     readsReference: false,

@@ -13,13 +13,13 @@
  * - `apo_zero`, `apo_down`: sigmoids of bc, br, bD. Eq. 7 and 8, arXiv 2408.06266.
  * - `discopop`: logistic and exponential loss of bD, mixed by sigmoid(bD / tau). Eq. 5, arXiv 2406.08414.
  * - `sigmoid_norm`: -logSigmoid(b (c/n_w - r/n_l) - o). arXiv 2411.15124.
- * - `cpo`: dpo without reference, and alpha NLL(chosen). Eq. 5, arXiv 2401.08417.
+ * - `cpo`: dpo without reference, and alpha NLL(chosen). arXiv 2401.08417.
  * - `simpo`: -logSigmoid(b (a_w - a_l) - gamma - o), gamma = gammaBetaRatio b. Eq. 6, arXiv 2405.14734.
  * - `alphapo`: simpo on (1 - e^(-alpha a)) / alpha. arXiv 2501.03884.
- * - `dpop`: -logSigmoid(b (D - lambda max(0, -c)) - o). Eq. 3, arXiv 2402.13228.
- * - `rdpo`: -logSigmoid(bD + alpha (n_w - n_l) - o). Eq. 8, arXiv 2403.19159.
+ * - `dpop`: -logSigmoid(b (D - lambda max(0, -c)) - o). arXiv 2402.13228.
+ * - `rdpo`: -logSigmoid(bD + alpha (n_w - n_l) - o). arXiv 2403.19159.
  * - `cal_dpo`: -logSigmoid(D) + [(c - 1/(2b))^2 + (r + 1/(2b))^2] / 2. arXiv 2412.14516.
- * - `orpo`: -b logSigmoid(log odds(a_w) - log odds(a_l)), and NLL. Eq. 6, arXiv 2403.07691.
+ * - `orpo`: -b logSigmoid(log odds(a_w) - log odds(a_l)), and NLL. arXiv 2403.07691.
  * - `sft`: NLL alone.
  *
  * @module

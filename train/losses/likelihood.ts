@@ -6,7 +6,7 @@ import { z } from "zod";
 import { beta, labelSmoothing } from "./options.ts";
 import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
-/** CPO: -log sigmoid(beta (s_w - s_l)) + alpha NLL(chosen), no reference. Eq. 5, arXiv 2401.08417. */
+/** CPO: -log sigmoid(beta (s_w - s_l)) + alpha NLL(chosen), no reference. arXiv 2401.08417. */
 export const cpo: PairLoss = definePairLoss({
   name: "cpo",
   head: "cpo",
@@ -18,7 +18,7 @@ export const cpo: PairLoss = definePairLoss({
 });
 
 /**
- * ORPO: NLL - beta log sigmoid(log odds(a_w) - log odds(a_l)), a = s/n, no reference; beta is the paper's lambda. Eq. 6,
+ * ORPO: NLL - beta log sigmoid(log odds(a_w) - log odds(a_l)), a = s/n, no reference; beta is the paper's lambda.
  * arXiv 2403.07691. The NLL is of prompt and chosen answer where the prompts' log-probs are at hand, as TRL has it.
  */
 export const orpo: PairLoss = definePairLoss({

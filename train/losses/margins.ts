@@ -8,7 +8,7 @@ import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /**
  * DPO-Positive: -log sigmoid(beta (D - lambda max(0, -c))), c = s_w - ref_w: a chosen answer that became less likely
- * counts against the margin. Eq. 3, arXiv 2402.13228.
+ * counts against the margin. arXiv 2402.13228.
  */
 export const dpop: PairLoss = definePairLoss({
   name: "dpop",
@@ -18,7 +18,7 @@ export const dpop: PairLoss = definePairLoss({
   initialLoss: () => Math.LN2,
 });
 
-/** R-DPO: -log sigmoid(beta D + alpha (n_w - n_l)), lengths in tokens. Eq. 8, arXiv 2403.19159. */
+/** R-DPO: -log sigmoid(beta D + alpha (n_w - n_l)), lengths in tokens. arXiv 2403.19159. */
 export const rdpo: PairLoss = definePairLoss({
   name: "rdpo",
   head: "rdpo",

@@ -5,7 +5,7 @@
  * @example Train a tiny model with DPO and SPO's penalty, on pairs that it makes itself
  * ```ts
  * import {
- *   characterTokenizerFiles, createModel, createRandom, createTokenizer, encodePairs, ensureAdapter, greedyDecode,
+ *   characterTokenizerFiles, createModel, createRandom, createTokenizer, encodePairs, ensureAdapter, generate,
  *   initializeModel, openGpu, PAIR_LOSSES, parseModelConfig, preferenceObjective, referenceLogps, spoPenaltyAt,
  *   parseSpoOptions, train,
  * } from "./mod.ts";
@@ -38,7 +38,7 @@
  *   batchSize: 8, seed: 0, logEvery: 10,
  *   onLog: (record) => { if (!Number.isFinite(Number(record.loss))) throw new Error("not a loss"); },
  * });
- * const [answer] = await greedyDecode(model, [tokenizer.encode("ab")], { maxNewTokens: 1 });
+ * const [answer] = await generate(model, [tokenizer.encode("ab")], { maxNewTokens: 1 });
  * if (tokenizer.decode(answer) !== "c") throw new Error("it learned to prefer c");
  * ```
  *

@@ -85,6 +85,7 @@ export {
 } from "./ops/adamw.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention, type AttentionOptions } from "./ops/attention.ts";
+export { cachedAttention, type CachedAttentionOptions } from "./ops/cached_attention.ts";
 export { checkpoint } from "./ops/checkpoint.ts";
 export { embedding, type HostTokenIndex, hostTokenIndex, type TokenIndex } from "./ops/embedding.ts";
 export {
@@ -95,6 +96,7 @@ export {
   rowIndex,
   type RowIndexOptions,
 } from "./ops/gather_rows.ts";
+export { type CachePlace, writeCache } from "./ops/kv_cache.ts";
 export { headNorm, type HeadNormOptions } from "./ops/head_norm.ts";
 export { layerNorm, type LayerNormOptions } from "./ops/layer_norm.ts";
 export { loraLinear, type LoraLinearOptions, type LoraPart } from "./ops/lora_linear.ts";

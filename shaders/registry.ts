@@ -9,6 +9,12 @@ import {
   type AttentionRowsConstants,
   attentionRowsForward,
 } from "./attention_rows.ts";
+import {
+  cachedAttentionBlocks,
+  cachedAttentionCombine,
+  cachedAttentionLanes,
+  type CachedAttentionShape,
+} from "./cached_attention.ts";
 import { columnSum, columnSumPartial } from "./column_sum.ts";
 import {
   accumulate,
@@ -34,12 +40,14 @@ import {
 } from "./attention_tiles.ts";
 import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { kvCacheWrite } from "./kv_cache.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
-import { type DivergenceName, DIVERGENCES, HEADS, type PairLossName } from "./pair_heads.ts";
+import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
+import { HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -105,6 +113,9 @@ const ATTENTION_TILES: AttentionTilesConstants[] = HALVES.flatMap((storage) => [
   ...[4, 8, 16, 32, 48, 64, 128].map((headDim) => ({ headDim, storage, lanesX: 8 as const })),
   { headDim: 256, storage, lanesX: 16 as const },
 ]);
+const CACHED: CachedAttentionShape[] = HALVES.flatMap((storage) =>
+  [4, 8, 16, 32, 48, 64, 128, 256].map((headDim) => ({ headDim, storage }))
+);
 /** Hidden states and head: f32, f16 training, and a frozen bfloat16 head under either. */
 const HEAD: TokenLogpsConstants[] = TILES.flatMap((tile) => [
   { tile, vector: false, storage: { a: "f32", b: "f32" } },
@@ -190,6 +201,14 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(attentionTilesBackwardKv, ATTENTION_TILES),
   entry(attentionTilesBackwardQ, ATTENTION_TILES),
   entry(attentionTilesForward, ATTENTION_TILES),
+  entry(cachedAttentionBlocks, CACHED.flatMap((shape) => BOTH.map((split) => ({ ...shape, split })))),
+  entry(cachedAttentionCombine, CACHED),
+  entry(
+    cachedAttentionLanes,
+    CACHED.filter(({ headDim }) => headDim <= 128).flatMap((shape) =>
+      [1, 2].map((heads) => ({ ...shape, heads }))
+    ),
+  ),
   entry(clipState, BOTH.map((scaled) => ({ scaled }))),
   entry(columnSum, WIDTHS),
   entry(columnSumPartial, PLAIN_ROWS),
@@ -200,6 +219,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(embeddingForward, GATHER),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
+  entry(kvCacheWrite, HALVES.map((storage) => ({ storage }))),
   entry(headNormBackward, ROWS),
   entry(headNormForward, ROWS),
   entry(headNormGainPartial, OPERANDS),

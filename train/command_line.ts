@@ -230,7 +230,8 @@ function flagValue(
   if (typeof value !== "string" || value === "") {
     throw new ConfigError(`Cannot use ${typed}: expected a value, found nothing`);
   }
-  if (!inlineValue && value.startsWith("-") && !NUMBER.test(value)) {
+  // A dash alone is a name for standard input.
+  if (!inlineValue && value.startsWith("-") && value !== "-" && !NUMBER.test(value)) {
     throw new ConfigError(
       `Cannot use ${typed}: expected a value, found ${value} (for a value with a leading dash, write ${typed}=...)`,
     );

@@ -42,7 +42,7 @@ export const LOSS_OPTIONS = Object.keys(lossOptionsShape) as (keyof typeof lossO
 
 /** Every key that a user can set: flags are these in kebab case, config files hold them as they are. */
 export const runConfigSchema = z.strictObject({
-  /** Folder of the model to start from. */
+  /** The model to start from: a folder, or `owner/name[@revision]` on the hub. */
   model: z.string().min(1).optional(),
   /** Folder of the model that an adapter belongs to, where `model` is an adapter. */
   base: z.string().min(1).optional(),
@@ -97,6 +97,8 @@ export const runConfigSchema = z.strictObject({
   evalRecords: z.int().positive().default(128),
   /** Where the run is written. */
   output: z.string().min(1).optional(),
+  /** Largest file of saved weights, in GB; a model that came in several files is saved in the same ones by default. */
+  maxShardGb: z.number().positive().optional(),
   /** Replace an earlier run in that folder. */
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */

@@ -5,7 +5,7 @@
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { encodePrompt } from "./data/encode.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
-import { greedyDecode } from "./generate.ts";
+import { generate } from "./generate.ts";
 import type { Model } from "./models/model.ts";
 import { completionLogps, type ReferenceLogps, referenceLogps } from "./reference.ts";
 
@@ -141,7 +141,7 @@ export async function exactMatch(
   const { prompts } = task;
   const stopIds = tokenizer.eosTokenId === undefined ? [] : [tokenizer.eosTokenId];
   const ids = prompts.map((prompt) => encodePrompt(prompt, { tokenizer }));
-  const outputs = await greedyDecode(model, ids, { maxNewTokens: task.maxNewTokens, stopIds });
+  const outputs = await generate(model, ids, { maxNewTokens: task.maxNewTokens, stopIds });
   const right = outputs.filter((output, index) => task.isCorrect(prompts[index], tokenizer.decode(output)));
   options.onProgress?.(prompts.length, prompts.length);
   return right.length / prompts.length;

@@ -98,7 +98,14 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
 }
 
 /** What a text holds where it is no path. */
-const TEXTS: Readonly<Record<string, string>> = { loss: "names", lossWeights: "numbers" };
+const TEXTS: Readonly<Record<string, string>> = {
+  loss: "names",
+  lossWeights: "numbers",
+  "lora.targetModules": "text",
+  prompt: "text",
+  stop: "text",
+  system: "text",
+};
 
 function placeholder({ name, kind, choices }: Setting): string {
   if (kind === "text" && Object.hasOwn(TEXTS, name)) return TEXTS[name];

@@ -5,9 +5,11 @@
 export { type AdapterSource, AdapterUnavailableError, ensureAdapter } from "./software_driver.ts";
 export { CheckpointError, ConfigError, InputError } from "./errors.ts";
 export { DataError, type RecordSource } from "./data/errors.ts";
-export type { PreferenceRecord } from "./data/forms.ts";
+export type { PreferenceRecord, TextForm } from "./data/forms.ts";
 export {
   collectPreferences,
+  type ConversationForm,
+  type ConversationRecord,
   type PreferenceData,
   readPreferences,
   type RecordForm,
@@ -32,8 +34,34 @@ export {
   type PackPairsOptions,
   packSequences,
 } from "./data/batch.ts";
-export { createTokenizer, loadTokenizer, saveTokenizer, type Tokenizer } from "./data/tokenizer.ts";
-export type { TokenizerFiles } from "./data/tokenizer_files.ts";
+export {
+  createTokenizer,
+  type DecodeOptions,
+  loadTokenizer,
+  saveTokenizer,
+  type Tokenizer,
+} from "./data/tokenizer.ts";
+export type { FilesPlace, TokenizerFiles } from "./data/tokenizer_files.ts";
+export { createStreamDecoder, type StreamDecoder } from "./data/stream_decoder.ts";
+export {
+  type ChatMessage,
+  type ChatTemplate,
+  ChatTemplateError,
+  createChatTemplate,
+  hasGenerationBlocks,
+  renderChat,
+  type RenderChatOptions,
+  type RenderedChat,
+  renderGeneration,
+} from "./data/chat_template.ts";
+export {
+  type AssistantSpansOptions,
+  encodeChat,
+  type EncodedChat,
+  renderAssistantSpans,
+  renderCompletion,
+  type RenderedCompletion,
+} from "./data/chat_mask.ts";
 export { characterTokenizerFiles } from "./data/character_tokenizer.ts";
 export { type ModelConfig, parseModelConfig, readModelConfig } from "./models/config.ts";
 export type { Gpt2Config } from "./models/gpt2_config.ts";
@@ -60,8 +88,9 @@ export { type Adapter, addLora, type LoraOptions, withAdapterOff } from "./adapt
 export type { LoraConfig } from "./adapters/lora_config.ts";
 export { loadAdapter, saveAdapter } from "./adapters/adapter_files.ts";
 export { mergeAdapter, type MergeOptions, type MergeSummary } from "./adapters/merge.ts";
-export { type BaseOptions, loadModelOrAdapter } from "./models/load_model.ts";
+export { type BaseOptions, loadModelOrAdapter, type ModelFolders } from "./models/load_model.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
+export { type LossChoice, resolvePairLoss } from "./losses/weighted_sum.ts";
 export {
   definePairLoss,
   type PairLoss,
@@ -94,5 +123,22 @@ export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export { train, TrainingError, type TrainOptions, type TrainSummary } from "./trainer.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
-export { greedyDecode, type GreedyOptions } from "./generate.ts";
+export {
+  comparePreferences,
+  type PreferenceEvaluation,
+  type ReferenceComparison,
+} from "./evaluation/preferences.ts";
+export {
+  evaluatePerplexity,
+  type PerplexityEvaluation,
+  type ScoredText,
+  slidingWindows,
+  type TextScore,
+  type WindowOptions,
+} from "./evaluation/perplexity.ts";
+export { type Mean, meanOf, type Proportion, proportionOf } from "./evaluation/statistics.ts";
+export { generate, type GenerateOptions } from "./generate.ts";
+export { type CacheSize, createKeyValueCache, type KeyValueCache } from "./generation/cache.ts";
+export { createDecoder, Decoder, type DecodeRow, type PrefillRequest } from "./generation/decoder.ts";
+export { type SamplingOptions } from "./generation/sampling.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";

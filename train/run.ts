@@ -13,6 +13,7 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import { spoPenaltyAt } from "./losses/spo.ts";
+import { type ResolveHooks, resolveModel } from "./hub/resolve_model.ts";
 import type { Model } from "./models/model.ts";
 import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModelOrAdapter } from "./models/load_model.ts";
@@ -67,17 +68,18 @@ export interface PreparedRun extends Disposable {
  * @param hooks where counts are told
  * @throws {InputError} naming file and line or key
  */
-export async function readRunData(config: RunConfig, hooks: Pick<RunHooks, "log">): Promise<RunData> {
-  const [folder, data] = [config.model, config.data];
-  if (!folder || !data) {
+export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promise<RunData> {
+  const { model, data } = config;
+  if (!model || !data) {
     throw new ConfigError(
       `Cannot train: expected --model and --data together (or neither, for the demonstration), found only ${
-        folder ? "--model" : "--data"
+        model ? "--model" : "--data"
       }`,
     );
   }
-  const { folders, config: modelConfig, tokenizer } = await checkModelOrAdapter(folder, {
+  const { folders, config: modelConfig, tokenizer } = await checkModelOrAdapter(model, {
     base: config.base,
+    resolve: (name) => resolveModel(name, hooks),
   });
   refuseUnreadLora(config, { continuesAdapter: folders.adapter !== undefined });
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
@@ -178,7 +180,7 @@ async function adapt(base: Model, { config, adapter }: RunData): Promise<Model> 
 export async function prepareRun(
   gpu: Gpu,
   config: RunConfig,
-  hooks: Pick<RunHooks, "log">,
+  hooks: ResolveHooks,
 ): Promise<PreparedRun> {
   return await loadRun(gpu, await readRunData(config, hooks));
 }
@@ -254,7 +256,7 @@ export async function runTraining(
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });
-  await saveToRun(session, model, { name: "model", tokenizer });
+  await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await withProgress(
     session,
     "evaluation after",

@@ -84,12 +84,12 @@ export async function trainPhase(
 export async function saveToRun(
   session: Session,
   model: Model,
-  { name, tokenizer }: { name: string; tokenizer: Tokenizer },
+  { name, tokenizer, maxShardGb }: { name: string; tokenizer: Tokenizer; maxShardGb?: number },
 ): Promise<void> {
   const folder = join(session.folder, name);
   if (session.gpu.isPlanning) await saveNothing(model.trained);
   else if (model.adapter) await saveAdapter(folder, model, { tokenizer });
-  else await saveModel(folder, model, { tokenizer });
+  else await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 });
 }
 
 /** Shows a bar over something that counts, such as reference log-probs. */

@@ -8,9 +8,9 @@ import { tileCols, tileRows } from "../../shaders/tile.ts";
 import { expectShape, ShapeError } from "../shape.ts";
 import { record } from "../tape.ts";
 import { emptyLike, scope, storageOf, type Tensor } from "../tensor.ts";
-import { productTile } from "./dispatch.ts";
-import { multiply } from "./matmul.ts";
-import { gateUpGradient } from "./swiglu.ts";
+import { productTile, ROWS_KERNEL_LIMIT } from "./dispatch.ts";
+import { matmul, multiply } from "./matmul.ts";
+import { gateUpGradient, swiglu } from "./swiglu.ts";
 
 /**
  * y = silu(x Wg^T) (x Wu^T) (arXiv 2002.05202). Sums are f32, whatever the storage.
@@ -53,8 +53,12 @@ export function swigluLinear(x: Tensor, weight: Tensor): Tensor {
         `[${x.shape.join(", ")}] and [${weight.shape.join(", ")}]`,
     );
   }
-  const y = emptyLike(x, [rows, columns], { type: x.type });
   const isRecorded = gpu.tape !== null && (x.requiresGrad || weight.requiresGrad);
+  // A tile would be mostly empty: the product for few rows reads the weight once, and the activation costs little.
+  if (!isRecorded && rows <= ROWS_KERNEL_LIMIT) {
+    return scope(gpu, () => swiglu(matmul(x, weight, { kind: "NT" })));
+  }
+  const y = emptyLike(x, [rows, columns], { type: x.type });
   const gateUp = isRecorded ? emptyLike(x, [rows, 2 * columns], { type: x.type }) : null;
   const tile = productTile(gpu);
   gpu.dispatch(swigluLinearForward, {

@@ -102,8 +102,9 @@ gpuTest("an adapter's folder loads with the base that it names, or another that 
   );
   // Names on the hub become folders.
   await edit(adapter, { base_model_name_or_path: "owner/name" });
-  const resolve = (name: string) => Promise.resolve(name === "owner/name" ? base : assert.fail(name));
-  assert.equal((await findModelFolders(adapter, { resolve })).base, base);
+  const places: Record<string, string> = { "owner/name": base, "owner/adapter": adapter };
+  const resolve = (name: string) => Promise.resolve(places[name] ?? assert.fail(name));
+  assert.deepEqual(await findModelFolders("owner/adapter", { resolve }), { base, adapter, tokenizer: base });
 });
 
 /** What is done to an adapter's folder -> what the message says. */

@@ -4,7 +4,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { encodePairs } from "../../train/data/encode.ts";
-import { readPreferences } from "../../train/data/records.ts";
+import { type PreferenceRecord, readPreferences } from "../../train/data/records.ts";
+import { loadTokenizer } from "../../train/data/tokenizer.ts";
 
 const SHARED = Deno.env.get("KEEL_SHARED_DATA") ??
   fileURLToPath(new URL("../../../shared/data", import.meta.url));
@@ -24,10 +25,16 @@ const dataTest = (name: string, options: { file: string; fn: () => Promise<void>
 /** UTF-8 bytes: a tokenizer that knows every text. */
 const BYTES = { encode: (text: string) => [...new TextEncoder().encode(text)], eosTokenId: 256 };
 
+/** The records of a file of texts. */
+const textsOf = async (path: string) => {
+  const data = await readPreferences(path);
+  return { ...data, records: data.records as PreferenceRecord[] };
+};
+
 dataTest("1,100 instruction pairs are read, 6 of them identical", {
   file: RASBT,
   fn: async () => {
-    const { records, form, skipped } = await readPreferences(RASBT);
+    const { records, form, skipped } = await textsOf(RASBT);
     assert.equal(form, "instruction");
     assert.equal(records.length, 1094);
     assert.equal(skipped.identical, 6);
@@ -44,7 +51,7 @@ dataTest("1,100 instruction pairs are read, 6 of them identical", {
 dataTest("1,854 transcripts give 1,850 records, each prompt ending at an assistant's turn", {
   file: HH,
   fn: async () => {
-    const { records, form, skipped, firstSkipped } = await readPreferences(HH);
+    const { records, form, skipped, firstSkipped } = await textsOf(HH);
     assert.equal(form, "transcript");
     assert.equal(records.length, 1850);
     assert.equal(skipped.identical, 1);
@@ -62,7 +69,7 @@ dataTest("1,854 transcripts give 1,850 records, each prompt ending at an assista
 dataTest("prompt and completion rebuild each transcript exactly", {
   file: HH,
   fn: async () => {
-    const { records } = await readPreferences(HH);
+    const { records } = await textsOf(HH);
     const lines = (await Deno.readTextFile(HH)).split("\n");
     for (const { prompt, chosen, rejected, source } of records) {
       assert.deepEqual(JSON.parse(lines[source.line! - 1]), {
@@ -73,9 +80,40 @@ dataTest("prompt and completion rebuild each transcript exactly", {
   },
 });
 
-dataTest("ShareGPT conversations are refused rather than misread", {
+dataTest("300 ShareGPT conversations become messages", {
   file: SHAREGPT,
   fn: async () => {
-    await assert.rejects(readPreferences(SHAREGPT), /\[0\]: expected a record without "conversations"/);
+    const { records, form } = await readPreferences(SHAREGPT);
+    assert.deepEqual([records.length, form], [300, "sharegpt"]);
+    const rows = JSON.parse(await Deno.readTextFile(SHAREGPT));
+    const roles = new Map([["human", "user"], ["gpt", "assistant"], ["system", "system"]]);
+    for (const [i, { prompt, chosen, rejected }] of records.entries()) {
+      // deno-lint-ignore no-explicit-any -- the file's own form
+      const turns = (list: any[]) =>
+        list.map(({ from, value }) => ({ role: roles.get(from), content: value }));
+      assert.deepEqual(prompt, turns(rows[i].conversations));
+      assert.deepEqual([chosen, rejected], [turns([rows[i].chosen]), turns([rows[i].rejected])]);
+    }
+    assert.equal(
+      records.filter(({ prompt }) => typeof prompt !== "string" && prompt[0].role === "system").length,
+      80,
+    );
+  },
+});
+
+dataTest("they are encoded through a model's chat template", {
+  file: SHAREGPT,
+  fn: async () => {
+    const { records } = await readPreferences(SHAREGPT);
+    const tokenizer = await loadTokenizer(join(SHARED, "tokenizers", "minimind-6400"));
+    const { vocabSize } = tokenizer;
+    const { pairs, counts } = encodePairs(records, { tokenizer, vocabSize, maxLength: 8192 });
+    assert.deepEqual([pairs.length, counts.truncated, counts.droppedEmpty], [300, 0, 0]);
+    for (const { chosen, rejected } of pairs) {
+      assert.deepEqual(chosen.promptIds, rejected.promptIds);
+      for (const { completionIds } of [chosen, rejected]) {
+        assert.equal(tokenizer.decode(completionIds).slice(-11), "<|im_end|>\n");
+      }
+    }
   },
 });

@@ -19,7 +19,8 @@ import { writeCheckpoint } from "../../train/models/checkpoint_write.ts";
 import { ensureAdapter } from "../../train/software_driver.ts";
 import { formatMarkdownTable, formatTable } from "../../train/table.ts";
 
-const SAMPLES = 5;
+/** Repetitions; saving waits for the disk, and takes ten times as long. */
+const SAMPLES = { raw: 5, load: 5, save: 3 };
 const SHARDS = 5;
 
 interface Case {
@@ -30,6 +31,8 @@ interface Case {
   readonly sharded: boolean;
   /** Drops the files from the system's page cache before each sample. */
   readonly cold: boolean;
+  /** Times the size of the others. */
+  readonly scale?: number;
 }
 
 interface Result {
@@ -48,6 +51,7 @@ const CASES: readonly Case[] = [
     [false, true].map((sharded) => ({ action: "load", dtype, storage: dtype, sharded, cold: false }) as const)
   ),
   { action: "load", dtype: "f32", storage: "f32", sharded: true, cold: true },
+  { action: "load", dtype: "f32", storage: "f32", sharded: false, cold: false, scale: 2 },
   ...(["f16", "bf16"] as const).map((dtype) =>
     ({ action: "load", dtype, storage: "f32", sharded: false, cold: false }) as const
   ),
@@ -142,7 +146,7 @@ async function measure(folder: string, one: Case): Promise<Result> {
   };
   let besideBytes = 0;
   if (one.action === "raw") {
-    for (let i = 0; i < SAMPLES; i++) await timed(() => readRaw(folder));
+    for (let i = 0; i < SAMPLES.raw; i++) await timed(() => readRaw(folder));
     return { sizeBytes, seconds, gpuBytes: 0, besideBytes };
   }
   await ensureAdapter();
@@ -171,7 +175,7 @@ async function measure(folder: string, one: Case): Promise<Result> {
   await settle();
   const action = one.action === "load" ? load : save;
   besideBytes = await peakOver(action);
-  for (let i = 1; i < SAMPLES; i++) await action();
+  for (let i = 1; i < SAMPLES[one.action]; i++) await action();
   return { sizeBytes, seconds, gpuBytes, besideBytes };
 }
 
@@ -192,7 +196,7 @@ async function runCase(folder: string, one: Case): Promise<Result> {
 
 function rowOf(one: Case, { sizeBytes, seconds, gpuBytes, besideBytes }: Result): (string | number)[] {
   const speeds = seconds.map((value) => sizeBytes / 1e6 / value).sort((a, b) => a - b);
-  const [median, least, most] = [speeds[SAMPLES >> 1], speeds[0], speeds[SAMPLES - 1]].map(Math.round);
+  const [median, least, most] = [speeds[speeds.length >> 1], speeds[0], speeds.at(-1)!].map(Math.round);
   const what = one.action === "raw" ? "read" : one.action;
   const mebibytes = (bytes: number) => (bytes / 2 ** 20).toFixed(0);
   const types = one.action === "raw"
@@ -228,8 +232,9 @@ if (flags.case) {
     const rows = [];
     const made = new Set<string>();
     for (const one of CASES) {
-      const folder = join(root, `${one.dtype}-${one.sharded}`);
-      const shapes = shapesFor(Number(flags.megabytes) * 1e6, one.dtype);
+      const { scale = 1 } = one;
+      const folder = join(root, `${one.dtype}-${one.sharded}-${scale}`);
+      const shapes = shapesFor(Number(flags.megabytes) * 1e6 * scale, one.dtype);
       if (!made.has(folder)) await generate(folder, { shapes, dtype: one.dtype, sharded: one.sharded });
       made.add(folder);
       rows.push(rowOf(one, await runCase(folder, one)));

@@ -10,7 +10,7 @@ import { type BatchSize, completionsSize, packSequences } from "../../train/data
 import { hostBatch, uploadBatch } from "../../train/models/batch_tensors.ts";
 import { uploadAll } from "../../engine/inputs.ts";
 import type { EncodedCompletion } from "../../train/data/encode.ts";
-import { greedyDecode } from "../../train/generate.ts";
+import { generate } from "../../train/generate.ts";
 import {
   batchSequenceLogps,
   batchTokenLogps,
@@ -185,7 +185,7 @@ gpuTestWithSharedData(
       const bos = tokenizer.bosTokenId === undefined ? [] : [tokenizer.bosTokenId];
       assert.deepEqual([...bos, ...tokenizer.encode(prompt, { addSpecialTokens: false })], input_ids);
     }
-    const continuations = await greedyDecode(model, inputs, { maxNewTokens: 64 });
+    const continuations = await generate(model, inputs, { maxNewTokens: 64 });
     assert.deepEqual(continuations, prompts.map(({ continuation_ids }) => continuation_ids));
     const logps = await tokenLogpsOf(
       model,

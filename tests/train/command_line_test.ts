@@ -98,7 +98,8 @@ Deno.test("every setting of every command has a flag that sets it and a line in 
       assert.match(help, new RegExp(`^  ${setting.flag}( |$)`, "m"));
     }
     for (const [, example] of help.matchAll(/^ {2}deno task (.*)$/gm)) {
-      const words = example.split(" ").filter((word) => word !== "run.json" && word !== "--config");
+      const words = [...example.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain)
+        .filter((word) => word !== "run.json" && word !== "--config");
       const line = parse(...words);
       if (line.command === "train") parseRunConfig(line.raw, line.source);
     }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { evaluatePairs, exactMatch, outOfDistributionMass } from "../../train/evaluate.ts";
-import { greedyDecode } from "../../train/generate.ts";
+import { generate } from "../../train/generate.ts";
 import { gpuTest } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import { randomPairs, referenceTokenLogps, sum, tinyModel, tinyTokenizer } from "../tiny_model.ts";
@@ -33,7 +33,7 @@ gpuTest("exact match asks the checker about each decoded answer, its end include
   const alphabet = "0123456789+-:,$";
   const prompts = ["12+3:", "7:", "45-1:", "9,9:", "0+0:", "88:"];
   const ids = prompts.map((prompt) => Array.from(prompt, (character) => alphabet.indexOf(character)));
-  const answers = await greedyDecode(model, ids, { maxNewTokens: 20, stopIds: [14] });
+  const answers = await generate(model, ids, { maxNewTokens: 20, stopIds: [14] });
   const text = (answer: number[]) => answer.map((id) => alphabet[id] ?? "<unk>").join("");
   assert.ok(answers.some((answer) => answer.at(-1) === 14), `an answer must end: ${answers.map(text)}`);
   const asked: [string, string][] = [];

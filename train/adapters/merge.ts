@@ -30,6 +30,8 @@ export interface MergeOptions extends BaseOptions {
   readonly output: string;
   /** Element type of its weights; that of the base's by default. */
   readonly dtype?: DType;
+  /** Bytes of tensors in one file: see `writeCheckpoint`. */
+  readonly maxShardBytes?: number;
   /** Told how many of how many tensors are done. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -96,7 +98,8 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
   const source = { base, adapter, architecture, modules: new Set(modules), scale: loraScale(settings) };
   const dtype = options.dtype ?? storedType(source, modules[0]);
   await Deno.mkdir(options.output, { recursive: true });
-  await writeCheckpoint(options.output, tensorsOf(source, options), { dtype });
+  const { maxShardBytes } = options;
+  await writeCheckpoint(options.output, tensorsOf(source, options), { dtype, maxShardBytes });
   const json = JSON.stringify(architecture.configJson({ dtype }), null, 2) + "\n";
   const append = new TextEncoder().encode(json);
   await writeFileAtomically(join(options.output, "config.json"), (write) => write(append));

@@ -5,7 +5,9 @@
 import type { Tile } from "../../shaders/tile.ts";
 import type { BenchReport } from "../bench.ts";
 import { type Cell, formatMarkdownTable, formatTable } from "../table.ts";
+import { MAX_BURST } from "../generation/decoder.ts";
 import type { Conditions } from "./conditions.ts";
+import type { DecodingResult } from "./decoding.ts";
 import { type GrowthResult, slopeRatio } from "./growth.ts";
 import type { MatmulResult } from "./matmul.ts";
 import type { Summary } from "./measure.ts";
@@ -39,6 +41,46 @@ export function formatBench(report: BenchReport, options: { markdown?: boolean }
     return `${title}\n\n${table(headers, rows)}${lines && `\n${lines}`}`;
   });
   return [conditionLines(report.conditions, bullet), ...parts].join("\n");
+}
+
+/**
+ * @param results of `benchDecoding`
+ * @param options.title what was measured
+ * @param options.conditions of the machine
+ * @param options.markdown a table that can be pasted into a document
+ * @returns text, its last line ended
+ */
+export function formatDecoding(
+  results: readonly DecodingResult[],
+  { title, conditions, markdown = false }: { title: string; conditions: Conditions; markdown?: boolean },
+): string {
+  const rate = ({ median, min, max }: Summary) =>
+    `${Math.round(median)} (${Math.round(min)} to ${Math.round(max)})`;
+  const headers = [
+    "sequences",
+    "prompt",
+    "new",
+    "prefill",
+    "greedy",
+    "logits",
+    "no cache",
+    "greedy/no cache",
+  ];
+  const rows = results.map((one) => [
+    ...[one.batch, one.promptTokens, one.newTokens],
+    ...[one.prefill, one.greedy, one.logits, one.recomputed].map(rate),
+    formatNumber(one.greedy.median / one.recomputed.median),
+  ]);
+  const bullet = markdown ? "- " : "  ";
+  const notes = [
+    `tokens of all sequences together; greedy waits for the device every ${MAX_BURST} tokens, logits (as sampling does) ` +
+    "at each",
+    "no cache: the whole sequence again for each token, at the length halfway through the new tokens",
+  ].map((note) => `${bullet}${note}\n`).join("");
+  const table = (markdown ? formatMarkdownTable : formatTable)(headers, rows);
+  return `${
+    conditionLines(conditions, bullet)
+  }\nGeneration, ${title}; tokens/s (median, min to max)\n\n${table}\n${notes}`;
 }
 
 /** How a tiling is written: where operands come from, results a lane, lanes a workgroup. */

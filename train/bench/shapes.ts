@@ -3,6 +3,7 @@
  * @module
  */
 import { sizeOf } from "../../engine/shape.ts";
+import type { Model } from "../models/model.ts";
 import { type LlamaConfig, parseLlamaConfig } from "../models/llama_config.ts";
 import { llamaParameterShapes } from "../models/llama_parameters.ts";
 
@@ -92,4 +93,15 @@ export function describeShape(shape: TrainingShape): string {
       countParameters(shape).toLocaleString("en-US")
     } parameters; B = ${batch} (sequences, for DPO pairs), ` +
     `T = ${tokens}`;
+}
+
+/**
+ * A model in words, for the title of a table.
+ *
+ * @param model any
+ */
+export function describeModel({ config, architecture: { dimensions }, parameters }: Model): string {
+  const { layers, hidden, heads, kvHeads, headDim, vocab, positions } = dimensions;
+  return `${config.model_type} of ${layers} layers, C = ${hidden}, ${heads} heads (${kvHeads} of keys) of ${headDim}, ` +
+    `V = ${vocab}, ${positions} positions, ${parameters.count.toLocaleString("en-US")} parameters`;
 }

@@ -27,6 +27,10 @@ export const benchFlagsSchema = z.strictObject({
   samples: z.int().positive().default(7),
   /** Measure how a step's cost grows, and nothing else. */
   growth: z.boolean().default(false),
+  /** Measure generation, and nothing else. */
+  decode: z.boolean().default(false),
+  /** Whose generation is measured; by default a model of the shape. */
+  model: z.string().optional(),
   /** Print what the adapter grants, and measure nothing. */
   probe: z.boolean().default(false),
 });
@@ -41,6 +45,8 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof benchFlagsSchema>> = {
   maxSize: [RUN, "largest extent of the matrix products (default: by the adapter)"],
   samples: [RUN, "repetitions of each measurement"],
   growth: [RUN, "measure how a step's cost grows with each extent, and nothing else"],
+  decode: [RUN, "measure generation with and without the key/value cache, and nothing else"],
+  model: [RUN, "with --decode, a model folder (default: a model of the shape)"],
   probe: [RUN, "print what the adapter grants, and measure nothing"],
 };
 
@@ -54,6 +60,7 @@ export const benchCommand: Command<typeof benchFlagsSchema> = {
     "deno task bench",
     "deno task bench --growth --markdown",
     "deno task bench --shape gpt2-124m --json",
+    "deno task bench --decode --markdown",
     "deno task bench --probe",
   ],
   load: async () => (await import("./run_bench.ts")).runBenchCommand,

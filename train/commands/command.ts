@@ -35,6 +35,7 @@ export const LOSS = "Loss";
 export const SPO = "Stable Preference Optimization, around any pairwise loss";
 export const LORA = "LoRA: small adapters are trained in place of the model";
 export const OPTIMIZER = "Optimizer";
+export const SAMPLING = "Text";
 export const RUN = "Run";
 
 /** Of a flag that several commands have. */

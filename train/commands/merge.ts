@@ -15,15 +15,18 @@ export const mergeFlagsSchema = z.strictObject({
   output: z.string().min(1).optional(),
   /** Element type of its weights. */
   dtype: z.enum(["f32", "f16", "bf16"]).optional(),
+  /** Largest file of weights, in GB. */
+  maxShardGb: z.number().positive().optional(),
   /** Write into a folder that has files. */
   overwrite: z.boolean().default(false),
 });
 
 const MERGE_MEANINGS: Meanings<keyof z.output<typeof mergeFlagsSchema>> = {
-  model: [DATA, "folder of the adapter, such as runs/dpo/model"],
-  base: [DATA, "folder of its model (default: the one that adapter_config.json names)"],
+  model: [DATA, "folder of the adapter, such as runs/dpo/model, or its name on the hub"],
+  base: [DATA, "its model (default: the one that adapter_config.json names)"],
   output: [RUN, "folder of the merged model"],
   dtype: [RUN, "type of its weights (default: as the base has them)"],
+  maxShardGb: [RUN, "largest file of weights, in GB of 1e9 bytes (default 5)"],
   overwrite: [RUN, "write into a folder that has files"],
 };
 

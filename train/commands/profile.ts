@@ -28,6 +28,7 @@ const UNPROFILED = {
   maxSteps: true,
   logEvery: true,
   output: true,
+  maxShardGb: true,
   overwrite: true,
   dryRun: true,
 } as const;

@@ -3,7 +3,10 @@
  * @module
  */
 import { benchCommand } from "./bench.ts";
+import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
+import { evalCommand } from "./eval.ts";
+import { generateCommand } from "./generate.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
@@ -11,6 +14,9 @@ import { trainCommand } from "./train.ts";
 /** By name, in the order of the help. */
 export const COMMANDS = {
   train: trainCommand,
+  eval: evalCommand,
+  generate: generateCommand,
+  chat: chatCommand,
   merge: mergeCommand,
   bench: benchCommand,
   profile: profileCommand,

@@ -2,11 +2,17 @@
  * `bench`: measures, and prints tables.
  * @module
  */
-import { GpuUnavailableError } from "../../engine/gpu.ts";
+import type { z } from "zod";
+import { type Gpu, GpuUnavailableError } from "../../engine/gpu.ts";
 import { formatBench, runBench } from "../bench.ts";
 import { formatGrowth, planGrowth } from "../bench/memory.ts";
 import { formatProbe, probeAdapter } from "../bench/probe.ts";
-import { TRAINING_SHAPES } from "../bench/shapes.ts";
+import { readConditions } from "../bench/conditions.ts";
+import { benchDecoding, decodingModel } from "../bench/decoding.ts";
+import { formatDecoding } from "../bench/format.ts";
+import { describeModel, TRAINING_SHAPES } from "../bench/shapes.ts";
+import { ConfigError } from "../errors.ts";
+import { loadModel } from "../models/model_files.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ensureAdapter } from "../software_driver.ts";
 import { openDevice } from "../terminal.ts";
@@ -33,9 +39,35 @@ export async function runBenchCommand(invocation: Invocation): Promise<number> {
     console.log(json ? JSON.stringify(plans, null, 2) : formatGrowth(plans, { markdown }));
     return 0;
   }
+  if (flags.model !== undefined && !flags.decode) {
+    throw new ConfigError("Cannot use --model: expected --decode beside it, found none");
+  }
   using gpu = await openDevice({ tune }, { log });
+  if (flags.decode) return await runDecoding(gpu, flags, log);
   const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
   const report = await runBench(gpu, { ...what, samples, log });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
+  return 0;
+}
+
+/** Sequences decoded together that are measured. */
+const BATCHES = [1, 4, 16];
+
+async function runDecoding(
+  gpu: Gpu,
+  { model: folder, shape, samples, json, markdown }: z.output<typeof benchFlagsSchema>,
+  log: (line: string) => void,
+): Promise<number> {
+  const conditions = readConditions(gpu);
+  using model = folder === undefined
+    ? decodingModel(gpu, TRAINING_SHAPES[shape])
+    : (await loadModel(gpu, folder, { trainable: false })).model;
+  const results = await benchDecoding(model, { batches: BATCHES, samples, log });
+  const title = describeModel(model);
+  console.log(
+    json
+      ? JSON.stringify({ conditions, title, results }, null, 2)
+      : formatDecoding(results, { title, conditions, markdown }),
+  );
   return 0;
 }

@@ -5,6 +5,7 @@
 import { mergeAdapter } from "../adapters/merge.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError, InputError } from "../errors.ts";
+import { resolveModel } from "../hub/resolve_model.ts";
 import { terminalProgress } from "../terminal.ts";
 import { mergeFlagsSchema } from "./merge.ts";
 
@@ -14,7 +15,8 @@ import { mergeFlagsSchema } from "./merge.ts";
  * @throws {InputError} on what the user can mend
  */
 export async function runMerge(invocation: Invocation): Promise<number> {
-  const { model: adapter, base, output, dtype, overwrite } = parseFlags(mergeFlagsSchema, invocation);
+  const flags = parseFlags(mergeFlagsSchema, invocation);
+  const { model: adapter, base, output, dtype, maxShardGb, overwrite } = flags;
   if (!adapter || !output) {
     throw new ConfigError(
       `Cannot merge: expected --model (an adapter) and --output, found no ${
@@ -27,6 +29,8 @@ export async function runMerge(invocation: Invocation): Promise<number> {
   try {
     const summary = await mergeAdapter({
       ...{ adapter, base, output, dtype },
+      maxShardBytes: maxShardGb && maxShardGb * 1e9,
+      resolve: (name) => resolveModel(name, { log: console.error, progress: terminalProgress }),
       onProgress(done, total) {
         progress ??= terminalProgress("merge", total);
         progress.update({ step: done });

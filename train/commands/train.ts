@@ -25,8 +25,11 @@ type RunSettingName =
 
 /** Every flag of `train`, in the order of the help; the type demands one line for each setting of the schema. */
 export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
-  model: [DATA, "folder of the model to start from, in Hugging Face layout, or of an adapter to train on"],
-  base: [DATA, "folder of the adapter's model (default: the one that adapter_config.json names)"],
+  model: [
+    DATA,
+    "model to start from: a folder in Hugging Face layout or of an adapter, or owner/name[@revision] on the hub",
+  ],
+  base: [DATA, "model of the adapter (default: the one that adapter_config.json names)"],
   data: [DATA, "preference records, .json or .jsonl"],
   evalData: [DATA, "held-out records of the same kind"],
   evalRecords: [DATA, "records evaluated before and after training"],
@@ -92,6 +95,10 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   tune: [RUN, TUNE_MEANING],
   dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
+  maxShardGb: [
+    RUN,
+    "largest file of saved weights, in GB of 1e9 bytes (default: 5, or the files it came in)",
+  ],
   overwrite: [RUN, "replace an earlier run in that folder"],
 };
 

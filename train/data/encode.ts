@@ -7,8 +7,11 @@
  * prompts of different lengths.
  * @module
  */
+import type { ChatTemplate } from "./chat_template.ts";
+import type { ConversationRecord } from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { PreferenceRecord } from "./forms.ts";
+import { isConversation, type RenderedExample, renderSides } from "./rendered_records.ts";
 
 /** The part of a tokenizer that encoding needs. */
 export interface EncodingTokenizer {
@@ -18,6 +21,8 @@ export interface EncodingTokenizer {
   bosTokenId?: number;
   /** The id that ends a text, where there is one. */
   eosTokenId?: number;
+  /** How conversations become text, for records of messages. */
+  chatTemplate?: ChatTemplate;
 }
 
 /** A text to train on, before encoding. */
@@ -60,9 +65,9 @@ export interface EncodeOptions {
   maxLength: number;
   /** What to do with a prompt that leaves no room for one completion token: refuse (the default), or leave out and count. */
   overlong?: "error" | "drop";
-  /** Start with BOS. Default: as the tokenizer itself does when asked for special tokens. */
+  /** Start with BOS. Default: as the tokenizer itself does when asked for special tokens; its template for messages. */
   addBos?: boolean;
-  /** End the completion with EOS. Default: where the tokenizer has one. */
+  /** End the completion with EOS. Default: where the tokenizer has one. Messages end as their template has it. */
   addEos?: boolean;
 }
 
@@ -85,13 +90,15 @@ type Encoded =
   | { kind: "overlong" | "empty" };
 
 /**
- * Encode preference records.
+ * Encode preference records. Records of messages are rendered through the tokenizer's chat template, as TRL does: the
+ * prompt up to where the assistant begins, and as completion what the whole conversation has after it, the tokens that
+ * end the turn included. They get no other BOS or EOS than the template writes.
  *
  * @param records as read; at least one
  * @param options see {@linkcode EncodeOptions}
  * @returns the pairs in the records' order, and counts of what was changed or left out
  * @throws {DataError} a prompt that leaves no room (with `overlong: "error"`) or has no token; a token id the model does
- *   not have; no pair left
+ *   not have; no pair left; messages without a chat template, or that it refuses
  * @throws {RangeError} options out of range
  * @example
  * ```ts
@@ -103,16 +110,18 @@ type Encoded =
  * ```
  */
 export function encodePairs(
-  records: readonly PreferenceRecord[],
+  records: readonly (PreferenceRecord | ConversationRecord)[],
   options: EncodeOptions,
 ): { pairs: EncodedPair[]; counts: EncodeCounts } {
   const encode = completionEncoder(options);
   const counts = zeroCounts();
   const pairs: EncodedPair[] = [];
-  for (const { prompt, chosen, rejected, source } of records) {
-    const chosenResult = encode({ prompt, completion: chosen, source });
-    const rejectedResult = encode({ prompt, completion: rejected, source });
-    const accepted = accept([chosenResult, rejectedResult], counts);
+  for (const record of records) {
+    const { source } = record;
+    const sides = isConversation(record)
+      ? renderSides(record, options.tokenizer.chatTemplate)
+      : [record.chosen, record.rejected].map((completion) => ({ prompt: record.prompt, completion, source }));
+    const accepted = accept(sides.map(encode), counts);
     if (accepted === undefined) continue;
     if (sameIds(accepted[0], accepted[1])) counts.droppedIdentical++;
     else pairs.push({ chosen: accepted[0], rejected: accepted[1], source });
@@ -186,7 +195,9 @@ function withBos(ids: number[], bos: number | undefined): number[] {
 }
 
 /** Check the options once, and return what encodes one example after another. */
-function completionEncoder(options: EncodeOptions): (example: CompletionExample) => Encoded {
+function completionEncoder(
+  options: EncodeOptions,
+): (example: CompletionExample | RenderedExample) => Encoded {
   const { tokenizer, vocabSize, maxLength, overlong = "error", addEos = tokenizer.eosTokenId !== undefined } =
     options;
   if (!Number.isInteger(maxLength) || maxLength < 2) {
@@ -198,8 +209,9 @@ function completionEncoder(options: EncodeOptions): (example: CompletionExample)
   if (addEos && tokenizer.eosTokenId === undefined) {
     throw new RangeError("Cannot add EOS: expected a tokenizer that has one, found none");
   }
-  const special = { bos: bosOf(options), eos: addEos ? tokenizer.eosTokenId : undefined };
+  const ofText = { bos: bosOf(options), eos: addEos ? tokenizer.eosTokenId : undefined };
   return (example) => {
+    const special = "isRendered" in example ? { bos: undefined, eos: undefined } : ofText;
     const { promptIds, completionIds, repaired } = splitAtBoundary(example, {
       tokenizer,
       vocabSize,

@@ -4,6 +4,12 @@
  * @module
  */
 import * as z from "zod";
+import {
+  type ConversationForm,
+  type ConversationRecord,
+  detectConversation,
+  normalizeConversation,
+} from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { Row } from "./readers.ts";
 
@@ -22,13 +28,17 @@ export interface PreferenceRecord {
 /**
  * `instruction`: {instruction, input?, chosen, rejected}, with the prompt of {@linkcode instructionPrompt};
  * `prompt`: {prompt, chosen, rejected}, the texts joined as they are;
- * `transcript`: {chosen, rejected}, both whole dialogues, with the prompt of {@linkcode transcriptPrompt}.
+ * `transcript`: {chosen, rejected}, both whole dialogues, with the prompt of {@linkcode transcriptPrompt};
+ * or one of the forms whose texts are messages, see {@linkcode ConversationForm}.
  */
-export type RecordForm = "instruction" | "prompt" | "transcript";
+export type RecordForm = TextForm | ConversationForm;
+
+/** The forms whose texts are strings. */
+export type TextForm = "instruction" | "prompt" | "transcript";
 
 /**
  * Why a record is left out: a completion is missing (no such key, or null), both are equal, one is blank, the prompt
- * is blank, the transcripts share no prompt that ends at an assistant's turn, or they part before the last turn.
+ * is blank, the two sides share no prompt that ends at an assistant's turn, or they part before the last turn.
  */
 export type SkipReason =
   | "missingChosen"
@@ -65,6 +75,8 @@ export function detectForm(row: Row): RecordForm {
     const found = keys.map((key) => `"${key}"`).join(", ") || "no keys";
     return new DataError(`Cannot read ${formatSource(row.source)}: expected ${expected}, found ${found}`);
   };
+  const conversation = detectConversation(row.value);
+  if (conversation !== undefined) return conversation;
   const unsupported = UNSUPPORTED_KEYS.find((key) => has(key) && !isBlank(row.value[key]));
   if (unsupported !== undefined) throw fail(`a record without "${unsupported}", which is not supported`);
   if (has("instruction") && has("prompt")) throw fail('either "instruction" or "prompt"');
@@ -72,7 +84,7 @@ export function detectForm(row: Row): RecordForm {
   if (has("prompt")) return "prompt";
   if (has("chosen") || has("rejected")) return "transcript";
   throw fail(
-    'a preference record: "chosen" and "rejected", with "prompt", with "instruction", or alone as transcripts',
+    'a preference record: "chosen" and "rejected", with "prompt", with "instruction", or alone as transcripts or messages',
   );
 }
 
@@ -97,7 +109,13 @@ function isBlank(value: unknown): boolean {
  * });
  * ```
  */
-export function normalizeRecord(row: Row, form: RecordForm): PreferenceRecord | SkipReason {
+export function normalizeRecord(
+  row: Row,
+  form: RecordForm,
+): PreferenceRecord | ConversationRecord | SkipReason {
+  if (form === "messages" || form === "conversations" || form === "sharegpt") {
+    return normalizeConversation(row, form);
+  }
   const record = checkTypes(row, form);
   const { chosen, rejected } = record;
   if (typeof chosen !== "string") return "missingChosen";
@@ -112,7 +130,7 @@ export function normalizeRecord(row: Row, form: RecordForm): PreferenceRecord | 
   return withoutBlanks({ prompt, chosen, rejected, source: row.source });
 }
 
-function checkTypes(row: Row, form: RecordForm): Record<string, unknown> {
+function checkTypes(row: Row, form: TextForm): Record<string, unknown> {
   const result = SCHEMAS[form].safeParse(row.value);
   if (result.success) return result.data;
   const key = String(result.error.issues[0].path[0]);

@@ -2,6 +2,7 @@
  * Preference records from a file, all in one form, with a count of what was left out and why.
  * @module
  */
+import type { ConversationRecord } from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import {
   detectForm,
@@ -13,12 +14,13 @@ import {
 import { readRows, type Row } from "./readers.ts";
 
 export { instructionPrompt, transcriptPrompt } from "./forms.ts";
+export type { ConversationForm, ConversationRecord } from "./conversations.ts";
 export type { PreferenceRecord, RecordForm, SkipReason } from "./forms.ts";
 
 /** What a data file held. */
 export interface PreferenceData {
   /** The usable records, in file order; at least one. */
-  records: PreferenceRecord[];
+  records: (PreferenceRecord | ConversationRecord)[];
   /** The form of every record of the file. */
   form: RecordForm;
   /** How many records were left out, by reason; every reason is a key. */
@@ -72,7 +74,7 @@ export async function collectPreferences(
   rows: AsyncIterable<Row> | Iterable<Row>,
   name: string,
 ): Promise<PreferenceData> {
-  const records: PreferenceRecord[] = [];
+  const records: PreferenceData["records"] = [];
   const skipped: PreferenceData["skipped"] = {
     missingChosen: 0,
     missingRejected: 0,

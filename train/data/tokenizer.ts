@@ -4,21 +4,28 @@
  *
  * @module
  */
-import {
-  ByteFallbackDecoder,
-  type Decoder,
-  SequenceDecoder,
-  Tokenizer as HuggingFaceTokenizer,
-} from "@huggingface/tokenizers";
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { join } from "node:path";
+import { type ChatTemplate, createChatTemplate } from "./chat_template.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { CheckpointError, showFound } from "../errors.ts";
 import {
+  type FilesPlace,
   parseTokenizerFiles,
   TOKENIZER_FILES,
   type TokenizerConfigJson,
   type TokenizerFiles,
 } from "./tokenizer_files.ts";
+import { readJson, readText } from "./tokenizer_keys.ts";
+import { repairTokenizer } from "./tokenizer_repairs.ts";
+
+/** How ids become text. */
+export interface DecodeOptions {
+  /** Leave special tokens out; false by default. */
+  skipSpecialTokens?: boolean;
+  /** Remove spaces before punctuation; by default as tokenizer_config.json says. */
+  cleanUpTokenizationSpaces?: boolean;
+}
 
 /** A loaded tokenizer. */
 export interface Tokenizer {
@@ -30,6 +37,8 @@ export interface Tokenizer {
   readonly eosTokenId: number | undefined;
   /** The id that fills up, if there is one. */
   readonly padTokenId: number | undefined;
+  /** How conversations become text, if the tokenizer says so; see `renderChat`. */
+  readonly chatTemplate: ChatTemplate | undefined;
   /** The files it was made from, for a saved model to carry. */
   readonly files: TokenizerFiles;
   /**
@@ -39,26 +48,29 @@ export interface Tokenizer {
    * @param options `addSpecialTokens`, default true: whether the post-processor adds BOS and the like. A BOS that the
    *   text already starts with is not doubled.
    * @returns `[T]` ids.
-   * @throws {RangeError} When the text holds something that the vocabulary has no token for, not even an unknown token.
+   * @throws {RangeError} When the text holds something that the vocabulary has no token for, not even an unknown token;
+   *   when it is no Unicode text (half of a surrogate pair). A byte-level vocabulary that lacks bytes drops them, as the
+   *   reference library does.
    */
   encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
   /**
    * Turns token ids into text.
    *
    * @param ids `[T]`; ids without a token (an embedding may have more rows than the tokenizer has tokens) give nothing.
-   * @param options `skipSpecialTokens`, default false.
+   * @param options `skipSpecialTokens`, default false. `cleanUpTokenizationSpaces`: whether spaces before punctuation go;
+   *   the default is tokenizer_config.json's.
    * @returns The text; empty for no ids.
    * @throws {RangeError} When an id is not a non-negative integer.
    */
-  decode(ids: Iterable<number>, options?: { skipSpecialTokens?: boolean }): string;
+  decode(ids: Iterable<number>, options?: DecodeOptions): string;
 }
 
 /**
  * Loads the tokenizer of a model folder.
  *
- * @param folder A folder with tokenizer.json and, where there are any, tokenizer_config.json and its companions.
+ * @param folder A folder with tokenizer.json, or vocab.json and merges.txt, and, where there are any, tokenizer_config.json and its companions.
  * @returns The tokenizer.
- * @throws {CheckpointError} When tokenizer.json is missing or a file is malformed, naming file and key.
+ * @throws {CheckpointError} When there is neither tokenizer.json nor vocab.json with merges.txt, or a file is malformed, naming file and key.
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -83,20 +95,29 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
       throw new CheckpointError(`Cannot read ${join(folder, name)}: ${detail}`, { cause });
     }
   }
-  if (!files.has("tokenizer.json")) {
-    const found = [...files.keys()].join(", ") || "nothing";
-    throw new CheckpointError(
-      `Cannot read ${join(folder, "tokenizer.json")}: expected a file, found ${found}`,
-    );
+  return createTokenizer(files, { source: folder, modelType: await readModelType(folder) });
+}
+
+/** The model's type, where there is a config.json: old folders of GPT-2 name the tokenizer's class nowhere else. */
+async function readModelType(folder: string): Promise<string | undefined> {
+  const file = join(folder, "config.json");
+  let bytes: Uint8Array;
+  try {
+    bytes = await Deno.readFile(file);
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) return undefined;
+    throw new CheckpointError(`Cannot read ${file}: ${(cause as Error).message}`, { cause });
   }
-  return createTokenizer(files, { source: folder });
+  const config = readJson(bytes, file);
+  const type = typeof config === "object" && config !== null && "model_type" in config && config.model_type;
+  return typeof type === "string" ? type : undefined;
 }
 
 /**
  * Makes a tokenizer from the contents of its files.
  *
- * @param files tokenizer.json and its companions, by name.
- * @param options Where they came from, for messages.
+ * @param files tokenizer.json (or vocab.json and merges.txt) and its companions, by name.
+ * @param options Where they came from, for messages; the model's type, see {@link FilesPlace}.
  * @returns The tokenizer.
  * @throws {CheckpointError} When a file is malformed, naming file and key.
  * @example
@@ -109,9 +130,9 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
  * if (tokenizer.decode(ids) !== "1+10.") throw new Error("decoding undoes encoding");
  * ```
  */
-export function createTokenizer(files: TokenizerFiles, options: { source: string }): Tokenizer {
+export function createTokenizer(files: TokenizerFiles, options: FilesPlace): Tokenizer {
   const { source } = options;
-  const { tokenizer, config, ids } = parseTokenizerFiles(files, source);
+  const { tokenizer, config, ids } = parseTokenizerFiles(files, options);
   let inner: HuggingFaceTokenizer;
   try {
     inner = new HuggingFaceTokenizer(tokenizer, config);
@@ -119,22 +140,24 @@ export function createTokenizer(files: TokenizerFiles, options: { source: string
     const detail = cause instanceof Error ? cause.message : String(cause);
     throw new CheckpointError(`Cannot read ${join(source, "tokenizer.json")}: ${detail}`, { cause });
   }
-  repairByteFallback(inner.decoder);
+  repairTokenizer(inner, tokenizer.added_tokens);
   const special = specialIds(config, { ids, source });
   checkAddedSpecials(inner, { config, special, source });
   return {
     ...special,
     vocabSize: [...ids.values()].reduce((largest, id) => Math.max(largest, id), -1) + 1,
+    chatTemplate: readChatTemplate(files, { config, source }),
     files,
     encode: (text, { addSpecialTokens = true } = {}) =>
       encodeText(inner, { text, addSpecialTokens, bosTokenId: special.bosTokenId }),
-    decode: (tokenIds, { skipSpecialTokens = false } = {}) =>
-      decodeIds(inner, {
-        ids: [...tokenIds],
-        skipSpecialTokens,
-        // transformers' default, where the library's own is true.
-        cleanUp: config.clean_up_tokenization_spaces ?? false,
-      }),
+    // No cleaning up is transformers' default, where the library's own is to do it.
+    decode: (
+      tokenIds,
+      {
+        skipSpecialTokens = false,
+        cleanUpTokenizationSpaces = config.clean_up_tokenization_spaces ?? false,
+      } = {},
+    ) => decodeIds(inner, { ids: [...tokenIds], skipSpecialTokens, cleanUp: cleanUpTokenizationSpaces }),
   };
 }
 
@@ -167,17 +190,26 @@ function encodeText(
   options: { text: string; addSpecialTokens: boolean; bosTokenId: number | undefined },
 ): number[] {
   const { text, addSpecialTokens, bosTokenId } = options;
+  // Bytes cannot hold half a pair: the library would write U+FFFD for it, the reference library refuses.
+  if (!text.isWellFormed()) {
+    throw new RangeError(
+      `Cannot encode text: expected Unicode text, found half a surrogate pair in ${showFound(text)}`,
+    );
+  }
   const { ids } = inner.encode(text, { add_special_tokens: addSpecialTokens });
   if (ids.some((id) => !Number.isInteger(id))) {
     throw new RangeError(
       `Cannot encode text: expected a token for every part of it, found none in ${showFound(text)}`,
     );
   }
-  const twice = bosTokenId !== undefined && addSpecialTokens && ids[0] === bosTokenId &&
-    ids[1] === bosTokenId;
-  // Two may be right where BOS is also the end token; only one that the text brought along is too many.
-  if (twice && inner.encode(text, { add_special_tokens: false }).ids[0] === bosTokenId) return ids.slice(1);
-  return ids;
+  if (!addSpecialTokens || bosTokenId === undefined || ids[0] !== bosTokenId || ids[1] !== bosTokenId) {
+    return ids;
+  }
+  // Two may be right: where BOS is also the end token, or where both are the text's. Only one that was put before another
+  // is too many.
+  const plain = inner.encode(text, { add_special_tokens: false }).ids;
+  const isAdded = plain[0] === bosTokenId && plain.every((id, i) => ids[i + 1] === id);
+  return isAdded ? ids.slice(1) : ids;
 }
 
 function decodeIds(
@@ -194,23 +226,25 @@ function decodeIds(
   });
 }
 
-/**
- * The Rust library keeps a leading U+FEFF of a run of byte tokens, and writes one U+FFFD per byte of a run that is not
- * UTF-8; this one drops the former and merges the latter. Both happen in the object that turns bytes into text.
- */
-function repairByteFallback(decoder: Decoder | null): void {
-  if (decoder instanceof SequenceDecoder) decoder.decoders.forEach(repairByteFallback);
-  if (!(decoder instanceof ByteFallbackDecoder)) return;
-  const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  const decode = (bytes: Uint8Array): string => {
-    try {
-      return strict.decode(bytes);
-    } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-      return "\ufffd".repeat(bytes.length);
-    }
-  };
-  Object.assign(decoder, { text_decoder: { decode } });
+/** chat_template.jinja goes before tokenizer_config.json's, as in transformers. */
+function readChatTemplate(
+  files: TokenizerFiles,
+  place: { config: TokenizerConfigJson; source: string },
+): ChatTemplate | undefined {
+  const { config, source } = place;
+  const { bos_token, eos_token, pad_token, unk_token } = config;
+  const named = Object.entries({ bos_token, eos_token, pad_token, unk_token });
+  const specialTokens = Object.fromEntries(
+    named.filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+  const fromConfig = typeof config.chat_template === "string"
+    ? { default: config.chat_template }
+    : Object.fromEntries((config.chat_template ?? []).map(({ name, template }) => [name, template]));
+  const bytes = files.get("chat_template.jinja");
+  const file = join(source, bytes ? "chat_template.jinja" : "tokenizer_config.json");
+  const templates = bytes ? { default: readText(bytes, file) } : fromConfig;
+  if (Object.keys(templates).length === 0) return undefined;
+  return createChatTemplate(templates, { source: file, specialTokens });
 }
 
 type SpecialIds = Pick<Tokenizer, "bosTokenId" | "eosTokenId" | "padTokenId">;

@@ -6,8 +6,17 @@
  */
 import { z } from "zod";
 import { CheckpointError, showFound } from "../errors.ts";
+import { findDuplicateKey } from "../models/duplicate_keys.ts";
+import { checkKeys, readJson, readText, refuse, tokenId } from "./tokenizer_keys.ts";
+import {
+  type AddedTokenJson,
+  composeTokenizer,
+  defaultSpecialTokens,
+  tokenizerClassOf,
+} from "./tokenizer_merges.ts";
+import { addTokens, checkBpe, checkTemplate, readScoredVocab, readVocab } from "./tokenizer_vocab.ts";
 
-/** The files that make up a tokenizer; the first is the only one that must be there. */
+/** The files that make up a tokenizer: tokenizer.json must be there, or vocab.json and merges.txt. */
 export const TOKENIZER_FILES = [
   "tokenizer.json",
   "tokenizer_config.json",
@@ -22,7 +31,14 @@ export const TOKENIZER_FILES = [
 /** File name -> content. */
 export type TokenizerFiles = ReadonlyMap<string, Uint8Array>;
 
-const tokenId = z.int("a token id").min(0, "a token id").max(2 ** 24, "a token id up to 2^24");
+/** Where files came from. */
+export interface FilesPlace {
+  /** The folder, for messages. */
+  source: string;
+  /** `model_type` of the model's config.json: tells the tokenizer's class where its own files do not. */
+  modelType?: string;
+}
+
 const part = z.looseObject({ type: z.string("a type name") }, "an object with a type, or null").nullable()
   .default(null);
 
@@ -44,13 +60,6 @@ const tokenizerSchema = z.looseObject({
   }, "an object with type and vocab"),
 }, "an object");
 
-const templateSchema = z.looseObject({
-  type: z.string().optional(),
-  single: z.array(z.looseObject({ SpecialToken: z.looseObject({ id: z.string() }).optional() })).optional()
-    .catch(undefined),
-  processors: z.array(z.unknown()).optional().catch(undefined),
-});
-
 const specialToken = z.union(
   [z.string(), z.looseObject({ content: z.string() }).transform((token) => token.content)],
   "a token, or an object with its content",
@@ -60,19 +69,38 @@ const specialTokensSchema = z.looseObject({
   bos_token: specialToken,
   eos_token: specialToken,
   pad_token: specialToken,
+  unk_token: specialToken,
 }, "an object");
 
+const flag = z.boolean("true or false").nullish();
 const tokenizerConfigSchema = specialTokensSchema.extend({
-  clean_up_tokenization_spaces: z.boolean("true or false").nullish(),
-  add_bos_token: z.boolean("true or false").nullish(),
-  add_eos_token: z.boolean("true or false").nullish(),
+  tokenizer_class: z.string("a class name").nullish(),
+  clean_up_tokenization_spaces: flag,
+  add_prefix_space: flag,
+  add_bos_token: flag,
+  add_eos_token: flag,
   additional_special_tokens: z.array(z.unknown(), "a list of tokens").nullish(),
+  chat_template: z.union([
+    z.string(),
+    z.array(z.looseObject({ name: z.string(), template: z.string() })),
+  ], "a template, or a list of templates with their names").nullish(),
   added_tokens_decoder: z.record(
     z.string(),
-    z.looseObject({ content: z.string("text") }, "an object with content"),
+    z.looseObject({
+      content: z.string("text").min(1, "text"),
+      special: flag,
+      single_word: flag,
+      lstrip: flag,
+      rstrip: flag,
+      normalized: flag,
+    }, "an object with content"),
     "an object of tokens",
   ).nullish(),
 });
+
+const addedTokensSchema = z.record(z.string(), tokenId, "an object of token ids");
+
+type Flag = "special" | "single_word" | "lstrip" | "rstrip" | "normalized";
 
 /** A checked tokenizer.json. */
 export type TokenizerJson = z.output<typeof tokenizerSchema>;
@@ -80,156 +108,157 @@ export type TokenizerJson = z.output<typeof tokenizerSchema>;
 /** A checked tokenizer_config.json, special tokens from special_tokens_map.json filled in. */
 export type TokenizerConfigJson = z.output<typeof tokenizerConfigSchema>;
 
+/** Checked contents. */
+interface ParsedFiles {
+  tokenizer: TokenizerJson;
+  config: TokenizerConfigJson;
+  /** The id of every token. */
+  ids: ReadonlyMap<string, number>;
+}
+
 /**
- * Checks the JSON files of a tokenizer.
+ * Checks the files of a tokenizer. Where there is no tokenizer.json, one is put together from vocab.json and merges.txt.
  *
  * @param files The files.
- * @param source The folder they came from, for messages.
+ * @param place The folder they came from, and the model's type.
  * @returns The checked contents, and the id of every token.
  * @throws {CheckpointError} Naming file and key.
  */
-export function parseTokenizerFiles(
-  files: TokenizerFiles,
-  source: string,
-): { tokenizer: TokenizerJson; config: TokenizerConfigJson; ids: ReadonlyMap<string, number> } {
-  const file = `${source}/tokenizer.json`;
-  const tokenizer = parseFile(tokenizerSchema, files.get("tokenizer.json"), file);
-  const ids = readVocab(tokenizer.model.vocab, { type: tokenizer.model.type, file });
-  if (tokenizer.model.type === "BPE") checkBpe(tokenizer.model, { ids, file });
-  addTokens(tokenizer.added_tokens, { ids, file });
-  checkTemplate(tokenizer.post_processor, { ids, file });
-  const unknown = tokenizer.model.unk_token;
-  if (typeof unknown === "string" && !ids.has(unknown)) {
-    throw refuse(file, "model.unk_token", "a token of the vocabulary", unknown);
-  }
-  const config = parseFile(
+export function parseTokenizerFiles(files: TokenizerFiles, place: FilesPlace): ParsedFiles {
+  const { source } = place;
+  const whole = files.has("tokenizer.json") ? parseTokenizerJson(files, source) : undefined;
+  const configFile = `${source}/tokenizer_config.json`;
+  const config = checkKeys(
     tokenizerConfigSchema,
-    files.get("tokenizer_config.json"),
-    `${source}/tokenizer_config.json`,
+    readJson(files.get("tokenizer_config.json"), configFile),
+    configFile,
   );
-  const map = parseFile(
+  const mapFile = `${source}/special_tokens_map.json`;
+  const map = checkKeys(
     specialTokensSchema,
-    files.get("special_tokens_map.json"),
-    `${source}/special_tokens_map.json`,
+    readJson(files.get("special_tokens_map.json"), mapFile),
+    mapFile,
   );
+  const tokenizerClass = tokenizerClassOf(config.tokenizer_class ?? undefined, place.modelType);
+  const { bos_token = map.bos_token, eos_token = map.eos_token, pad_token = map.pad_token } = config;
+  const named = {
+    ...config,
+    bos_token,
+    eos_token,
+    pad_token,
+    unk_token: config.unk_token ?? map.unk_token,
+  };
+  const { tokenizer, ids } = whole ?? composeFiles(files, { config: named, tokenizerClass, source });
+  const complete = withDefaults(named, { tokenizerClass, ids });
   for (const [id, { content }] of Object.entries(config.added_tokens_decoder ?? {})) {
     if (ids.get(content) === Number(id)) continue;
     const found = `${showFound(content)}, whose id in tokenizer.json is ${showFound(ids.get(content))}`;
     throw new CheckpointError(
-      `Cannot read ${source}/tokenizer_config.json: added_tokens_decoder.${id}: expected the token with that id, found ${found}`,
+      `Cannot read ${configFile}: added_tokens_decoder.${id}: expected the token with that id, found ${found}`,
     );
   }
-  const { bos_token = map.bos_token, eos_token = map.eos_token, pad_token = map.pad_token } = config;
-  return { tokenizer, config: { ...config, bos_token, eos_token, pad_token }, ids };
+  return { tokenizer, config: complete, ids };
 }
 
-function refuse(file: string, key: string, expected: string, found: unknown): CheckpointError {
-  return new CheckpointError(`Cannot read ${file}: ${key}: expected ${expected}, found ${showFound(found)}`);
+/** Special tokens of the class where no file names or denies them. */
+function withDefaults(
+  config: TokenizerConfigJson,
+  context: { tokenizerClass: string | undefined; ids: ReadonlyMap<string, number> },
+): TokenizerConfigJson {
+  const defaults = defaultSpecialTokens(context.tokenizerClass);
+  const filled = { ...config };
+  for (const key of ["bos_token", "eos_token", "pad_token"] as const) {
+    const token = defaults[key];
+    if (filled[key] === undefined && token !== undefined && context.ids.has(token)) filled[key] = token;
+  }
+  return filled;
 }
 
-function parseFile<T>(schema: z.ZodType<T>, bytes: Uint8Array | undefined, file: string): T {
-  let value: unknown = {};
-  try {
-    if (bytes) value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    const detail = cause instanceof Error ? cause.message : String(cause);
-    throw new CheckpointError(`Cannot read ${file}: expected JSON, found ${detail}`, { cause });
+function parseTokenizerJson(files: TokenizerFiles, source: string): Omit<ParsedFiles, "config"> {
+  const file = `${source}/tokenizer.json`;
+  const tokenizer = checkKeys(tokenizerSchema, readJson(files.get("tokenizer.json"), file), file);
+  const { model } = tokenizer;
+  const ids = model.type === "Unigram"
+    ? readScoredVocab(model.vocab, file)
+    : readVocab(model.vocab, { file, key: "model.vocab" });
+  if (model.type === "BPE") checkBpe(model, { ids, file });
+  addTokens(tokenizer.added_tokens, { ids, file });
+  checkTemplate(tokenizer.post_processor, { ids, file });
+  const unknown = model.unk_token;
+  if (typeof unknown === "string" && !ids.has(unknown)) {
+    const expected = "a token of the vocabulary";
+    throw refuse({ file, key: "model.unk_token" }, { expected, found: unknown });
   }
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const { path, message } = result.error.issues[0];
-  // deno-lint-ignore no-explicit-any -- walks a path that the schema reported, in JSON of unknown type
-  const found = path.reduce((inner: any, key) => inner?.[key], value);
-  throw refuse(file, path.join(".") || "the whole", message, found);
+  return { tokenizer, ids };
 }
 
-/** By hand, not by schema: a vocabulary has up to 10^6 entries, and an error must name the token. */
-function readVocab(vocab: unknown, place: { type: string; file: string }): Map<string, number> {
-  const { type, file } = place;
-  if (type === "Unigram") return readScoredVocab(vocab, file);
-  if (typeof vocab !== "object" || vocab === null || Array.isArray(vocab)) {
-    throw refuse(file, "model.vocab", "an object of token ids", vocab);
+function composeFiles(
+  files: TokenizerFiles,
+  context: { config: TokenizerConfigJson; tokenizerClass: string | undefined; source: string },
+): Omit<ParsedFiles, "config"> {
+  const { tokenizerClass, source } = context;
+  const [vocabBytes, mergesBytes] = [files.get("vocab.json"), files.get("merges.txt")];
+  if (vocabBytes === undefined || mergesBytes === undefined) {
+    const found = [...files.keys()].join(", ") || "nothing";
+    throw new CheckpointError(
+      `Cannot read ${source}/tokenizer.json: expected a file, or vocab.json and merges.txt, found ${found}`,
+    );
   }
-  const ids = new Map<string, number>();
-  const tokens = new Map<number, string>();
-  for (const [token, id] of Object.entries(vocab)) {
-    const key = `model.vocab[${JSON.stringify(token)}]`;
-    if (!tokenId.safeParse(id).success) throw refuse(file, key, "a token id up to 2^24", id);
-    const other = tokens.get(id);
-    if (other !== undefined) throw refuse(file, key, `an id other than that of ${JSON.stringify(other)}`, id);
-    tokens.set(id, token);
-    ids.set(token, id);
+  const vocabFile = `${source}/vocab.json`;
+  const vocab = readJson(vocabBytes, vocabFile);
+  const twice = findDuplicateKey(readText(vocabBytes, vocabFile))?.at(-1);
+  if (twice !== undefined) {
+    const key = `[${JSON.stringify(twice)}]`;
+    throw refuse({ file: vocabFile, key }, { expected: "each token once", found: 2 });
   }
-  return ids;
+  const ids = readVocab(vocab, { file: vocabFile });
+  const config = withDefaults(context.config, { tokenizerClass, ids });
+  const added = readAddedTokens(files, { config, source, ids });
+  const composed = composeTokenizer({
+    vocab: new Map(ids),
+    merges: readText(mergesBytes, `${source}/merges.txt`),
+    tokenizerClass,
+    config,
+    added,
+    source,
+  });
+  const addedFile = files.has("added_tokens.json") ? "added_tokens.json" : "tokenizer_config.json";
+  addTokens(added, { ids, file: `${source}/${addedFile}` });
+  return { tokenizer: tokenizerSchema.parse(composed), ids };
 }
 
-function readScoredVocab(vocab: unknown, file: string): Map<string, number> {
-  if (!Array.isArray(vocab)) throw refuse(file, "model.vocab", "a list of [token, score]", vocab);
-  const ids = new Map<string, number>();
-  for (const [id, entry] of vocab.entries()) {
-    const good = Array.isArray(entry) && typeof entry[0] === "string" && typeof entry[1] === "number";
-    if (!good) throw refuse(file, `model.vocab[${id}]`, "[token, score]", entry);
-    ids.set(entry[0], id);
+/** Added tokens of tokenizer_config.json, of added_tokens.json, and special tokens that are in the vocabulary. */
+function readAddedTokens(
+  files: TokenizerFiles,
+  context: { config: TokenizerConfigJson; source: string; ids: ReadonlyMap<string, number> },
+): AddedTokenJson[] {
+  const { config, source, ids } = context;
+  const file = `${source}/added_tokens.json`;
+  const own = checkKeys(addedTokensSchema, readJson(files.get("added_tokens.json"), file), file);
+  const special = specialNames(config);
+  const added = new Map<string, AddedTokenJson>();
+  const add = (id: number, content: string, flags: Partial<Record<Flag, boolean | null>> = {}) => {
+    if (added.has(content)) return;
+    const isSpecial = flags.special ?? special.has(content);
+    const { single_word, lstrip, rstrip, normalized } = flags;
+    added.set(content, {
+      ...{ id, content, special: isSpecial, normalized: normalized ?? !isSpecial },
+      ...{ single_word: single_word ?? false, lstrip: lstrip ?? false, rstrip: rstrip ?? false },
+    });
+  };
+  for (const [id, token] of Object.entries(config.added_tokens_decoder ?? {})) {
+    add(Number(id), token.content, token);
   }
-  return ids;
+  for (const [content, id] of Object.entries(own)) add(id, content);
+  for (const token of special) {
+    const id = ids.get(token);
+    if (id !== undefined) add(id, token);
+  }
+  return [...added.values()].toSorted((a, b) => a.id - b.id);
 }
 
-function checkBpe(
-  model: TokenizerJson["model"],
-  place: { ids: ReadonlyMap<string, number>; file: string },
-): void {
-  const { ids, file } = place;
-  const prefix = model.continuing_subword_prefix;
-  if (prefix) throw refuse(file, "model.continuing_subword_prefix", "none (not supported)", prefix);
-  const { merges } = model;
-  if (!Array.isArray(merges)) throw refuse(file, "model.merges", "a list of pairs", merges);
-  const paired = Array.isArray(merges[0]);
-  for (const [i, merge] of merges.entries()) {
-    const pair: unknown = paired ? merge : typeof merge === "string" ? merge.split(" ") : merge;
-    const good = Array.isArray(pair) && pair.length === 2 && pair.every((piece) => ids.has(piece)) &&
-      ids.has(pair[0] + pair[1]);
-    if (!good) throw refuse(file, `model.merges[${i}]`, "two tokens whose union is a token", merge);
-  }
-}
-
-/** The library reads a template's token that does not exist as the unknown token. */
-function checkTemplate(processor: unknown, place: { ids: ReadonlyMap<string, number>; file: string }): void {
-  const { ids, file } = place;
-  const { type, single, processors } = templateSchema.parse(processor ?? {});
-  for (const inner of processors ?? []) checkTemplate(inner, place);
-  if (type !== "TemplateProcessing") return;
-  if (single === undefined) {
-    throw refuse(file, "post_processor.single", "a list of tokens and sequences", single);
-  }
-  for (const [i, { SpecialToken: token }] of single.entries()) {
-    if (token && !ids.has(token.id)) {
-      throw refuse(
-        file,
-        `post_processor.single[${i}].SpecialToken.id`,
-        "a token of the vocabulary",
-        token.id,
-      );
-    }
-  }
-}
-
-function addTokens(
-  tokens: TokenizerJson["added_tokens"],
-  place: { ids: Map<string, number>; file: string },
-): void {
-  const { ids, file } = place;
-  const contents = new Map([...ids].map(([token, id]) => [id, token]));
-  for (const [i, { id, content }] of tokens.entries()) {
-    const known = ids.get(content);
-    const key = `added_tokens[${i}].id`;
-    if (known !== undefined && known !== id) {
-      throw refuse(file, key, `${known}, the other id of ${JSON.stringify(content)}`, id);
-    }
-    const other = contents.get(id);
-    if (other !== undefined && other !== content) {
-      throw refuse(file, key, `an id other than that of ${JSON.stringify(other)}`, id);
-    }
-    ids.set(content, id);
-    contents.set(id, content);
-  }
+function specialNames(config: TokenizerConfigJson): Set<string> {
+  const more = (config.additional_special_tokens ?? []).map((token) => specialToken.safeParse(token).data);
+  const names = [config.bos_token, config.eos_token, config.pad_token, config.unk_token, ...more];
+  return new Set(names.filter((name) => name !== undefined && name !== null));
 }

@@ -32,8 +32,8 @@ export interface Dimensions {
 
 /** What the first layer is made from. */
 export interface EmbedInputs {
-  /** Of N tokens. */
-  readonly tokens: TokenIndex;
+  /** Of N tokens; the ids alone where no gradient is wanted. */
+  readonly tokens: TokenIndex | Pick<TokenIndex, "ids">;
   /** `[N]`: where each token is in its sequence. */
   readonly positions: Tensor;
   /** Where each position occurs, for the gradient of `positionEmbedding`; may be absent where none is wanted. */

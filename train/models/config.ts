@@ -22,7 +22,7 @@ export type { ModelConfig } from "./registry.ts";
  * ```ts
  * const sizes = { vocab_size: 16, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4 };
  * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "config.json" });
- * if (config.head_dim !== 16) throw new Error("64 hidden units in 4 heads");
+ * if (config.model_type !== "llama" || config.head_dim !== 16) throw new Error("64 hidden units in 4 heads");
  * ```
  */
 export function parseModelConfig(json: unknown, options: { file: string }): ModelConfig {
@@ -63,6 +63,7 @@ function isSupported(type: unknown): type is ModelConfig["model_type"] {
  * const sizes = { vocab_size: 16, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4 };
  * await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ model_type: "llama", ...sizes }));
  * const config = await readModelConfig(folder);
+ * assert(config.model_type === "llama");
  * assert.equal(config.num_key_value_heads, 4); // a default: one for each query head
  * await Deno.remove(folder, { recursive: true });
  * ```

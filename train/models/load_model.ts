@@ -30,7 +30,7 @@ export interface ModelFolders {
 export interface BaseOptions {
   /** Folder of the base; by default what adapter_config.json names. Only for adapters. */
   readonly base?: string;
-  /** Turns a name that adapter_config.json gives into a folder, downloading it where it must; a folder stays as it is. */
+  /** Turns a name (the model's, the base's) into a folder, downloading it where it must; a folder stays as it is. */
   readonly resolve?: (name: string) => Promise<string>;
 }
 
@@ -38,12 +38,13 @@ export interface BaseOptions {
  * Finds the folders of a model or of an adapter. The base of an adapter is `base` where it is given, else what
  * adapter_config.json names, seen from the current folder, as in PEFT.
  *
- * @param folder a model's (config.json) or an adapter's (adapter_config.json)
+ * @param place folder of a model (config.json) or an adapter (adapter_config.json), or what `resolve` takes
  * @param options where the base is
  * @throws {CheckpointError} when the base is nowhere, or a base is given for a whole model
  */
-export async function findModelFolders(folder: string, options: BaseOptions = {}): Promise<ModelFolders> {
+export async function findModelFolders(place: string, options: BaseOptions = {}): Promise<ModelFolders> {
   const { base, resolve = (name: string) => Promise.resolve(name) } = options;
+  const folder = await resolve(place);
   if (!await isAdapterFolder(folder)) {
     if (base === undefined) return { base: folder, tokenizer: folder };
     throw new CheckpointError(
@@ -102,7 +103,7 @@ export async function checkModelOrAdapter(
  * Loads a model onto the GPU from its folder, or from the folder of an adapter and its base.
  *
  * @param gpu the device
- * @param folder a model's or an adapter's
+ * @param place folder of a model or an adapter, or both as `checkModelOrAdapter` found them
  * @param options as of `loadModel`; with an adapter, `trainable` is about the adapter, and the base is frozen
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key
@@ -137,11 +138,11 @@ export async function checkModelOrAdapter(
  */
 export async function loadModelOrAdapter(
   gpu: Gpu,
-  folder: string,
+  place: string | ModelFolders,
   options: ModelOptions & BaseOptions,
 ): Promise<LoadedModel> {
-  const folders = await findModelFolders(folder, options);
-  if (folders.adapter === undefined) return await loadModel(gpu, folder, options);
+  const folders = typeof place === "string" ? await findModelFolders(place, options) : place;
+  if (folders.adapter === undefined) return await loadModel(gpu, folders.base, options);
   const { model, tokenizer } = await loadModel(gpu, folders.base, { ...options, trainable: false });
   try {
     const ofModel = await tokenizerOf(folders, { config: model.config, tokenizer });

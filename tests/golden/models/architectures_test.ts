@@ -2,25 +2,18 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Gpu } from "../../../engine/gpu.ts";
-import { scaledSum } from "../../../engine/ops/scaled_sum.ts";
-import { noGrad, Tape } from "../../../engine/tape.ts";
-import { fromHost, release, scope, toHost } from "../../../engine/tensor.ts";
-import { type PackedSequences, packSequences } from "../../../train/data/batch.ts";
+import { noGrad } from "../../../engine/tape.ts";
+import { release, scope, toHost } from "../../../engine/tensor.ts";
 import { uploadBatch } from "../../../train/models/batch_tensors.ts";
 import { parseModelConfig } from "../../../train/models/config.ts";
-import {
-  batchSequenceLogps,
-  batchTokenLogps,
-  type Model,
-  type ModelOptions,
-  nextLogits,
-} from "../../../train/models/model.ts";
+import { batchTokenLogps, type Model, type ModelOptions } from "../../../train/models/model.ts";
 import { loadModel } from "../../../train/models/model_files.ts";
 import { architectureOf } from "../../../train/models/registry.ts";
 import { gpuTest, LAYOUTS } from "../../gpu.ts";
 import { assertClose } from "../../ops/check_op.ts";
 import { modelFolder } from "../../tiny_model.ts";
 import { type Golden, readGolden } from "./golden.ts";
+import { labelsOf, logitsOf, lossWithGradients, packGolden } from "./run_model.ts";
 
 /** A golden checkpoint, and what is particular to it. */
 interface Case {
@@ -56,49 +49,6 @@ async function loadGolden(gpu: Gpu, { folder }: Golden, options: ModelOptions): 
   return (await loadModel(gpu, modelFolder(files, VOCAB), options)).model;
 }
 
-/** Sequences of which every token but the first is to be predicted. */
-function packed(sequences: readonly (readonly number[])[]): PackedSequences {
-  const source = { file: "golden.json" };
-  return packSequences(
-    sequences.map(([first, ...rest]) => ({ promptIds: [first], completionIds: rest, source })),
-  );
-}
-
-/** `[T, V]` logits after every token of a sequence. */
-async function logitsOf(model: Model, ids: readonly number[]): Promise<Float32Array> {
-  const { gpu } = model;
-  // A token more, whose prediction is asked for, and which is not run itself.
-  const { inputIds, positions, ...rest } = packed([[...ids, 0]]);
-  const batch = {
-    ...rest,
-    inputIds: inputIds.slice(0, -1),
-    positions: positions.slice(0, -1),
-    segmentOffsets: Uint32Array.of(0, ids.length),
-  };
-  const [logits] = scope(gpu, () => noGrad(gpu, () => nextLogits(model, uploadBatch(model, batch))));
-  const values = await toHost(logits);
-  release(logits);
-  return values;
-}
-
-/** Adds the gradients of a part of the loss to those in the model, and returns that part. */
-async function addLoss(
-  model: Model,
-  sequences: readonly (readonly number[])[],
-  labels: number,
-): Promise<number> {
-  const { gpu } = model;
-  const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
-  const tape = new Tape(gpu);
-  const sums = batchSequenceLogps(model, uploadBatch(model, packed(sequences)));
-  const loss = tape.keep(scaledSum(sums, { scale: -1 / labels }));
-  tape.backward([{ tensor: loss, gradient: one }]);
-  const [value] = await toHost(loss);
-  release(loss);
-  release(one);
-  return value;
-}
-
 /** What one model is made for: all sequences, or each its own. */
 function partsOf({ sequences }: Golden, { perSequence }: Case): { index: number; ids: number[] }[][] {
   const all = sequences.map((ids, index) => ({ index, ids }));
@@ -122,14 +72,14 @@ async function checkLogits(gpu: Gpu, each: Case): Promise<void> {
 
 async function checkGradients(gpu: Gpu, each: Case, activationCheckpointing: boolean): Promise<void> {
   const golden = await readGolden(each.name);
-  const labels = golden.sequences.reduce((total, ids) => total + ids.length - 1, 0);
+  const labels = labelsOf(golden.sequences);
   const found = new Map<string, Float32Array>();
   let loss = 0;
   for (const part of partsOf(golden, each)) {
     const options = { trainable: true, positions: lengthOf(part), activationCheckpointing };
     using model = await loadGolden(gpu, golden, options);
     model.parameters.zeroGradients();
-    loss += await addLoss(model, part.map(({ ids }) => ids), labels);
+    loss += await lossWithGradients(model, part.map(({ ids }) => ids), labels);
     for (const name of model.parameters.shapes.keys()) {
       const gradient = await model.parameters.readGradient(name);
       found.set(name, gradient.map((value, i) => value + (found.get(name)?.[i] ?? 0)));
@@ -170,7 +120,7 @@ for (const each of CASES) {
       using model = await loadGolden(gpu, golden, { trainable: false, positions, dtype });
       const kept = scope(
         gpu,
-        () => noGrad(gpu, () => batchTokenLogps(model, uploadBatch(model, packed([ids])))),
+        () => noGrad(gpu, () => batchTokenLogps(model, uploadBatch(model, packGolden([ids])))),
       );
       const values = await toHost(kept);
       release(kept);

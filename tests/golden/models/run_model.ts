@@ -35,13 +35,21 @@ export async function logitsOf(model: Model, ids: readonly number[]): Promise<Fl
   return values;
 }
 
-/** Adds the gradients of the mean cross-entropy over all next tokens to those in the model, and returns it. */
+/** Next tokens of sequences. */
+export function labelsOf(sequences: readonly (readonly number[])[]): number {
+  return sequences.reduce((total, ids) => total + ids.length - 1, 0);
+}
+
+/**
+ * Adds the gradients of the cross-entropy over all next tokens to those in the model, and returns it: the mean, or a part
+ * of one over `labels`.
+ */
 export async function lossWithGradients(
   model: Model,
   sequences: readonly (readonly number[])[],
+  labels: number = labelsOf(sequences),
 ): Promise<number> {
   const { gpu } = model;
-  const labels = sequences.reduce((total, ids) => total + ids.length - 1, 0);
   const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
   const tape = new Tape(gpu);
   const sums = batchSequenceLogps(model, uploadBatch(model, packGolden(sequences)));

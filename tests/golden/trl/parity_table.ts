@@ -47,7 +47,13 @@ async function table(): Promise<string> {
   for (const name of Object.keys(PARITY_CASES)) {
     for (const mode of ["full", "lora"] as const) rows.push(await row(name, mode));
   }
-  return [header, header.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+  const widths = header.map((_, column) =>
+    Math.max(...[header, ...rows].map((cells) => cells[column].length))
+  );
+  const lines = [header, widths.map((width) => "-".repeat(width)), ...rows];
+  // Padded, as `deno fmt` has tables.
+  return lines.map((cells) => `| ${cells.map((text, column) => text.padEnd(widths[column])).join(" | ")} |`)
+    .join("\n");
 }
 
 if (import.meta.main) {

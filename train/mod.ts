@@ -8,14 +8,18 @@ export { DataError, type RecordSource } from "./data/errors.ts";
 export type { PreferenceRecord, TextForm } from "./data/forms.ts";
 export {
   collectPreferences,
+  type ColumnOptions,
   type ConversationForm,
   type ConversationRecord,
+  type PairColumns,
   type PreferenceData,
   readPreferences,
   type RecordForm,
   type SkipReason,
 } from "./data/records.ts";
 export type { Row } from "./data/readers.ts";
+export type { MixturePart } from "./data/mixture.ts";
+export type { Truncation } from "./data/truncate.ts";
 export {
   type CompletionExample,
   encodeCompletions,

@@ -4,13 +4,13 @@
  */
 
 /** Which part of a text that is too long is kept, as TRL's `truncation_mode`. */
-export const TRUNCATIONS = ["keep_start", "keep_end"] as const;
+export const TRUNCATIONS: readonly ["keep_start", "keep_end"] = ["keep_start", "keep_end"];
 
 /**
  * `keep_start`: the completion loses its end, and EOS with it. `keep_end`: the prompt loses its start but for BOS; both
  * sides of a pair lose the same, so that they still have one prompt.
  */
-export type Truncation = typeof TRUNCATIONS[number];
+export type Truncation = "keep_start" | "keep_end";
 
 /** A text as tokens, cut in two. */
 export interface TokenSplit {

@@ -89,6 +89,12 @@ export const runConfigSchema = z.strictObject({
   maxSteps: z.int().positive().default(100),
   /** Tokens of prompt and completion; at most the model's positions. */
   maxLength: z.int().min(2).default(1024),
+  /** What a text that is too long loses: the completion its end, or the prompt its start. */
+  truncation: z.enum(["keep_start", "keep_end"]).default("keep_start"),
+  /** Column of the data that holds a margin for each pair; by default `margin`, where it is there. */
+  marginColumn: z.string().min(1).optional(),
+  /** Most tokens of a micro-batch: steps that have more are split. */
+  batchTokens: z.int().positive().optional(),
   /** A prompt that leaves no room for a completion: stop, or leave the record out and count it. */
   overlong: z.enum(["error", "drop"]).default("error"),
   /** Of the data order and of fresh weights. */
@@ -175,24 +181,38 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         `${config.gradientAccumulationSteps} micro-batches, found ${spo.sftBatchSize}`,
     );
   }
-  if (config.gradientAccumulationSteps > 1 && resolveLoss(config, source)?.needsWholeBatch) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["gradientAccumulationSteps"])
-      }: expected 1 with ${config.loss}, whose pairs ` +
-        `depend on the whole batch, found ${config.gradientAccumulationSteps}`,
-    );
-  }
-  const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
-  if (config.gradientAccumulationSteps > 1 && config.spo.solver === "penalty" && curved) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["gradientAccumulationSteps"])
-      }: expected 1 with this SPO penalty, whose ` +
-        "slope depends on the whole batch",
-    );
-  }
+  refuseSplitBatch(config, source);
   return config;
+}
+
+/** Some losses and penalties need a step's batch in one piece. */
+function refuseSplitBatch(config: RunConfig, source: ConfigSource): void {
+  const { spo, gradientAccumulationSteps, batchTokens } = config;
+  const split: [string, string, number | undefined][] = [
+    ["gradientAccumulationSteps", "1", gradientAccumulationSteps > 1 ? gradientAccumulationSteps : undefined],
+    ["batchTokens", "none", batchTokens],
+  ];
+  for (const [name, expected, found] of split) {
+    if (found === undefined) continue;
+    const flag = source.describe([name]);
+    if (resolveLoss(config, source)?.needsWholeBatch) {
+      throw new ConfigError(
+        `Cannot use ${flag}: expected ${expected} with ${config.loss}, whose pairs depend on the whole batch, found ${found}`,
+      );
+    }
+    const curved = spo.penalty !== "linear" || spo.lambdaSchedule === "dual";
+    if (spo.solver === "penalty" && curved) {
+      throw new ConfigError(
+        `Cannot use ${flag}: expected ${expected} with this SPO penalty, whose slope depends on the whole batch`,
+      );
+    }
+    if (
+      name === "batchTokens" &&
+      (spo.solver === "unrolled" || spo.solver === "alternating" || spo.vStar === "track")
+    ) {
+      throw new ConfigError(`Cannot use ${flag}: expected none with passes of SPO's own, found ${found}`);
+    }
+  }
 }
 
 /**

@@ -5,15 +5,17 @@
 import type { DeviceTensors } from "../engine/inputs.ts";
 import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
+import { sequenceLogps } from "../engine/ops/sequence_logps.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
+import { ConfigError } from "./errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
-import { batchSequenceLogps, type Model } from "./models/model.ts";
+import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
 import type { ReferenceLogps } from "./reference.ts";
 import type { SolverFactory } from "./solvers/solver.ts";
 
@@ -204,13 +206,25 @@ export function preferenceObjective(
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
+  // All pairs of a file have one, or none.
+  const hasMargins = pairs[0].margin !== undefined;
+  if (hasMargins && !loss.takesMargin) {
+    throw new ConfigError(
+      `Cannot train with ${loss.name}: expected a loss that takes margins, as ${
+        formatSource(pairs[0].source)
+      } has one, ` +
+        "found one that does not",
+    );
+  }
   const metricNames = pairMetrics(loss.head.terms);
   const spo = spoState(model.gpu, { lambda: options.lambda });
-  const chosenTokens = (items: Uint32Array) =>
-    items.reduce((total, item) => total + pairs[item].chosen.completionIds.length, 0);
+  const packing = { sharePrompts: options.sharePrompts, promptLabels: loss.needsPromptLogps };
+  const tokensOf = (items: Uint32Array, of: (pair: EncodedPair) => number) =>
+    items.reduce((total, item) => total + of(pairs[item]), 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
-  const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
+  const isKnown = (options.startsAtReference ?? true) && !hasMargins && first.penalty === "none" &&
+    first.rho === 0;
   const known = isKnown ? loss.initialLoss : undefined;
   return {
     model,
@@ -218,18 +232,19 @@ export function preferenceObjective(
     metricNames: options.ches ? [...metricNames, ...CHES_METRICS] : metricNames,
     ...(known === undefined ? {} : { initialLoss: known }),
     ...(options.solver ? { solver: options.solver } : {}),
-    size: (items) => pairsSize(pick(items), options),
+    size: (items) => pairsSize(pick(items), packing),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
-      const packed = packPairs(pick(items), options);
+      const packed = packPairs(pick(items), packing);
       return {
         batch: hostBatch(model, packed, size),
         reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]),
         lengths: Float32Array.from(packed.completionLengths),
+        ...(hasMargins ? { margins: Float32Array.from(pick(items), ({ margin }) => margin!) } : {}),
       };
     },
     source: (item) => formatSource(pairs[item].source),
-    forward({ batch, reference, lengths }, state) {
+    forward({ batch, reference, lengths, margins }, state) {
       const observe = (hidden: Tensor) => {
         const slot = (index: number) => ({
           metrics: state.metrics,
@@ -239,14 +254,22 @@ export function preferenceObjective(
         const inversePairs = () => 1 / state.batchItems;
         reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
       };
-      return pairLoss(batchSequenceLogps(model, batch, options.ches ? { observe } : {}), {
+      const logps = batchTokenLogps(model, batch, options.ches ? { observe } : {});
+      return pairLoss(sequenceLogps(logps, batch.sequences), {
+        ...(batch.prompts
+          ? {
+            promptLogps: sequenceLogps(logps, batch.prompts),
+            promptTokens: () => tokensOf(state.batch, ({ chosen }) => chosen.promptIds.length - 1),
+          }
+          : {}),
+        ...(margins ? { margins } : {}),
         reference,
         lengths,
         metrics: state.metrics,
         metricsRow: () => state.metricsRow,
         state: spo,
         pairLoss: loss.head,
-        chosenTokens: () => chosenTokens(state.batch),
+        chosenTokens: () => tokensOf(state.batch, ({ chosen }) => chosen.completionIds.length),
         spo: () => options.spoAt(state.step),
         microBatch: {
           pairsInBatch: () => state.batchItems,
@@ -267,4 +290,6 @@ export interface PairArrays {
   readonly reference: Float32Array;
   /** `[2 P]`: completion lengths in tokens. */
   readonly lengths: Float32Array;
+  /** `[P]`, where the data has them. */
+  readonly margins?: Float32Array;
 }

@@ -35,6 +35,20 @@ export interface ReferenceOptions {
 const CACHE_FORMAT = 2;
 
 /**
+ * The reference's log-probs that the data brought.
+ *
+ * @param pairs all with them, or none
+ * @returns those, or nothing
+ */
+export function givenReference(pairs: readonly EncodedPair[]): ReferenceLogps | undefined {
+  if (pairs[0]?.referenceChosen === undefined) return undefined;
+  return {
+    chosen: Float32Array.from(pairs, ({ referenceChosen }) => referenceChosen!),
+    rejected: Float32Array.from(pairs, ({ referenceRejected }) => referenceRejected!),
+  };
+}
+
+/**
  * The model's summed log-probs of both sides of every pair. What was computed before for the same weights (those of
  * an adapter too), config and token ids is read back instead: those are the key, so a stale result cannot be found.
  *

@@ -27,7 +27,7 @@ import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModelOrAdapter } from "./models/load_model.ts";
 import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
-import { type ReferenceLogps, referenceLogps } from "./reference.ts";
+import { givenReference, type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
   formatResults,
   type PhaseResult,
@@ -97,12 +97,11 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   refuseUnreadLora(config, { continuesAdapter: folders.adapter !== undefined });
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
-  const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
-  const pairs = await encode(data);
-  const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);
-  const sft = config.spo.sftData === undefined
-    ? {}
-    : { sft: await encodeSft(config.spo.sftData, { tokenizer, config, maxLength, vocabSize, hooks }) };
+  const options = { tokenizer, config, maxLength, vocabSize, hooks };
+  const pairs = await encodeFiles(data, options);
+  const evalPairs = (config.evalData ? await encodeFiles(config.evalData, options) : pairs)
+    .slice(0, config.evalRecords);
+  const sft = config.spo.sftData === undefined ? {} : { sft: await encodeSft(config.spo.sftData, options) };
   return {
     ...{ config, folder: folders.base, adapter: folders.adapter },
     ...{ modelConfig, tokenizer, maxLength, pairs, evalPairs },
@@ -146,7 +145,12 @@ export function changeRunData(
   const changed = { ...data, config: { ...data.config, ...change } };
   const { maxLength } = change;
   if (maxLength === undefined) return changed;
-  const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) => shortenPairs(pairs, maxLength));
+  const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) =>
+    shortenPairs(pairs, maxLength, {
+      truncation: data.config.truncation,
+      bosTokenId: data.tokenizer.bosTokenId,
+    })
+  );
   const sft = data.sft ? { sft: shortenCompletions(data.sft, maxLength) } : {};
   return { ...changed, maxLength, pairs, evalPairs, ...sft };
 }
@@ -228,16 +232,47 @@ async function encodeSft(path: string, options: EncodeFileOptions): Promise<Enco
   return completions;
 }
 
+/** Files with commas between their names, one after the other. */
+async function encodeFiles(paths: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
+  const files = paths.split(",");
+  const seen = new Set<string>();
+  const all: EncodedPair[] = [];
+  for (const path of files) {
+    const pairs = await encodeFile(path, options);
+    const place = await Deno.realPath(path);
+    if (seen.has(place)) {
+      throw new ConfigError(`Cannot use ${paths}: expected each file once, found ${path} twice`);
+    }
+    seen.add(place);
+    const columns = (pair: EncodedPair) =>
+      Object.keys(pair).filter((name) => COLUMNS.has(name)).sort().join();
+    if (all.length > 0 && columns(pairs[0]) !== columns(all[0])) {
+      throw new ConfigError(
+        `Cannot use ${path}: expected the columns of ${files[0]} (${columns(all[0]) || "none"}), found ` +
+          `${columns(pairs[0]) || "none"}`,
+      );
+    }
+    all.push(...pairs);
+  }
+  return all;
+}
+
+/** What a pair may bring beside its texts. */
+const COLUMNS: ReadonlySet<string> = new Set(["margin", "referenceChosen", "referenceRejected"]);
+
 async function encodeFile(path: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
   const { tokenizer, config, maxLength, vocabSize, hooks } = options;
-  const { records, skipped } = await readPreferences(path);
+  const { records, skipped } = await readPreferences(path, { marginColumn: config.marginColumn });
   const { pairs, counts } = encodePairs(records, {
     tokenizer,
     vocabSize,
     maxLength,
     overlong: config.overlong,
+    truncation: config.truncation,
   });
-  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) => note !== "");
+  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) =>
+    note !== "" && note !== "nothing"
+  );
   hooks.log(`${path}: ${pairs.length} pairs${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
   return pairs;
 }
@@ -245,6 +280,7 @@ async function encodeFile(path: string, options: EncodeFileOptions): Promise<Enc
 function formatCounts(counts: EncodeCounts): string {
   const texts: [number, string][] = [
     [counts.truncated, "completions cut at the end"],
+    [counts.truncatedPrompt, "prompts cut at the start"],
     [counts.repairedBoundary, "boundary tokens counted as completion"],
     [counts.droppedOverlong, "left out: prompt too long"],
     [counts.droppedEmpty, "left out: no completion token"],
@@ -270,8 +306,8 @@ export async function runTraining(
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
   const beta = resolveLoss(config)?.beta ?? 1;
   const isReference = startsAtReference(prepared);
-  const cached = (label: string, of: readonly EncodedPair[]) =>
-    withProgress(session, label, (onProgress) => {
+  const cached = async (label: string, of: readonly EncodedPair[]) =>
+    givenReference(of) ?? await withProgress(session, label, (onProgress) => {
       const keep = (reference: Model) =>
         referenceLogps(reference, of, { cacheFolder: options.cacheFolder, onProgress });
       // A fresh adapter changes nothing, and its base's log-probs may be there from other runs.
@@ -283,7 +319,7 @@ export async function runTraining(
     ? comparePairs(evalReference, { reference: evalReference, beta })
     : await withProgress(
       session,
-      "evaluation of the adapter",
+      "evaluation before",
       (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
     );
   const reference = config.loss === "sft" ? undefined : await cached("reference log-probs", pairs);
@@ -306,7 +342,8 @@ export async function runTraining(
 }
 
 /** Whether the reference is the model as the run finds it. */
-function startsAtReference({ config, continuesAdapter }: PreparedRun): boolean {
+function startsAtReference({ config, continuesAdapter, pairs, evalPairs }: PreparedRun): boolean {
+  if (givenReference(pairs) ?? givenReference(evalPairs)) return false;
   return !continuesAdapter || config.lora.reference === "start";
 }
 
@@ -350,6 +387,7 @@ export function trainOptions(config: RunConfig): Omit<TrainOptions, "onLog" | "s
     },
     batchSize: config.batchSize,
     gradientAccumulationSteps: config.gradientAccumulationSteps,
+    batchTokens: config.batchTokens,
     seed: config.seed,
     logEvery: config.logEvery,
   };

@@ -19,37 +19,48 @@ const SUMS = ["dpo,ipo,cpo,sft", "robust,hinge,exo_pair,orpo", "nca_pair,bco_pai
   );
 
 for (const names of SUMS) {
-  gpuTest(`${names}: three steps of 8 pairs are three steps of 8 micro-batches`, async (gpu) => {
-    const run = async (gradientAccumulationSteps: number) => {
-      using model = tinyModel(gpu);
-      using objective = preferenceObjective(model, {
-        pairs: PAIRS,
-        reference: await referenceLogps(model, PAIRS),
-        loss: resolvePairLoss(names),
-        spoAt: () => NO_PENALTY,
-        lambda: 0,
-      });
-      const records: MetricsRecord[] = [];
-      await train(objective, {
-        optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-3, weightDecay: 0, maxGradNorm: 1 },
-        schedule: { kind: "constant", learningRate: 1e-3, warmupSteps: 0, maxSteps: 3 },
-        ...{ batchSize: 8, gradientAccumulationSteps, seed: 1, logEvery: 1 },
-        onLog: (record) => void records.push(record),
-      });
-      return records;
-    };
-    const [whole, split] = [await run(1), await run(8)];
-    const keys = Object.keys(whole[0]).filter((key) => key !== "tokens_per_second" && key !== "num_tokens");
-    assert.equal(keys.filter((key) => key.startsWith("loss/")).length, names.split(",").length);
-    for (const [step, record] of whole.entries()) {
+  gpuTest(
+    `${names}: three steps of 8 pairs are the same in parts, and without shared prompts`,
+    async (gpu) => {
+      const run = async (
+        { gradientAccumulationSteps = 1, sharePrompts = true, batchTokens }: {
+          gradientAccumulationSteps?: number;
+          sharePrompts?: boolean;
+          batchTokens?: number;
+        },
+      ) => {
+        using model = tinyModel(gpu);
+        using objective = preferenceObjective(model, {
+          pairs: PAIRS,
+          reference: await referenceLogps(model, PAIRS),
+          loss: resolvePairLoss(names),
+          spoAt: () => NO_PENALTY,
+          lambda: 0,
+          sharePrompts,
+        });
+        const records: MetricsRecord[] = [];
+        await train(objective, {
+          optimizer: { beta1: 0.9, beta2: 0.999, eps: 1e-3, weightDecay: 0, maxGradNorm: 1 },
+          schedule: { kind: "constant", learningRate: 1e-3, warmupSteps: 0, maxSteps: 3 },
+          ...{ batchSize: 8, gradientAccumulationSteps, batchTokens, seed: 1, logEvery: 1 },
+          onLog: (record) => void records.push(record),
+        });
+        return records;
+      };
+      const whole = await run({});
+      const keys = Object.keys(whole[0]).filter((key) => key !== "tokens_per_second" && key !== "num_tokens");
+      assert.equal(keys.filter((key) => key.startsWith("loss/")).length, names.split(",").length);
       const numbers = (of: MetricsRecord) => keys.map((key) => Number(of[key]));
-      assertClose(numbers(split[step]), numbers(record), {
-        what: `step ${step + 1}`,
-        rtol: 1e-4,
-        atol: 1e-4,
-      });
-    }
-  });
+      const others = [{ gradientAccumulationSteps: 8 }, { batchTokens: 25 }, { sharePrompts: false }];
+      for (const other of others) {
+        const records = await run(other);
+        for (const [step, record] of whole.entries()) {
+          const what = `${JSON.stringify(other)}, step ${step + 1}`;
+          assertClose(numbers(records[step]), numbers(record), { what, rtol: 1e-4, atol: 1e-4 });
+        }
+      }
+    },
+  );
 }
 
 Deno.test("every loss that may be split is in a sum above", () => {

@@ -117,6 +117,15 @@ const REFUSED: [Record<string, unknown>, string][] = [
     { loss: "dpo,aot", gradientAccumulationSteps: 2 },
     "<gradientAccumulationSteps>: expected 1 with dpo,aot, whose pairs depend on the whole batch, found 2",
   ],
+  [
+    { loss: "aot_unpaired", batchTokens: 512 },
+    "<batchTokens>: expected none with aot_unpaired, whose pairs depend on the whole batch, found 512",
+  ],
+  [
+    { batchTokens: 512, ...spo({ penalty: "hinge" }) },
+    "<batchTokens>: expected none with this SPO penalty, whose slope depends on the whole batch",
+  ],
+  [{ batchTokens: 512, ...inner({}) }, "<batchTokens>: expected none with passes of SPO's own, found 512"],
   ...[{ penalty: "hinge" }, { penalty: "quadratic" }, { lambdaSchedule: "dual" }].map((
     options,
   ): [Record<string, unknown>, string] => [

@@ -72,7 +72,6 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   },
   orpo: {
     ...one("orpo"),
-    pending: "the prompts' log-probs in the objective",
     differs: [...LOGITS, ...LOGPS],
   },
   kto: { ...one("kto"), pending: "an objective on unpaired answers" },

@@ -102,12 +102,14 @@ export { layerNorm, type LayerNormOptions } from "./ops/layer_norm.ts";
 export { loraLinear, type LoraLinearOptions, type LoraPart } from "./ops/lora_linear.ts";
 export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.ts";
 export {
+  type DivergenceName,
   type MicroBatch,
   NO_PENALTY,
   pairLoss,
   type PairLossInputs,
   type PairLossName,
   type PairLossOptions,
+  type PairLossTerm,
   type PenaltyName,
   type SpoPenaltyOptions,
   spoState,

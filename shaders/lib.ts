@@ -95,6 +95,21 @@ fn sigmoid(x: f32) -> f32 {
   return select(e, 1.0, x >= 0.0) / (1.0 + e);
 }`;
 
+/**
+ * `expm1_f32(x)` = e^x - 1 without cancellation, and `log1mexp(x, least)` = log(1 - e^x) for x <= 0, with 1 - e^x at
+ * least `least`. Needs {@link LOG_F32} and {@link LOG_SIGMOID}.
+ */
+export const LOG1M_EXP = `
+fn expm1_f32(x: f32) -> f32 {
+  let series = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0 * (1.0 + x / 8.0)))))));
+  return select(exp(x) - 1.0, series, abs(x) < 0.5);
+}
+fn log1mexp(x: f32, least: f32) -> f32 {
+  // Which of both forms keeps its digits changes at 1/2.
+  if (x < -0.693147181) { return log1p_small(-exp(x)); }
+  return log_f32(max(-expm1_f32(x), least));
+}`;
+
 /** `is_finite(x)`: by bits, because comparisons with NaN are folded away by some compilers. */
 export const IS_FINITE = `
 fn is_finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }`;

@@ -1,104 +1,61 @@
 /**
  * Preference losses on pairs, and Stable Preference Optimization around them: from two summed log-probs a pair to the
- * loss, every metric and dL/dlogp, in one workgroup. A loss is a head: a WGSL fragment over the same inputs.
+ * loss, every metric and dL/dlogp, in one workgroup. One skeleton for every weighted sum of the heads of `pair_heads.ts`.
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { LOG_F32, LOG_SIGMOID } from "./lib.ts";
+import { LOG1M_EXP, LOG_F32, LOG_SIGMOID, rowSum } from "./lib.ts";
+import { DIVERGENCES, headOf } from "./pair_heads.ts";
+import type { BatchPart, DivergenceName, PairLossName } from "./pair_heads.ts";
+import { METRICS_STRIDE, pairMetrics, summedPairMetrics, termMetric } from "./pair_metrics.ts";
 import { f32, unroll, wgsl } from "./wgsl.ts";
 
-/** The losses that have a head here. */
-export type PairLossName = "dpo" | "hinge" | "ipo" | "simpo";
+export type { DivergenceName, PairLossName };
+export { GRAD_NORM_METRIC, LOSS_SCALE_METRIC, METRICS_STRIDE, pairMetrics } from "./pair_metrics.ts";
 
 /** How the lower level's gap enters the upper level. */
 export type PenaltyName = "none" | "linear" | "hinge" | "quadratic";
 
-/** What a pair-loss pipeline is specialised on. */
-export interface PairLossConstants {
+/** One term of the preference loss. */
+export interface PairTermConstants {
   readonly loss: PairLossName;
-  readonly penalty: PenaltyName;
+  /** Reverse KL where there is none. */
+  readonly divergence?: DivergenceName;
+  /** The loss takes the reference's log-probs to be 0; the displacement panel does not. */
+  readonly referenceFree?: boolean;
 }
 
-/**
- * Numbers that the kernel reports, each a mean over pairs; the metrics buffer holds rows of {@link METRICS_STRIDE}.
- * Names are TRL's, and SPO.md's displacement panel's.
- */
-export const PAIR_METRICS = [
-  "loss",
-  "preference_loss",
-  "rewards/chosen",
-  "rewards/rejected",
-  "rewards/accuracies",
-  "rewards/margins",
-  "logps/chosen",
-  "logps/rejected",
-  "displacement/chosen_delta",
-  "displacement/rejected_delta",
-  "displacement/fraction",
-  "spo/lower_level",
-  "spo/improvement",
-  "spo/gap",
-  "spo/lambda",
-] as const;
+/** What a batch may bring besides log-probs and lengths. */
+export type PairExtra = "margins" | "weights" | "prompt_logps";
 
-/** Floats per row of the metrics buffer. */
-export const METRICS_STRIDE = 32;
+/** What a pair-loss pipeline is specialised on. */
+export interface PairLossConstants {
+  readonly terms: readonly PairTermConstants[];
+  readonly penalty: PenaltyName;
+  readonly extras: readonly PairExtra[];
+}
 
-/** Where the gradient norm goes in a metrics row. */
-export const GRAD_NORM_METRIC = METRICS_STRIDE - 1;
+/** Terms that a sum may have. */
+export const MAX_TERMS = 8;
 
-/** Index in a metrics row of the loss scale of f16 training; the count of skipped steps follows it. */
-export const LOSS_SCALE_METRIC = METRICS_STRIDE - 3;
+/** Floats that a term may carry from step to step. */
+const TERM_MEMORY = 3;
 
-/** Numbers that SPO carries from step to step on the GPU. */
-export const SPO_STATE = { vStar: 0, steps: 1, lambda: 2, lowerLevel: 3, size: 4 } as const;
+/** Numbers that SPO and batch-coupled losses carry from step to step on the GPU; each term has its part of `memory`. */
+export const SPO_STATE = {
+  vStar: 0,
+  steps: 1,
+  lambda: 2,
+  lowerLevel: 3,
+  memory: 4,
+  size: 4 + TERM_MEMORY * MAX_TERMS,
+} as const;
 
 /** Weight of the past in v* "initial", the exponential mean of G over the first steps. */
 export const V_STAR_DECAY = 0.9;
 
 /** Lanes of the one workgroup; each takes every 64th pair. */
 const LANES = 64;
-
-/** Metrics that are sums over pairs (the others are known only after the reduction). */
-const SUMMED = 13;
-
-/**
- * Heads. Each sees s_w, s_l, ref_w, ref_l (summed log-probs), n_w, n_l (lengths), p.beta, p.option, and sets
- * `value`, `d_w` = dL/ds_w, `d_l` = dL/ds_l, and rewards `reward_w`, `reward_l`.
- */
-const HEADS: Record<PairLossName, string> = {
-  // Eq. 7, arXiv 2305.18290; label smoothing e = p.option: cDPO.
-  dpo: `
-let z = p.beta * ((s_w - ref_w) - (s_l - ref_l));
-let e = p.option;
-value = -(1.0 - e) * log_sigmoid(z) - e * log_sigmoid(-z);
-// sigmoid(z) - (1 - e), without cancellation for large z.
-d_w = p.beta * (e - sigmoid(-z));
-d_l = -d_w;`,
-  // arXiv 2305.10425 (SLiC), 2309.06657 (RSO).
-  hinge: `
-let margin = 1.0 - p.beta * ((s_w - ref_w) - (s_l - ref_l));
-value = max(0.0, margin);
-d_w = select(0.0, -p.beta, margin > 0.0);
-d_l = -d_w;`,
-  // Eq. 17, arXiv 2310.12036; p.option = 1: log-ratios averaged over tokens, as TRL does.
-  ipo: `
-let a_w = select(1.0, 1.0 / n_w, p.option != 0.0);
-let a_l = select(1.0, 1.0 / n_l, p.option != 0.0);
-let m = (s_w - ref_w) * a_w - (s_l - ref_l) * a_l - 0.5 / p.beta;
-value = m * m;
-d_w = 2.0 * m * a_w;
-d_l = -2.0 * m * a_l;`,
-  // Eq. 6, arXiv 2405.14734; p.option = gamma. Reference-free: rewards are length-averaged log-probs.
-  simpo: `
-let z = p.beta * (s_w / n_w - s_l / n_l) - p.option;
-value = -log_sigmoid(z);
-let d = -p.beta * sigmoid(-z);
-d_w = d / n_w;
-d_l = -d / n_l;
-reward_w = p.beta * s_w / n_w;
-reward_l = p.beta * s_l / n_l;`,
-};
 
 /** phi and phi' of the gap z. */
 const PENALTIES: Record<PenaltyName, string> = {
@@ -108,30 +65,54 @@ const PENALTIES: Record<PenaltyName, string> = {
   quadratic: "let over = max(0.0, gap - p.epsilon); phi = 0.5 * over * over; d_phi = over;",
 };
 
+/** Numbers that a term's kernel takes: its weight and the options of its head. */
+export function termOptions({ loss, divergence }: PairTermConstants): readonly string[] {
+  return [...headOf(loss).options, ...(divergence === "alpha_divergence" ? ["divergence_alpha"] : [])];
+}
+
+/** Floats a pair that the terms' sorted values take. */
+export function sortedPerPair(terms: readonly PairTermConstants[]): number {
+  return terms.reduce((total, { loss }) => total + (headOf(loss).batch?.sorted ?? 0), 0);
+}
+
 /** Loss, metrics and gradients of one micro-batch of pairs. */
 export const pairLoss: Kernel<PairLossConstants> = {
   name: "pair_loss",
-  doc: `F = sum over pairs (l_pref + rho max(0, ref_w - s_w + margin) / n_w) / pairs_in_batch;
+  doc:
+    `l_pref = sum over terms of weight l_term (+ weight nll NLL(chosen), a token mean over the whole batch);
+    F = sum over pairs (l_pref + rho max(0, ref_w - s_w + margin) / n_w) / pairs_in_batch;
     G = sum over pairs (-s_w / n_w) / pairs_in_batch; loss = F + lambda phi(G - v*) (arXiv 2507.07723, as written in
     the documentation of SPO). d_logps = d loss / d logps.
-    logps, reference, lengths, d_logps [2P]: the chosen, then the rejected; loss [1]; state: see SPO_STATE.
+    logps, reference, lengths, d_logps [2P]: the chosen, then the rejected; margins, weights, prompt_logps, d_prompt [P];
+    sorted: scratch of losses that sort the batch; loss [1]; state: see SPO_STATE.
     A batch may come in several micro-batches: F and G add up, phi is applied with the last.`,
-  build({ loss, penalty }) {
+  build(constants) {
+    const { terms, extras } = constants;
+    const summed = summedPairMetrics(terms).length;
+    const hasPrompt = extras.includes("prompt_logps");
     return {
       bindings: {
         logps: input("f32"),
         reference: input("f32"),
         lengths: input("f32"),
+        ...Object.fromEntries(extras.map((name) => [name, input("f32")])),
         loss: output("f32"),
         d_logps: output("f32"),
+        ...(hasPrompt ? { d_prompt: output("f32") } : {}),
+        ...(sortedPerPair(terms) > 0 ? { sorted: output("f32") } : {}),
         metrics: output("f32"),
         state: output("f32"),
       },
       params: {
         pairs: "u32",
         inverse_pairs: "f32",
-        beta: "f32",
-        option: "f32",
+        chosen_scale: "f32",
+        sequence_scale: "f32",
+        ...Object.fromEntries(
+          terms.flatMap((term, index) =>
+            ["weight", ...termOptions(term)].map((name) => [`t${index}_${name}`, "f32" as const])
+          ),
+        ),
         rho: "f32",
         margin: "f32",
         epsilon: "f32",
@@ -144,32 +125,69 @@ export const pairLoss: Kernel<PairLossConstants> = {
         is_last: "u32",
       },
       workgroupSize: [LANES, 1],
-      workgroupBytes: LANES * SUMMED * 4 + 4,
-      declarations: `${LOG_F32}${LOG_SIGMOID}
-struct Pair { d_w: f32, d_l: f32, n_w: f32, numbers: array<f32, ${SUMMED}> }
-var<workgroup> lane_sums: array<array<f32, ${SUMMED}>, ${LANES}>;
+      workgroupBytes: LANES * summed * 4 + LANES * 4 + 4 + 4 * batchGlobals(terms).length,
+      declarations: declarations(constants, summed),
+      body: body(constants, summed),
+    };
+  },
+};
+
+/** The numbers that batch parts share with their pairs, as workgroup variables. */
+function batchGlobals(terms: readonly PairTermConstants[]): string[] {
+  return terms.flatMap(({ loss }, index) =>
+    (headOf(loss).batch?.shares ?? []).map((name) => `t${index}_${name}`)
+  );
+}
+
+/** The term whose rewards are the metrics': the first that has any. */
+function rewardTerm(terms: readonly PairTermConstants[]): number {
+  return terms.findIndex(({ loss }) => headOf(loss).hasRewards !== false);
+}
+
+function declarations(constants: PairLossConstants, summed: number): string {
+  const { terms, extras } = constants;
+  const hasBatch = terms.some(({ loss }) => headOf(loss).batch?.memory);
+  const optional = (name: PairExtra, otherwise: string) =>
+    extras.includes(name) ? `${name}[pair]` : otherwise;
+  return `${LOG_F32}${LOG_SIGMOID}${LOG1M_EXP}${hasBatch ? rowSum(LANES) : ""}
+const LANES = ${LANES}u;
+struct Sides { s_w: f32, s_l: f32, ref_w: f32, ref_l: f32, n_w: f32, n_l: f32 }
+struct Pair { d_w: f32, d_l: f32, d_prompt: f32, n_w: f32, numbers: array<f32, ${summed}> }
+var<workgroup> lane_sums: array<array<f32, ${summed}>, ${LANES}>;
 var<workgroup> lower_weight: f32;
+${batchGlobals(terms).map((name) => `var<workgroup> ${name}: f32;`).join("\n")}
+fn each(pair: u32) -> Sides {
+  let other = p.pairs + pair;
+  return Sides(logps[pair], logps[other], reference[pair], reference[other], lengths[pair], lengths[other]);
+}
+fn normalized_margin(it: Sides) -> f32 { return (it.s_w - it.ref_w) / it.n_w - (it.s_l - it.ref_l) / it.n_l; }
+${[...new Set(terms.flatMap(({ divergence }) => divergence ?? []))].map(namedDivergence).join("\n")}
 fn evaluate(pair: u32) -> Pair {
-  let s_w = logps[pair];
-  let s_l = logps[p.pairs + pair];
-  let ref_w = reference[pair];
-  let ref_l = reference[p.pairs + pair];
-  let n_w = lengths[pair];
-  let n_l = lengths[p.pairs + pair];
-  var value = 0.0;
-  var d_w = 0.0;
-  var d_l = 0.0;
-  var reward_w = p.beta * (s_w - ref_w);
-  var reward_l = p.beta * (s_l - ref_l);
-  {${HEADS[loss]}
-  }
-  let shortfall = ref_w - s_w + p.margin;
+  let it = each(pair);
+  let offset = ${optional("margins", "0.0")};
+  let pair_weight = ${optional("weights", "1.0")};
+  let s_w = it.s_w;
+  let s_l = it.s_l;
+  let n_w = it.n_w;
+  let n_l = it.n_l;
+  let chosen_nll = -s_w * p.chosen_scale;
+  let sequence_nll = -(s_w + ${optional("prompt_logps", "0.0")}) * p.sequence_scale;
+  var total = 0.0;
+  var total_w = 0.0;
+  var total_l = 0.0;
+  var total_prompt = 0.0;
+  var total_nll = 0.0;
+  var reward_w = 0.0;
+  var reward_l = 0.0;
+  var log_odds = 0.0;
+${terms.map((_, index) => `  var value_${index} = 0.0;`).join("\n")}
+${terms.map((term, index) => termBlock(term, { index, terms })).join("\n")}
+  let shortfall = it.ref_w - s_w + p.margin;
   let improvement = max(0.0, shortfall) / n_w;
-  d_w -= select(0.0, p.rho / n_w, shortfall > 0.0);
-  let chosen_delta = s_w - ref_w;
-  return Pair(d_w, d_l, n_w, array<f32, ${SUMMED}>(
-    value + p.rho * improvement,
-    value,
+  let chosen_delta = s_w - it.ref_w;
+  return Pair(total_w - select(0.0, p.rho / n_w, shortfall > 0.0), total_l, total_prompt, n_w, array<f32, ${summed}>(
+    total + p.rho * improvement,
+    total,
     reward_w,
     reward_l,
     select(0.0, 1.0, reward_w > reward_l),
@@ -177,32 +195,121 @@ fn evaluate(pair: u32) -> Pair {
     s_w,
     s_l,
     chosen_delta,
-    s_l - ref_l,
+    s_l - it.ref_l,
     select(0.0, 1.0, chosen_delta < 0.0),
     -s_w / n_w,
     improvement,
+${summedPairMetrics(terms).slice(13).map((name) => `    ${extraMetric(name, terms)},`).join("\n")}
   ));
-}`,
-      body: body(penalty),
-    };
-  },
-};
+}`;
+}
 
-function body(penalty: PenaltyName): string {
-  const metric = (name: typeof PAIR_METRICS[number]) => `row + ${PAIR_METRICS.indexOf(name)}u`;
+/** Functions of one module need names of their own. */
+function namedDivergence(name: DivergenceName): string {
+  return DIVERGENCES[name].replace("fn u(", `fn u_${name}(`);
+}
+
+/** Metrics beyond the fixed ones, in terms of evaluate's variables. */
+function extraMetric(name: string, terms: readonly PairTermConstants[]): string {
+  const term = terms.findIndex(({ loss }) => termMetric(loss) === name);
+  if (term >= 0) return `value_${term}`;
+  return { nll_loss: "total_nll", log_odds_ratio: "log_sigmoid(log_odds)", log_odds_chosen: "log_odds" }[
+    name
+  ]!;
+}
+
+/** One term: its head with its options under plain names, and what it adds to the sums. */
+function termBlock(
+  term: PairTermConstants,
+  { index, terms }: { index: number; terms: readonly PairTermConstants[] },
+): string {
+  const { loss, divergence = "reverse_kl", referenceFree } = term;
+  const head = headOf(loss);
+  const reads = head.options.map((name) => `let ${name} = p.t${index}_${name};`);
+  const shared = (head.batch?.shares ?? []).map((name) => `let ${name} = t${index}_${name};`);
+  const sortedFirst = `let sorted_first = ${sortedPerPair(terms.slice(0, index))}u * p.pairs;`;
+  const isTransformed = divergence !== "reverse_kl";
+  const alpha = divergence === "alpha_divergence" ? `p.t${index}_divergence_alpha` : "0.0";
+  const nll = head.nll ?? "chosen";
+  return `  {
+    let ref_w = ${referenceFree ? "0.0" : "it.ref_w"};
+    let ref_l = ${referenceFree ? "0.0" : "it.ref_l"};
+    ${[...reads, ...shared, ...(head.batch?.sorted ? [sortedFirst] : [])].join("\n    ")}
+    ${
+    isTransformed
+      ? `let u_w = u_${divergence}(s_w - ref_w, ${alpha});
+    let u_l = u_${divergence}(s_l - ref_l, ${alpha});
+    let c = u_w.x;
+    let r = u_l.x;`
+      : `let c = s_w - ref_w;
+    let r = s_l - ref_l;`
+  }
+    var value = 0.0;
+    var d_w = 0.0;
+    var d_l = 0.0;
+    var nll = 0.0;
+    ${
+    rewardTerm(terms) === index
+      ? "reward_w = beta * (s_w - ref_w);\n    reward_l = beta * (s_l - ref_l);"
+      : "var reward_w = 0.0;\n    var reward_l = 0.0;"
+  }
+    {${head.wgsl}
+    }
+    ${isTransformed ? "d_w *= u_w.y;\n    d_l *= u_l.y;" : ""}
+    let weight = p.t${index}_weight;
+    value_${index} = pair_weight * value + nll * ${nll}_nll;
+    total += weight * value_${index};
+    total_w += weight * (pair_weight * d_w - nll * p.${nll}_scale);
+    total_l += weight * pair_weight * d_l;
+    ${head.nll === "sequence" ? "total_prompt -= weight * nll * p.sequence_scale;" : ""}
+    ${head.nll ? `total_nll = ${nll}_nll;` : ""}
+  }`;
+}
+
+/** What a term computes over the whole batch before its pairs. */
+function batchBlock(
+  { loss }: PairTermConstants,
+  { index, terms }: { index: number; terms: readonly PairTermConstants[] },
+): string {
+  const head = headOf(loss);
+  if (!head.batch) return "";
+  const { shares, memory, sorted, wgsl: fragment }: BatchPart = head.batch;
+  const at = (n: number) => `state[${SPO_STATE.memory + index * TERM_MEMORY + n}]`;
+  const count = (n: number) => Array.from({ length: memory }, (_, i) => i).slice(0, n);
+  return `{
+  ${head.options.map((name) => `let ${name} = p.t${index}_${name};`).join("\n  ")}
+  ${sorted ? `let sorted_first = ${sortedPerPair(terms.slice(0, index))}u * p.pairs;` : ""}
+  ${count(memory).map((n) => `var memory_${n} = ${at(n)};`).join("\n  ")}
+  ${shares.map((name) => `var ${name} = 0.0;`).join("\n  ")}
+  ${fragment}
+  // Every lane has read the state before it changes.
+  workgroupBarrier();
+  if (lane == 0u) {
+    ${shares.map((name) => `t${index}_${name} = ${name};`).join("\n    ")}
+    ${count(memory).map((n) => `${at(n)} = memory_${n};`).join("\n    ")}
+  }
+}`;
+}
+
+function body({ terms, penalty, extras }: PairLossConstants, summed: number): string {
+  const names = pairMetrics(terms);
+  const metric = (name: string) => `row + ${names.indexOf(name)}u`;
   return wgsl`
 let lane = local_id.x;
 let row = p.metrics_row * ${METRICS_STRIDE}u;
-var sums = array<f32, ${SUMMED}>();
-for (var pair = lane; pair < p.pairs; pair += ${LANES}u) {
-  let numbers = evaluate(pair).numbers;
-  ${unroll(SUMMED, (n) => `sums[${n}] += numbers[${n}];`)}
-}
-${unroll(SUMMED, (n) => `lane_sums[lane][${n}] = sums[${n}];`)}
+${terms.map((term, index) => batchBlock(term, { index, terms })).join("\n")}
+storageBarrier();
 workgroupBarrier();
-if (lane < ${SUMMED}u) {
+var sums = array<f32, ${summed}>();
+for (var pair = lane; pair < p.pairs; pair += LANES) {
+  let numbers = evaluate(pair).numbers;
+  ${unroll(summed, (n) => `sums[${n}] += numbers[${n}];`)}
+}
+${unroll(summed, (n) => `lane_sums[lane][${n}] = sums[${n}];`)}
+workgroupBarrier();
+if (lane < ${summed}u) {
   var total = 0.0;
-  for (var other = 0u; other < ${LANES}u; other++) { total += lane_sums[other][lane]; }
+  for (var other = 0u; other < LANES; other++) { total += lane_sums[other][lane]; }
   total *= p.inverse_pairs;
   lane_sums[0][lane] = total;
   if (p.is_first == 0u) { total += metrics[row + lane]; }
@@ -210,7 +317,7 @@ if (lane < ${SUMMED}u) {
 }
 workgroupBarrier();
 if (lane == 0u) {
-  var lower_level = lane_sums[0][${PAIR_METRICS.indexOf("spo/lower_level")}];
+  var lower_level = lane_sums[0][${names.indexOf("spo/lower_level")}];
   if (p.is_first == 0u) { lower_level += state[${SPO_STATE.lowerLevel}]; }
   state[${SPO_STATE.lowerLevel}] = lower_level;
   // lambda >= 0 is a schedule's; a negative one means the dual variable in the state.
@@ -243,9 +350,10 @@ if (lane == 0u) {
   loss[0] = total;
 }
 workgroupBarrier();
-for (var pair = lane; pair < p.pairs; pair += ${LANES}u) {
+for (var pair = lane; pair < p.pairs; pair += LANES) {
   let it = evaluate(pair);
   d_logps[pair] = (it.d_w - lower_weight / it.n_w) * p.inverse_pairs;
   d_logps[p.pairs + pair] = it.d_l * p.inverse_pairs;
+  ${extras.includes("prompt_logps") ? "d_prompt[pair] = it.d_prompt * p.inverse_pairs;" : ""}
 }`;
 }

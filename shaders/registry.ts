@@ -46,6 +46,7 @@ import type { VectorWidth } from "./lib.ts";
 import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
+import { type DivergenceName, DIVERGENCES, HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,
@@ -166,8 +167,23 @@ const MATMUL_ROWS: MatmulRowsConstants[] = [1, 4].flatMap((rows) =>
     ...HALF.slice(0, 2).map((storage) => ({ rows, vector: true, storage, ...layout })),
   ])
 );
-const PAIR_LOSS: PairLossConstants[] = (["dpo", "hinge", "ipo", "simpo"] as const).flatMap((loss) =>
-  (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ loss, penalty }))
+/** Each head, each penalty, each divergence, and a sum of terms with everything that a batch may bring. */
+const PAIR_LOSS: PairLossConstants[] = [
+  ...(Object.keys(HEADS) as PairLossName[]).map((loss) => [{ loss }]),
+  ...(Object.keys(DIVERGENCES) as DivergenceName[]).map((
+    divergence,
+  ) => [{ loss: "dpo" as const, divergence }]),
+].map((terms): PairLossConstants => ({ terms, penalty: "none", extras: [] })).concat(
+  (["linear", "hinge", "quadratic"] as const).map((penalty) => ({
+    terms: [{ loss: "dpo", referenceFree: true }],
+    penalty,
+    extras: [],
+  })),
+  {
+    terms: [{ loss: "rdpo" }, { loss: "orpo" }, { loss: "aot" }, { loss: "alphadpo" }],
+    penalty: "linear",
+    extras: ["margins", "weights", "prompt_logps"],
+  },
 );
 
 /** All kernels by name. */

@@ -189,7 +189,7 @@ export function lossOf(
   const own = objective.size(items);
   return objective.forward(uploadAll(objective.model.gpu, objective.pack(items, size ?? own)), {
     ...{ step, metrics, metricsRow: 0, isFirst: true, isLast: true },
-    ...{ batchItems: items.length, batchLabels: own.labels },
+    ...{ batchItems: items.length, batchLabels: own.labels, batch: items },
   });
 }
 

@@ -5,12 +5,40 @@
 import { z } from "zod";
 import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
 import { ConfigError, showFound } from "./errors.ts";
+import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
-import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
+import { resolvePairLoss } from "./losses/weighted_sum.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
 
-const LOSS_NAMES = ["sft", ...Object.keys(PAIR_LOSSES)] as ["sft", ...PairLossKey[]];
+/** Options of losses; their ranges and defaults depend on the loss. */
+const lossOptionsShape = {
+  /** Strength of the preference loss. */
+  beta: z.number().positive().optional(),
+  /** Probability that a preference is labelled the wrong way round. */
+  labelSmoothing: z.number().min(0).lt(0.5).optional(),
+  /** ipo: average log-ratios over tokens. */
+  lengthNormalize: z.boolean().optional(),
+  /** simpo and its kin: target margin as a share of beta. */
+  gammaBetaRatio: z.number().min(0).optional(),
+  /** alphapo: shape of the reward; rdpo, alphadpo, beta_dpo: weight of the length, of the margin, of the batch. */
+  alpha: z.number().optional(),
+  /** cpo: weight of the likelihood of the chosen answers. */
+  cpoAlpha: z.number().min(0).optional(),
+  /** dpop: weight of the penalty on a chosen answer that became less likely. */
+  dpopLambda: z.number().min(0).optional(),
+  /** discopop: temperature of the mix of its two losses. */
+  discopopTau: z.number().positive().optional(),
+  /** Losses on log-ratios: divergence that the reward belongs to. */
+  fDivergenceType: z.enum(["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]).optional(),
+  /** Of the alpha-divergence. */
+  fAlphaDivergenceCoef: z.number().optional(),
+  /** Losses on log-ratios: take the reference's log-probs to be 0. */
+  referenceFree: z.boolean().optional(),
+};
+
+/** Names of the options of losses. */
+export const LOSS_OPTIONS = Object.keys(lossOptionsShape) as (keyof typeof lossOptionsShape)[];
 
 /** Every key that a user can set: flags are these in kebab case, config files hold them as they are. */
 export const runConfigSchema = z.strictObject({
@@ -22,16 +50,11 @@ export const runConfigSchema = z.strictObject({
   data: z.string().min(1).optional(),
   /** Held-out records of the same kind. */
   evalData: z.string().min(1).optional(),
-  /** What is minimised. */
-  loss: z.enum(LOSS_NAMES).default("dpo"),
-  /** Strength of the preference loss; its default depends on the loss. */
-  beta: z.number().positive().optional(),
-  /** dpo: probability that a preference is labelled the wrong way round. */
-  labelSmoothing: z.number().min(0).lt(0.5).optional(),
-  /** ipo: average log-ratios over tokens. */
-  lengthNormalize: z.boolean().optional(),
-  /** simpo: target margin as a share of beta. */
-  gammaBetaRatio: z.number().min(0).optional(),
+  /** What is minimised: `sft`, or a pairwise loss, a preset, or several joined by commas. */
+  loss: z.string().min(1).default("dpo"),
+  /** Weights of several, joined by commas; 1 each by default. */
+  lossWeights: z.string().min(1).optional(),
+  ...lossOptionsShape,
   /** Compute a prompt that both sides of a pair share once: the same numbers, fewer tokens. */
   promptSharing: z.boolean().default(true),
   /** Stable Preference Optimization. */
@@ -131,6 +154,14 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         `${config.batchSize}, found ${config.gradientAccumulationSteps}`,
     );
   }
+  if (config.gradientAccumulationSteps > 1 && resolveLoss(config, source)?.needsWholeBatch) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["gradientAccumulationSteps"])
+      }: expected 1 with ${config.loss}, whose pairs ` +
+        `depend on the whole batch, found ${config.gradientAccumulationSteps}`,
+    );
+  }
   const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
   if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
     throw new ConfigError(
@@ -143,9 +174,23 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   return config;
 }
 
-/** The pairwise loss of a run with its options filled in, or undefined for sft. */
-export function resolveLoss(config: RunConfig): ResolvedPairLoss | undefined {
-  return config.loss === "sft" ? undefined : PAIR_LOSSES[config.loss].resolve(givenLossOptions(config));
+/**
+ * The pairwise loss of a run with its options filled in, or undefined for sft.
+ *
+ * @param config effective settings
+ * @param source how to name a setting in an error
+ * @throws {ConfigError} on an unknown name or an option that the loss does not read
+ */
+export function resolveLoss(
+  config: RunConfig,
+  source: ConfigSource = { describe: (path) => path.join(".") },
+): ResolvedPairLoss | undefined {
+  if (config.loss === "sft") return undefined;
+  return resolvePairLoss(config.loss, {
+    weights: config.lossWeights,
+    options: givenLossOptions(config),
+    describe: (setting) => source.describe([setting]),
+  });
 }
 
 /**
@@ -165,8 +210,6 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
   };
 }
 
-const LOSS_OPTIONS = ["beta", "labelSmoothing", "lengthNormalize", "gammaBetaRatio"] as const;
-
 function givenLossOptions(config: RunConfig): Record<string, unknown> {
   return Object.fromEntries(
     LOSS_OPTIONS.flatMap((name) => (config[name] === undefined ? [] : [[name, config[name]]])),
@@ -179,18 +222,12 @@ function refuseUnreadOptions(
   raw: Readonly<Record<string, unknown>>,
   { source }: { source: ConfigSource },
 ): void {
-  const known = config.loss === "sft" ? [] : PAIR_LOSSES[config.loss].optionNames;
-  const unread = Object.keys(givenLossOptions(config)).find((name) => !known.includes(name));
-  if (unread) {
-    const users = Object.values(PAIR_LOSSES).filter((loss) => loss.optionNames.includes(unread));
-    throw new ConfigError(
-      `Cannot use ${source.describe([unread])}: expected a loss that reads it (${
-        users.map((loss) => loss.name).join(", ")
-      }), found ${config.loss}`,
-    );
-  }
-  const pairwise = ["spo", "promptSharing"].find((name) => raw[name] !== undefined);
-  if (config.loss === "sft" && pairwise) {
+  resolveLoss(config, source);
+  if (config.loss !== "sft") return;
+  const pairwise = ["spo", "promptSharing", "lossWeights", ...LOSS_OPTIONS].find((name) =>
+    raw[name] !== undefined
+  );
+  if (pairwise) {
     throw new ConfigError(`Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found sft`);
   }
 }
@@ -216,22 +253,4 @@ function firstIssue(
   return new ConfigError(
     `Cannot use ${source.describe(path)}: expected ${describeIssue(issue)}, found ${showFound(found)}`,
   );
-}
-
-function describeIssue(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_value":
-      return `${issue.values.length > 1 ? "one of " : ""}${issue.values.map(String).join(", ")}`;
-    case "invalid_type":
-      return `a value of type ${issue.expected}`;
-    case "invalid_union":
-      return issue.errors.map(([first]) => describeIssue(first)).join(" or ");
-    case "too_small":
-      if (issue.origin === "string") return "a text that is not empty";
-      return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
-    case "too_big":
-      return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
-    default:
-      return issue.message;
-  }
 }

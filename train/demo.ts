@@ -196,7 +196,7 @@ async function evaluatePhase(
       (onProgress) => exactMatch(model, { task, tokenizer, onProgress }),
     ),
     outOfDistributionMass: await outOfDistributionMass(model, data.groups),
-    evaluation: await evaluatePairs(model, data.heldOutPairs, { reference, beta: loss.head.beta }),
+    evaluation: await evaluatePairs(model, data.heldOutPairs, { reference, beta: loss.beta }),
   };
 }
 

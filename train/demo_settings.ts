@@ -2,7 +2,7 @@
  * Every number of the built-in demonstration, and which flags may change them.
  * @module
  */
-import type { RunConfig } from "./config.ts";
+import { LOSS_OPTIONS, type RunConfig } from "./config.ts";
 import { ConfigError } from "./errors.ts";
 import type { SpoOptions } from "./losses/spo.ts";
 
@@ -83,12 +83,10 @@ export const DEMO_PREFERENCE = {
 } as const;
 
 /** Flags that mean something to the demonstration; they change its preference phases. */
-const USED = new Set([
+const USED = new Set<string>([
   "loss",
-  "beta",
-  "labelSmoothing",
-  "lengthNormalize",
-  "gammaBetaRatio",
+  "lossWeights",
+  ...LOSS_OPTIONS,
   "learningRate",
   "learningRateSchedule",
   "warmupSteps",

@@ -97,20 +97,37 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
   return [`${setting.flag}${value}`, notes.length ? `${meaning} (${notes.join("; ")})` : meaning];
 }
 
-/** Settings that are text themselves, not the path of a file. */
-const TEXTS: ReadonlySet<string> = new Set(["lora.targetModules", "prompt", "stop", "system"]);
+/** What a text holds where it is no path. */
+const TEXTS: Readonly<Record<string, string>> = {
+  loss: "names",
+  lossWeights: "numbers",
+  "lora.targetModules": "text",
+  prompt: "text",
+  stop: "text",
+  system: "text",
+};
 
-function placeholder({ kind, choices, name }: Setting): string {
-  if (kind === "text") return TEXTS.has(name) ? "text" : "path";
+function placeholder({ name, kind, choices }: Setting): string {
+  if (kind === "text" && Object.hasOwn(TEXTS, name)) return TEXTS[name];
+  if (kind === "text") return "path";
   if (kind === "choice") return "name";
   return kind === "either" ? [...choices, "number"].join("|") : kind;
 }
 
 function defaultNote(setting: Setting): string {
   if (setting.default !== undefined && setting.default !== false) return `default ${setting.default}`;
-  const byLoss = Object.values(PAIR_LOSSES).flatMap((loss) => {
+  const losses = new Map<string, string[]>();
+  for (const loss of Object.values(PAIR_LOSSES)) {
     const value = loss.resolve({}).options[setting.name];
-    return value === undefined ? [] : [`${loss.name} ${value}`];
-  });
-  return byLoss.length ? `default: ${byLoss.join(", ")}` : "";
+    if (value === undefined || value === false) continue;
+    losses.set(String(value), [...losses.get(String(value)) ?? [], loss.name]);
+  }
+  // The value that most losses have stands alone.
+  const [usual, ...others] = [...losses].sort(([, a], [, b]) => b.length - a.length);
+  if (!usual) return "";
+  const rest = others.map(([value, names]) => `${value} for ${names.join(", ")}`);
+  const [value, names] = usual;
+  return `default: ${
+    [names.length > 1 || others.length === 0 ? value : `${value} for ${names[0]}`, ...rest].join("; ")
+  }`;
 }

@@ -62,6 +62,7 @@ export function createMicroBatches(
   const graphs = new GraphCache(gpu, { maxGraphs: MAX_GRAPHS });
   const state: MicroBatchState = {
     ...{ step: 0, isFirst: true, isLast: true, batchItems: 0, batchLabels: 0, metricsRow: 0 },
+    batch: new Uint32Array(),
     metrics: options.metrics,
   };
   return {
@@ -70,7 +71,7 @@ export function createMicroBatches(
     },
     run(step, metricsRow) {
       const { microBatches, batch, labels } = steps[step - 1];
-      Object.assign(state, { step, metricsRow, batchItems: batch.length, batchLabels: labels });
+      Object.assign(state, { step, metricsRow, batchItems: batch.length, batchLabels: labels, batch });
       inputs ??= createInputs(gpu, objective.pack(microBatches[0], capacity));
       for (const [index, items] of microBatches.entries()) {
         state.isFirst = index === 0;

@@ -6,7 +6,7 @@ import type { DeviceTensors } from "../engine/inputs.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
-import { METRICS_STRIDE, PAIR_METRICS } from "../shaders/pair_loss.ts";
+import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
@@ -27,6 +27,8 @@ export interface MicroBatchState {
   batchItems: number;
   /** Labelled tokens of the whole step. */
   batchLabels: number;
+  /** The items of the whole step. */
+  batch: Uint32Array;
   /** The row of this step. */
   metricsRow: number;
   /** `[rows, METRICS_STRIDE]` */
@@ -87,7 +89,7 @@ export interface Objective<Arrays extends object = object> extends Disposable {
  * const items = Uint32Array.of(0);
  * const size = objective.size(items);
  * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
- *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels, batch: items,
  *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.log(8)) < 1e-6);
@@ -178,7 +180,7 @@ export interface PreferenceOptions {
  * const items = Uint32Array.of(0);
  * const size = objective.size(items);
  * const loss = objective.forward(uploadAll(gpu, objective.pack(items, size)), {
- *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels,
+ *   step: 1, isFirst: true, isLast: true, batchItems: 1, batchLabels: size.labels, batch: items,
  *   metrics: ring.tensor, metricsRow: 0,
  * });
  * assert(Math.abs((await toHost(loss))[0] - Math.LN2) < 1e-6); // policy = reference
@@ -192,6 +194,8 @@ export function preferenceObjective(
   const { pairs, reference, loss } = options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
   const spo = spoState(model.gpu, { lambda: options.lambda });
+  const chosenTokens = (items: Uint32Array) =>
+    items.reduce((total, item) => total + pairs[item].chosen.completionIds.length, 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
   const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
@@ -199,7 +203,7 @@ export function preferenceObjective(
   return {
     model,
     count: pairs.length,
-    metricNames: PAIR_METRICS,
+    metricNames: pairMetrics(loss.head.terms),
     ...(known === undefined ? {} : { initialLoss: known }),
     size: (items) => pairsSize(pick(items), options),
     pack(items, size) {
@@ -220,6 +224,7 @@ export function preferenceObjective(
         metricsRow: () => state.metricsRow,
         state: spo,
         pairLoss: loss.head,
+        chosenTokens: () => chosenTokens(state.batch),
         spo: () => options.spoAt(state.step),
         microBatch: {
           pairsInBatch: () => state.batchItems,

@@ -3,7 +3,7 @@
  * @module
  */
 import type { PlanningOptions } from "../engine/planning_gpu.ts";
-import type { RunConfig } from "./config.ts";
+import { resolveLoss, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
 import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
 import { changeRunData, loadRun, type RunData, runTraining } from "./run.ts";
@@ -95,6 +95,9 @@ async function tryAccumulation(config: RunConfig, totalOf: TotalOf): Promise<Rem
   const { batchSize, gradientAccumulationSteps: current, spo } = config;
   const isCurved = spo.solver !== "none" && (spo.penalty !== "linear" || spo.lambdaSchedule === "dual");
   if (isCurved) return { flag, reason: "this SPO penalty needs the whole batch at once" };
+  if (resolveLoss(config)?.needsWholeBatch) {
+    return { flag, reason: "this loss needs the whole batch at once" };
+  }
   if (current === batchSize) return { flag, reason: "every micro-batch has one item" };
   let last = 0;
   for (let steps = current + 1; steps <= batchSize; steps++) {

@@ -234,7 +234,7 @@ export async function runTraining(
   options: { cacheFolder: string },
 ): Promise<PhaseResult[]> {
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
-  const beta = resolveLoss(config)?.head.beta ?? 1;
+  const beta = resolveLoss(config)?.beta ?? 1;
   const isReference = startsAtReference(prepared);
   const cached = (label: string, of: readonly EncodedPair[]) =>
     withProgress(session, label, (onProgress) => {

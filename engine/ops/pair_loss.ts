@@ -2,11 +2,17 @@
  * Preference losses on pairs, with Stable Preference Optimization around them.
  * @module
  */
+import { headOf } from "../../shaders/pair_heads.ts";
 import {
+  type DivergenceName,
+  MAX_TERMS,
+  type PairExtra,
   pairLoss as pairLossKernel,
   type PairLossName,
   type PenaltyName,
+  sortedPerPair,
   SPO_STATE,
+  termOptions,
 } from "../../shaders/pair_loss.ts";
 import { scaleByScalar, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
 import type { Gpu } from "../gpu.ts";
@@ -15,16 +21,26 @@ import { expectShape, ShapeError } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, fromHost, type Tensor } from "../tensor.ts";
 
-export type { PairLossName, PenaltyName };
+export type { DivergenceName, PairLossName, PenaltyName };
 
-/** The pairwise loss and its numbers. */
-export interface PairLossOptions {
-  /** Which head of the kernel. */
+/** One term of a preference loss: a head of the kernel, its weight and its numbers. */
+export interface PairLossTerm {
+  /** Which head. */
   readonly loss: PairLossName;
-  /** Strength of the preference. */
-  readonly beta: number;
-  /** dpo: label smoothing; ipo: 1 to average over tokens, else 0; simpo: gamma; hinge: not used. */
-  readonly option: number;
+  /** What its value and gradient are multiplied by in the sum. */
+  readonly weight: number;
+  /** The numbers that the head reads, by their names in WGSL (`HEADS[loss].options`), and `divergence_alpha`. */
+  readonly options: Readonly<Record<string, number>>;
+  /** f of the f-divergence, reverse KL by default; only for heads that take one. */
+  readonly divergence?: DivergenceName;
+  /** The loss takes the reference's log-probs to be 0. */
+  readonly referenceFree?: boolean;
+}
+
+/** The preference loss: a weighted sum of heads. Rewards in the metrics are those of the first term that has any. */
+export interface PairLossOptions {
+  /** At most {@link MAX_TERMS}, none twice. */
+  readonly terms: readonly PairLossTerm[];
 }
 
 /** The SPO penalty for one step. See docs/spo.md for the formulation. */
@@ -81,7 +97,17 @@ export interface PairLossInputs {
   readonly reference: Tensor;
   /** `[2P]`: completion lengths in tokens, as f32. */
   readonly lengths: Tensor;
-  /** `[rows, METRICS_STRIDE]`: receives {@link PAIR_METRICS}. */
+  /** `[P]`: what each pair's margin must exceed, in units of reward (ODPO); none by default. */
+  readonly margins?: Tensor;
+  /** `[P]`: factor of each pair's preference terms, not of their negative log-likelihoods (WPO); no gradient. */
+  readonly weights?: Tensor;
+  /** `[P]`: summed log-probs of the prompts' own tokens, for a likelihood of whole sequences (ORPO). */
+  readonly promptLogps?: Tensor;
+  /** Tokens of the chosen answers of the whole step; needed by terms with a negative log-likelihood. */
+  readonly chosenTokens?: Scalar;
+  /** Tokens behind `promptLogps`, of the whole step. */
+  readonly promptTokens?: Scalar;
+  /** `[rows, METRICS_STRIDE]`: receives `pairMetrics(terms)` of the shader. */
   readonly metrics: Tensor;
   /** The row of this step. */
   readonly metricsRow: Scalar;
@@ -96,11 +122,11 @@ export interface PairLossInputs {
 }
 
 /**
- * The numbers that SPO carries from step to step: v*, steps so far, lambda, G.
+ * The numbers that SPO and batch-coupled losses carry from step to step: see `SPO_STATE` of the shader.
  *
  * @param gpu the device
  * @param options.lambda where the dual variable starts
- * @returns `[4]`; the caller releases it
+ * @returns `[SPO_STATE.size]`; the caller releases it
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -110,7 +136,7 @@ export interface PairLossInputs {
  * await ensureAdapter();
  * using gpu = await openGpu();
  * const state = spoState(gpu, { lambda: 0.5 });
- * assert.deepEqual([...await toHost(state)], [0, 0, 0.5, 0]);
+ * assert.deepEqual([...(await toHost(state)).subarray(0, 4)], [0, 0, 0.5, 0]); // v*, steps, lambda, G
  * ```
  */
 export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
@@ -126,7 +152,8 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  * @param inputs reference, lengths, options, and where metrics and state lie
  * @returns `[1]`
  * @throws {ShapeError} when the inputs are not `[2P]`
- * @throws {RangeError} when a penalty whose slope depends on G is asked for with several micro-batches a step
+ * @throws {RangeError} when a penalty or loss whose slope depends on the whole batch is asked for with several
+ * micro-batches a step, or an input is given that no term reads or missing that one reads
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -144,7 +171,7 @@ export function spoState(gpu: Gpu, options: { lambda: number }): Tensor {
  *   metrics: fromHost(gpu, new Float32Array(METRICS_STRIDE), { shape: [1, METRICS_STRIDE] }),
  *   metricsRow: 0,
  *   state: spoState(gpu, { lambda: 0 }),
- *   pairLoss: { loss: "dpo", beta: 0.1, option: 0 },
+ *   pairLoss: { terms: [{ loss: "dpo", weight: 1, options: { beta: 0.1, label_smoothing: 0 } }] },
  *   spo: NO_PENALTY,
  *   microBatch: { pairsInBatch: 1, isFirst: true, isLast: true },
  * });
@@ -158,47 +185,134 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
       `Cannot run pair_loss: expected logps of shape [2P], found [${logps.shape.join(", ")}]`,
     );
   }
+  const pairs = sequences / 2;
+  const { terms } = inputs.pairLoss;
+  const extras = extrasOf(inputs, pairs);
+  refuseTerms(inputs);
   expectShape("pair_loss", "reference", inputs.reference.shape, [sequences]);
   expectShape("pair_loss", "lengths", inputs.lengths.shape, [sequences]);
-  refuseSplitPenalty(inputs);
+  refuseSplitBatch(inputs);
   const loss = empty(gpu, [1]);
   const dLogps = empty(gpu, [sequences]);
+  const dPrompt = extras.prompt_logps ? empty(gpu, [pairs]) : undefined;
+  const sorted = sortedPerPair(terms) * pairs;
   gpu.dispatch(pairLossKernel, {
-    constants: { loss: inputs.pairLoss.loss, penalty: penaltyNow(inputs).penalty },
+    constants: {
+      terms: terms.map(({ loss, divergence, referenceFree }) => ({
+        loss,
+        ...(divergence && divergence !== "reverse_kl" ? { divergence } : {}),
+        ...(referenceFree ? { referenceFree } : {}),
+      })),
+      penalty: penaltyNow(inputs).penalty,
+      extras: Object.keys(extras) as PairExtra[],
+    },
     bindings: {
       logps: logps.range,
       reference: inputs.reference.range,
       lengths: inputs.lengths.range,
+      ...Object.fromEntries(Object.entries(extras).map(([name, tensor]) => [name, tensor.range])),
       loss: loss.range,
       d_logps: dLogps.range,
+      ...(dPrompt ? { d_prompt: dPrompt.range } : {}),
+      ...(sorted > 0 ? { sorted: empty(gpu, [sorted]).range } : {}),
       metrics: inputs.metrics.range,
       state: inputs.state.range,
     },
-    params: params(sequences / 2, inputs),
+    params: params(pairs, inputs),
     workgroups: 1,
   });
+  const sides: [Tensor, Tensor][] = [[logps, dLogps]];
+  if (inputs.promptLogps && dPrompt) sides.push([inputs.promptLogps, dPrompt]);
   return record(gpu, {
-    name: `pair_loss ${inputs.pairLoss.loss}`,
-    inputs: [logps],
+    name: `pair_loss ${terms.map(({ loss }) => loss).join("+")}`,
+    inputs: sides.map(([input]) => input),
     output: loss,
     // The forward already computed d loss / d logps: dX = dLoss times it.
     backward: (dLoss, sink) => {
-      const target = sink.into(logps);
-      if (!target) return;
-      gpu.dispatch(scaleByScalar, {
-        constants: { saved: true },
-        bindings: { d_y: dLoss.range, factor: dLogps.range, d_x: target.tensor.range },
-        params: { rows: sequences, scale: 1, accumulate: target.accumulate ? 1 : 0 },
-        workgroups: Math.ceil(sequences / SEGMENT_WORKGROUP),
-      });
+      for (const [input, factor] of sides) {
+        const target = sink.into(input);
+        if (!target) continue;
+        const [rows] = input.shape;
+        gpu.dispatch(scaleByScalar, {
+          constants: { saved: true },
+          bindings: { d_y: dLoss.range, factor: factor.range, d_x: target.tensor.range },
+          params: { rows, scale: 1, accumulate: target.accumulate ? 1 : 0 },
+          workgroups: Math.ceil(rows / SEGMENT_WORKGROUP),
+        });
+      }
     },
   });
 }
 
+/** The optional inputs that were given, checked against the terms. */
+function extrasOf(inputs: PairLossInputs, pairs: number): Partial<Record<PairExtra, Tensor>> {
+  const { terms } = inputs.pairLoss;
+  const names = terms.map(({ loss }) => loss);
+  // Sorted over the batch, a value is of no one pair: nothing to weigh.
+  const weighs = names.some((loss) => loss !== "sft") && sortedPerPair(terms) === 0;
+  const readers: [PairExtra, string, Tensor | undefined, boolean][] = [
+    ["margins", "margins", inputs.margins, names.every((loss) => loss === "sft" || headOf(loss).takesMargin)],
+    ["weights", "weights", inputs.weights, weighs],
+    ["prompt_logps", "promptLogps", inputs.promptLogps, names.some(readsPrompt)],
+  ];
+  const given: Partial<Record<PairExtra, Tensor>> = {};
+  for (const [name, label, tensor, isRead] of readers) {
+    if (!tensor) continue;
+    if (!isRead) throw misfit(terms, `losses that read ${label}`);
+    expectShape("pair_loss", label, tensor.shape, [pairs]);
+    given[name] = tensor;
+  }
+  return given;
+}
+
+function readsPrompt(loss: PairLossName): boolean {
+  return headOf(loss).nll === "sequence";
+}
+
+/** What the terms lack, or must not have. */
+function refuseTerms({ pairLoss: { terms }, chosenTokens, promptLogps, promptTokens }: PairLossInputs): void {
+  const names = terms.map(({ loss }) => loss);
+  if (terms.length < 1 || terms.length > MAX_TERMS || new Set(names).size < names.length) {
+    throw misfit(terms, `1 to ${MAX_TERMS} terms, none of them twice`);
+  }
+  if (chosenTokens === undefined && terms.some(({ loss }) => headOf(loss).nll)) {
+    throw misfit(terms, "chosenTokens with a negative log-likelihood");
+  }
+  if ((promptLogps === undefined) !== (promptTokens === undefined)) {
+    throw misfit(terms, "promptLogps and promptTokens together");
+  }
+  for (const term of terms) {
+    const { takesDivergence } = headOf(term.loss);
+    if (!takesDivergence && (term.referenceFree || (term.divergence ?? "reverse_kl") !== "reverse_kl")) {
+      throw misfit(terms, `a loss on the log-ratios alone with an f-divergence or without reference`);
+    }
+    const [wanted, found] = [termOptions(term), Object.keys(term.options)];
+    if (wanted.some((name) => term.options[name] === undefined) || wanted.length !== found.length) {
+      throw misfit(terms, `options ${wanted.join(", ")} of ${term.loss} (${found.join(", ")} given)`);
+    }
+  }
+}
+
+function misfit(terms: readonly PairLossTerm[], expected: string): RangeError {
+  return new RangeError(
+    `Cannot run pair_loss: expected ${expected}, found terms ${terms.map(({ loss }) => loss).join(", ")}`,
+  );
+}
+
+/** The numbers of the terms, as the kernel names them. */
+function termParams(terms: readonly PairLossTerm[]): Record<string, number> {
+  return Object.fromEntries(terms.flatMap((term, index) => [
+    [`t${index}_weight`, term.weight],
+    ...termOptions(term).map((name) => [`t${index}_${name}`, term.options[name]]),
+  ]));
+}
+
 function params(
   pairs: number,
-  { pairLoss, spo, microBatch, metricsRow }: PairLossInputs,
+  inputs: PairLossInputs,
 ): Record<string, Scalar> {
+  const { pairLoss, spo, microBatch, metricsRow, chosenTokens = 1, promptTokens = 0 } = inputs;
+  const { pairsInBatch } = microBatch;
   const ofPenalty = (number: (spo: SpoPenaltyOptions) => number): Scalar => {
     if (typeof spo !== "function") return number(spo);
     const { penalty } = spo();
@@ -206,9 +320,13 @@ function params(
   };
   return {
     pairs,
-    inverse_pairs: derive([microBatch.pairsInBatch], (count) => 1 / count),
-    beta: pairLoss.beta,
-    option: pairLoss.option,
+    inverse_pairs: derive([pairsInBatch], (count) => 1 / count),
+    chosen_scale: derive([pairsInBatch, chosenTokens], (count, tokens) => count / tokens),
+    sequence_scale: derive(
+      [pairsInBatch, chosenTokens, promptTokens],
+      (count, tokens, more) => count / (tokens + more),
+    ),
+    ...termParams(pairLoss.terms),
     rho: ofPenalty((spo) => spo.rho),
     margin: ofPenalty((spo) => spo.margin),
     epsilon: ofPenalty((spo) => spo.epsilon),
@@ -234,14 +352,16 @@ function penaltyNow({ spo }: PairLossInputs): SpoPenaltyOptions {
   return typeof spo === "function" ? spo() : spo;
 }
 
-/** With a curved phi, the first micro-batch's gradient would need the G of the last. */
-function refuseSplitPenalty(inputs: PairLossInputs): void {
+/** With a curved phi or a coupled batch, the first micro-batch's gradient would need the last. */
+function refuseSplitBatch(inputs: PairLossInputs): void {
   const { isFirst, isLast } = inputs.microBatch;
+  if (valueOf(flagScalar(isFirst)) === 1 && valueOf(flagScalar(isLast)) === 1) return;
   const { penalty } = penaltyNow(inputs);
-  const isWhole = valueOf(flagScalar(isFirst)) === 1 && valueOf(flagScalar(isLast)) === 1;
-  if (!isWhole && (penalty === "hinge" || penalty === "quadratic")) {
+  const coupled = inputs.pairLoss.terms.find(({ loss }) => headOf(loss).batch)?.loss;
+  const name = penalty === "hinge" || penalty === "quadratic" ? `the ${penalty} penalty` : coupled;
+  if (name) {
     throw new RangeError(
-      `Cannot run pair_loss: expected one micro-batch a step with the ${penalty} penalty, whose slope depends ` +
+      `Cannot run pair_loss: expected one micro-batch a step with ${name}, whose slope depends ` +
         "on the whole batch, found several",
     );
   }

@@ -124,7 +124,7 @@ function pass(gpu: Gpu, run: Run, batch: DeviceTensors<Batch>): void {
     metrics,
     metricsRow: 0,
     state,
-    pairLoss: { loss: "dpo", beta: 0.1, option: 0 },
+    pairLoss: { terms: [{ loss: "dpo", weight: 1, options: { beta: 0.1, label_smoothing: 0 } }] },
     spo: { ...NO_PENALTY, penalty: "linear", lambda: 0.5, vStar: 1 },
     microBatch: { pairsInBatch: lengths.shape[0] / 2, isFirst: true, isLast: true },
   });

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
 import {
-  type MicroBatch,
   NO_PENALTY,
   pairLoss,
   type PairLossOptions,
@@ -9,30 +8,29 @@ import {
   spoState,
 } from "../../engine/ops/pair_loss.ts";
 import { ShapeError } from "../../engine/shape.ts";
-import { Tape } from "../../engine/tape.ts";
-import { empty, fromHost, release, type Tensor, upload } from "../../engine/tensor.ts";
-import { METRICS_STRIDE, PAIR_METRICS, SPO_STATE } from "../../shaders/pair_loss.ts";
+import { empty, fromHost, release, upload } from "../../engine/tensor.ts";
+import { METRICS_STRIDE, pairMetrics, SPO_STATE } from "../../shaders/pair_loss.ts";
 import { gpuTest, readAll } from "../gpu.ts";
 import * as reference from "../reference/pair_loss.ts";
 import type { PairLossInputs, PairLossKind } from "../reference/pair_loss.ts";
 import { integers, normals, seededRandom } from "../reference/random.ts";
 import * as spoReference from "../reference/spo.ts";
 import { dualLambda, type InitialValue, updateInitialValue } from "../reference/spo_schedule.ts";
+import { BATCH_KINDS, SINGLE_KINDS, SUM_KINDS } from "../reference/pair_loss_cases.ts";
 import { assertClose, checkOp } from "./check_op.ts";
+import { pairLossOptions } from "./pair_loss_options.ts";
+import { chosenTokens, randomPairs, runSteps, WHOLE } from "./pair_loss_steps.ts";
 
-/** Each loss with its options on the GPU and in the reference. */
-const LOSSES: Record<string, [PairLossOptions, PairLossKind]> = {
-  "dpo": [{ loss: "dpo", beta: 0.1, option: 0 }, { loss: "dpo", beta: 0.1 }],
-  "dpo, smoothed": [{ loss: "dpo", beta: 0.3, option: 0.2 }, { loss: "dpo", beta: 0.3, labelSmoothing: 0.2 }],
-  "hinge": [{ loss: "hinge", beta: 0.2, option: 0 }, { loss: "hinge", beta: 0.2 }],
-  "ipo": [{ loss: "ipo", beta: 0.1, option: 1 }, { loss: "ipo", beta: 0.1 }],
-  "ipo over sums": [{ loss: "ipo", beta: 0.1, option: 0 }, {
-    loss: "ipo",
-    beta: 0.1,
-    lengthNormalize: false,
-  }],
-  "simpo": [{ loss: "simpo", beta: 2, option: 1 }, { loss: "simpo", beta: 2, gammaBetaRatio: 0.5 }],
-};
+/** What a loss with its reference is for a call of the op. */
+type Case = [PairLossOptions, PairLossKind];
+
+const casesOf = (kinds: Record<string, PairLossKind>): Record<string, Case> =>
+  Object.fromEntries(Object.entries(kinds).map(([name, kind]) => [name, [pairLossOptions(kind), kind]]));
+
+const SINGLE = casesOf(SINGLE_KINDS);
+const ALL = { ...SINGLE, ...casesOf(BATCH_KINDS), ...casesOf(SUM_KINDS) };
+const [DPO, DPO_KIND] = SINGLE.dpo;
+const DPO_METRICS = pairMetrics(DPO.terms);
 
 /** Each penalty; the gap of the test's pairs is about 4, so that the hinge and the quadratic act. */
 const PENALTIES: Record<string, SpoPenaltyOptions> = {
@@ -51,31 +49,37 @@ const PENALTIES: Record<string, SpoPenaltyOptions> = {
   },
 };
 
-const WHOLE = (pairs: number): MicroBatch => ({ pairsInBatch: pairs, isFirst: true, isLast: true });
+for (const [name, [pairOptions, kind]] of Object.entries(ALL)) {
+  gpuTest(`pair_loss ${name}`, async (gpu) => {
+    // 65: more pairs than lanes.
+    for (const P of [1, 17, 65]) await checkGradient(gpu, { P, pairOptions, kind, spo: NO_PENALTY });
+  });
 
-for (const [lossName, [pairOptions, kind]] of Object.entries(LOSSES)) {
-  for (const [penaltyName, spo] of Object.entries(PENALTIES)) {
-    gpuTest(`pair_loss ${lossName}, ${penaltyName}`, async (gpu) => {
-      // 65: more pairs than lanes.
-      for (const P of [1, 17, 65]) await checkGradient(gpu, { P, pairOptions, kind, spo });
-    });
-
-    gpuTest(`pair_loss ${lossName}, ${penaltyName}: every metric`, async (gpu) => {
-      const inputs = randomPairs(65, 3);
-      const { found, metrics } = await runSteps(gpu, [inputs], { pairOptions, spo });
-      const expected = spoReference.forward(inputs, spoDims(65, kind, spo));
-      assertClose([found[0].loss], [expected.total], { what: "loss", ...LOOSE });
-      assertMetrics(metrics, {
+  gpuTest(`pair_loss ${name}: with each penalty, loss, gradient and every metric`, async (gpu) => {
+    // Of the penalties each kernel is compiled; the others differ in numbers alone.
+    const penalties = name === "dpo" ? Object.keys(PENALTIES) : ["rho alone", "linear", "hinge", "quadratic"];
+    for (const penalty of penalties) {
+      const inputs = randomPairs(65, 3, kind);
+      const spo = PENALTIES[penalty];
+      const { found: [found], metrics } = await runSteps(gpu, [inputs], { pairOptions, spo });
+      const dims = spoDims(65, kind, spo);
+      const expected = spoReference.forward(inputs, dims);
+      const { dS } = spoReference.backward(inputs, dims, { dTotal: 1 });
+      const what = (number: string) => `${penalty}: ${number}`;
+      assertClose([found.loss], [expected.total], { what: what("loss"), ...LOOSE });
+      assertClose(found.dLogps, dS, { what: what("d logps"), ...LOOSE });
+      assertMetrics(metrics, pairOptions, {
         loss: expected.total,
         preference_loss: expected.loss,
         ...expected.metrics,
+        ...reference.termMetrics(inputs, dims.pairLoss),
         "spo/lower_level": expected.lowerLevel,
         "spo/improvement": expected.improvement,
         "spo/gap": expected.gap,
         "spo/lambda": spo.lambda as number,
       });
-    });
-  }
+    }
+  });
 }
 
 /** IPO squares sums of magnitude 30 that are rounded to 2e-6 each. */
@@ -90,7 +94,7 @@ function checkGradient(
     spo: SpoPenaltyOptions;
   },
 ): Promise<void> {
-  const { s, ref, lengths } = randomPairs(P, P);
+  const { s, ref, lengths } = randomPairs(P, P, kind);
   const dims = spoDims(P, kind, spo);
   return checkOp(gpu, {
     op: `pair_loss of ${P}`,
@@ -103,6 +107,7 @@ function checkGradient(
         metricsRow: 0,
         state: spoState(gpu, { lambda: 0 }),
         pairLoss: pairOptions,
+        chosenTokens: chosenTokens(lengths),
         spo,
         microBatch: WHOLE(P),
       }),
@@ -118,9 +123,9 @@ function checkGradient(
 }
 
 gpuTest("pair_loss: micro-batches of a step add up to the whole batch", async (gpu) => {
-  const [pairOptions, kind] = LOSSES["dpo, smoothed"];
+  const [pairOptions, kind] = ALL.mpo;
   const spo = PENALTIES.linear;
-  const whole = randomPairs(65, 5);
+  const whole = randomPairs(65, 5, kind);
   const parts = [take(whole, 0, 20), take(whole, 20, 21), take(whole, 21, 65)];
   const dims = spoDims(65, kind, spo);
   const { total, ...terms } = spoReference.forward(whole, dims);
@@ -131,10 +136,11 @@ gpuTest("pair_loss: micro-batches of a step add up to the whole batch", async (g
   const chosen = found.flatMap(({ dLogps }) => [...dLogps.subarray(0, dLogps.length / 2)]);
   const rejected = found.flatMap(({ dLogps }) => [...dLogps.subarray(dLogps.length / 2)]);
   assertClose([...chosen, ...rejected], dS, { what: "d logps" });
-  assertMetrics(metrics, {
+  assertMetrics(metrics, pairOptions, {
     loss: total,
     preference_loss: terms.loss,
     ...terms.metrics,
+    ...reference.termMetrics(whole, dims.pairLoss),
     "spo/lower_level": terms.lowerLevel,
     "spo/improvement": terms.improvement,
     "spo/gap": terms.gap,
@@ -145,7 +151,7 @@ gpuTest("pair_loss: micro-batches of a step add up to the whole batch", async (g
 gpuTest(
   "pair_loss: a dual lambda starts where the state says and follows the gap, not below 0",
   async (gpu) => {
-    const [pairOptions, kind] = LOSSES.dpo;
+    const [pairOptions, kind] = [DPO, DPO_KIND];
     const dual = { ...NO_PENALTY, penalty: "linear", lambda: "dual", dualRate: 0.5, epsilon: 0.25 } as const;
     let lambda = 0.1;
     const state = spoState(gpu, { lambda });
@@ -159,7 +165,7 @@ gpuTest(
         state,
       });
       assertClose([found[0].loss], [expected.total], { what: "loss" });
-      assertClose([metrics[PAIR_METRICS.indexOf("spo/lambda")]], [lambda], { what: "lambda" });
+      assertClose([metrics[DPO_METRICS.indexOf("spo/lambda")]], [lambda], { what: "lambda" });
       lambda = dualLambda(lambda, { eta: 0.5, gap: expected.gap, epsilon: 0.25 });
     }
     assert.equal(lambda, 0, "the last step is inside");
@@ -172,7 +178,7 @@ gpuTest(
 gpuTest(
   "pair_loss: v* initial is the exponential mean of G over the first steps, then stays",
   async (gpu) => {
-    const [pairOptions, kind] = LOSSES.dpo;
+    const [pairOptions, kind] = [DPO, DPO_KIND];
     const window = 3;
     const spo = { ...NO_PENALTY, penalty: "linear", lambda: 0.5, vStar: { initialSteps: window } } as const;
     const state = spoState(gpu, { lambda: 0 });
@@ -182,10 +188,10 @@ gpuTest(
       const { lowerLevel } = spoReference.forward(inputs, spoDims(9, kind, NO_PENALTY));
       initial = updateInitialValue(initial, { lowerLevel, window });
       const { metrics } = await runSteps(gpu, [inputs], { pairOptions, spo, state });
-      const gap = metrics[PAIR_METRICS.indexOf("spo/gap")];
+      const gap = metrics[DPO_METRICS.indexOf("spo/gap")];
       assertClose([gap], [lowerLevel - initial.value], { what: `gap ${step}` });
       const [values] = await readAll(gpu, [state]);
-      assertClose(values, [initial.value, step + 1, 0, lowerLevel], { what: `state ${step}` });
+      assertClose(values.subarray(0, 4), [initial.value, step + 1, 0, lowerLevel], { what: `state ${step}` });
       if (step === 0) assert.equal(gap, 0);
     }
     release(state);
@@ -195,63 +201,25 @@ gpuTest(
 gpuTest("pair_loss: where policy equals reference, dpo is log 2 and its rewards are 0", async (gpu) => {
   const { ref, lengths } = randomPairs(6, 2);
   const { found, metrics } = await runSteps(gpu, [{ s: ref, ref, lengths }], {
-    pairOptions: LOSSES.dpo[0],
+    pairOptions: DPO,
     spo: NO_PENALTY,
   });
   assertClose([found[0].loss], [Math.LN2], { what: "loss", atol: 1e-7 });
   for (const name of ["rewards/margins", "rewards/accuracies", "displacement/fraction"] as const) {
-    assert.equal(metrics[PAIR_METRICS.indexOf(name)], 0, name);
-  }
-});
-
-for (const size of [80, 1e4]) {
-  for (const name of ["dpo", "simpo"] as const) {
-    gpuTest(`pair_loss ${name}: |beta D| = ${size} gives finite losses and right gradients`, async (gpu) => {
-      // Pairs won and lost by `size`, each in a batch of its own: a sum would hide the small side.
-      for (const z of [size, -size]) {
-        const inputs = { s: Float64Array.of(z, 0), ref: new Float64Array(2), lengths: [1, 1] };
-        const { found } = await runSteps(gpu, [inputs], {
-          pairOptions: { loss: name, beta: 1, option: 0 },
-          spo: NO_PENALTY,
-        });
-        const kind: PairLossKind = name === "dpo"
-          ? { loss: name, beta: 1 }
-          : { loss: name, beta: 1, gammaBetaRatio: 0 };
-        const dims = { ...kind, P: 1, normalizer: 1 };
-        const { dS } = reference.backward(inputs, dims, { dLoss: 1 });
-        // WGSL's exp may be off by 3 + 2 |x| steps: 1e-5 relative at 80. Below the normal numbers 0 is right.
-        const tail = { atol: 1e-38, rtol: 2e-5 };
-        assertClose([found[0].loss], [reference.forward(inputs, dims).loss], { what: "loss", ...tail });
-        assertClose(found[0].dLogps, dS, { what: "d logps", ...tail });
-      }
-    });
-  }
-}
-
-gpuTest("pair_loss: dpo smoothed, hinge and ipo stay finite at |beta D| = 1e4", async (gpu) => {
-  for (const name of ["dpo, smoothed", "hinge", "ipo"]) {
-    const [pairOptions, kind] = LOSSES[name];
-    const z = 1e4 / pairOptions.beta;
-    const inputs = { s: Float64Array.of(z, 0, 0, z), ref: new Float64Array(4), lengths: [3, 5, 2, 7] };
-    const { found } = await runSteps(gpu, [inputs], { pairOptions, spo: NO_PENALTY });
-    const dims = { ...kind, P: 2, normalizer: 2 };
-    assertClose([found[0].loss], [reference.forward(inputs, dims).loss], { what: `${name}: loss` });
-    assertClose(found[0].dLogps, reference.backward(inputs, dims, { dLoss: 1 }).dS, {
-      what: `${name}: d logps`,
-    });
+    assert.equal(metrics[DPO_METRICS.indexOf(name)], 0, name);
   }
 });
 
 gpuTest("pair_loss writes its row of the metrics and no other", async (gpu) => {
   const metrics = fromHost(gpu, new Float32Array(3 * METRICS_STRIDE).fill(7), { shape: [3, METRICS_STRIDE] });
   await runSteps(gpu, [randomPairs(4, 1)], {
-    pairOptions: LOSSES.dpo[0],
+    pairOptions: DPO,
     spo: NO_PENALTY,
     metrics,
     metricsRow: 1,
   });
   const [values] = await readAll(gpu, [metrics]);
-  const last = METRICS_STRIDE + PAIR_METRICS.length;
+  const last = METRICS_STRIDE + DPO_METRICS.length;
   values.forEach((value, i) =>
     assert.equal(value !== 7, i >= METRICS_STRIDE && i < last, `element ${i} is ${value}`)
   );
@@ -266,7 +234,7 @@ gpuTest("pair_loss refuses odd inputs, and a curved penalty over several micro-b
     metrics: tensor(METRICS_STRIDE),
     metricsRow: 0,
     state: tensor(SPO_STATE.size),
-    pairLoss: LOSSES.dpo[0],
+    pairLoss: DPO,
     spo: NO_PENALTY,
     microBatch: WHOLE(2),
   };
@@ -276,67 +244,20 @@ gpuTest("pair_loss refuses odd inputs, and a curved penalty over several micro-b
   );
   assert.throws(() => pairLoss(tensor(6), inputs), ShapeError);
   assert.throws(() => pairLoss(tensor(4), { ...inputs, lengths: tensor(2) }), ShapeError);
+  const microBatch = { pairsInBatch: 4, isFirst: true, isLast: false };
   for (const name of ["hinge", "quadratic"]) {
-    const microBatch = { pairsInBatch: 4, isFirst: true, isLast: false };
     assert.throws(() => pairLoss(tensor(4), { ...inputs, spo: PENALTIES[name], microBatch }), RangeError);
   }
 });
 
-/** Runs pair losses: as the micro-batches of one step, or each as a step of its own. Gradients are dL/dlogps. */
-async function runSteps(
-  gpu: Gpu,
-  batches: readonly PairLossInputs[],
-  options: {
-    pairOptions: PairLossOptions;
-    spo: SpoPenaltyOptions;
-    split?: boolean;
-    state?: Tensor;
-    metrics?: Tensor;
-    metricsRow?: number;
-  },
-): Promise<{ found: { loss: number; dLogps: Float32Array }[]; metrics: Float32Array }> {
-  const { pairOptions, spo, split = false } = options;
-  const state = options.state ?? spoState(gpu, { lambda: 0 });
-  const metrics = options.metrics ?? empty(gpu, [METRICS_STRIDE], { owner: "caller" });
-  const pairsInBatch = batches.reduce((total, { s }) => total + s.length / 2, 0);
-  const read: Tensor[] = [metrics];
-  for (const [index, { s, ref, lengths }] of batches.entries()) {
-    const shape = [s.length];
-    const grad = fromHost(gpu, new Float32Array(s.length), { shape });
-    const logps = fromHost(gpu, Float32Array.from(s), { shape });
-    const one = fromHost(gpu, Float32Array.of(1), { shape: [1] });
-    const tape = new Tape(gpu);
-    const loss = tape.keep(pairLoss({ ...logps, requiresGrad: true, grad }, {
-      reference: upload(gpu, Float32Array.from(ref)),
-      lengths: upload(gpu, Float32Array.from(lengths)),
-      metrics,
-      metricsRow: options.metricsRow ?? 0,
-      state,
-      pairLoss: pairOptions,
-      spo,
-      microBatch: split
-        ? { pairsInBatch, isFirst: index === 0, isLast: index === batches.length - 1 }
-        : WHOLE(s.length / 2),
-    }));
-    tape.backward([{ tensor: loss, gradient: one }]);
-    release(logps);
-    release(one);
-    read.push(loss, grad);
-  }
-  const [foundMetrics, ...values] = await readAll(gpu, read);
-  for (const tensor of read) if (tensor !== options.metrics) release(tensor);
-  if (!options.state) release(state);
-  return {
-    metrics: foundMetrics,
-    found: batches.map((_, index) => ({ loss: values[2 * index][0], dLogps: values[2 * index + 1] })),
-  };
-}
-
-function assertMetrics(found: Float32Array, expected: Record<string, number>): void {
-  assert.deepEqual(Object.keys(expected).sort(), [...PAIR_METRICS].sort());
-  PAIR_METRICS.forEach((name, index) =>
-    assertClose([found[index]], [expected[name]], { what: name, ...LOOSE })
-  );
+function assertMetrics(
+  found: Float32Array,
+  { terms }: PairLossOptions,
+  expected: Record<string, number>,
+): void {
+  const names = pairMetrics(terms);
+  assert.deepEqual(Object.keys(expected).sort(), [...names].sort());
+  names.forEach((name, index) => assertClose([found[index]], [expected[name]], { what: name, ...LOOSE }));
 }
 
 function spoDims(
@@ -354,17 +275,6 @@ function spoDims(
     rho: spo.rho,
     margin: spo.margin,
   };
-}
-
-/** Pairs whose numbers are f32: completions of 4 to 11 tokens at about -4 nats a token. */
-function randomPairs(P: number, seed: number): PairLossInputs & { lengths: Int32Array } {
-  const random = seededRandom(seed);
-  const lengths = integers(random, { length: 2 * P, low: 4, high: 12 });
-  const ref = normals(random, { length: 2 * P, scale: 3 }).map((value, i) =>
-    Math.fround(value - 4 * lengths[i])
-  );
-  const s = normals(random, { length: 2 * P, scale: 5 }).map((value, i) => Math.fround(ref[i] + value));
-  return { s, ref, lengths };
 }
 
 /** Pairs first to last of a batch. */

@@ -1,34 +1,52 @@
 /**
- * Pairwise preference losses from summed completion log-probabilities, in plain f64.
+ * Pairwise preference losses from summed completion log-probabilities, in plain f64: one loss or a weighted sum of them,
+ * with f-divergences, margins, weights of the pairs and negative log-likelihoods. The losses are in `pair_heads.ts` and
+ * `pair_batch.ts`.
  *
- * With c = s_w - ref_w, r = s_l - ref_l, D = c - r, a = s / n, b = beta, w the chosen and l the rejected completion:
- *
- * - `dpo`: -(1 - e) logSigmoid(bD) - e logSigmoid(-bD), e the label smoothing. Eq. 7, arXiv 2305.18290.
- * - `hinge`: max(0, 1 - bD). Section 3, arXiv 2305.10425, on the rewards of arXiv 2309.06657.
- * - `ipo`: (c/n_w - r/n_l - 1/(2b))^2, averaged over tokens as in TRL, or (D - 1/(2b))^2. Eq. 17, arXiv 2310.12036.
- * - `simpo`: -logSigmoid(b (a_w - a_l) - gamma), gamma = gammaBetaRatio b, no reference. Eq. 6, arXiv 2405.14734.
+ * loss = sum over terms of weight [sum over pairs of w_p l_term / normalizer + nll NLL], where c and r of a term are
+ * u(s - ref), ref = 0 without reference, and NLL = -sum s_w / chosenTokens, or with the prompts' tokens
+ * -sum (s_w + s_prompt) / (chosenTokens + promptTokens).
  *
  * @module
  */
-import { logSigmoid, sigmoid } from "./log_sigmoid.ts";
+import { BATCH_HEADS, type BatchSettings } from "./pair_batch.ts";
+import {
+  type Divergence,
+  type HeadInputs,
+  HEADS,
+  logOdds,
+  type PairHead,
+  type PairSettings,
+  transform,
+} from "./pair_heads.ts";
+import { logSigmoid } from "./log_sigmoid.ts";
 import { requireLengths } from "./shape.ts";
 
 /** Tensors of a pairwise loss. Each is `[2P]`: all chosen first, then all rejected in the same order. */
 export interface PairLossInputs {
   /** `[2P]` summed log-probabilities under the policy. */
   s: Float64Array;
-  /** `[2P]` summed log-probabilities under the reference; SimPO uses them for the displacement metrics alone. */
+  /** `[2P]` summed log-probabilities under the reference; losses without it use them for the displacement metrics alone. */
   ref: Float64Array;
   /** `[2P]` completion lengths in tokens. */
   lengths: ArrayLike<number>;
+  /** `[P]` what a pair's reward margin must exceed. */
+  margins?: ArrayLike<number>;
+  /** `[P]` factors of the pairs' preference terms, no gradient. */
+  weights?: ArrayLike<number>;
+  /** `[P]` summed log-probabilities of the prompts' own tokens. */
+  promptLogps?: Float64Array;
 }
 
-/** Which loss, with its settings. A setting that a loss does not know cannot be given. */
-export type PairLossKind =
-  | { loss: "dpo"; beta: number; labelSmoothing?: number }
-  | { loss: "hinge"; beta: number }
-  | { loss: "ipo"; beta: number; lengthNormalize?: boolean }
-  | { loss: "simpo"; beta: number; gammaBetaRatio: number };
+type Settings = PairSettings & BatchSettings;
+
+/** One loss with its settings. A setting that a loss does not know cannot be given. */
+export type TermKind = {
+  [Loss in keyof Settings]: { loss: Loss; referenceFree?: boolean } & Settings[Loss] & Divergence;
+}[keyof Settings];
+
+/** A loss, or a weighted sum of losses. */
+export type PairLossKind = TermKind | { terms: readonly (TermKind & { weight: number })[] };
 
 /** Sizes and settings of a pairwise loss. */
 export type PairLossDims = PairLossKind & {
@@ -36,6 +54,10 @@ export type PairLossDims = PairLossKind & {
   P: number;
   /** Pairs of the whole batch: sums are divided by it, so that the parts of a batch add up to the whole. */
   normalizer: number;
+  /** Chosen tokens of the whole batch, for likelihoods; those of this call by default. */
+  chosenTokens?: number;
+  /** Tokens behind promptLogps of the whole batch. */
+  promptTokens?: number;
 };
 
 /** Means over the batch, by TRL's names, and the displacement panel. */
@@ -68,22 +90,12 @@ export interface Pair {
   rejected: { s: number; ref: number; n: number };
 }
 
-/** Loss of one pair, and its derivatives by the two sums. */
-export interface PairHead {
-  /** Loss in nats (IPO: squared nats). */
-  loss: number;
-  /** Derivative by s_w. */
-  dChosen: number;
-  /** Derivative by s_l. */
-  dRejected: number;
-}
-
 /**
  * Loss of each pair, their sum over the normalizer, and metrics.
  *
  * @param inputs Sums, reference sums and lengths.
  * @param dims Sizes and settings.
- * @returns losses `[P]`, the mean loss, and the metrics.
+ * @returns losses `[P]` (likelihoods spread over the pairs), the mean loss, and the metrics.
  * @throws {RangeError} When a length disagrees with the dimensions.
  */
 export function forward(
@@ -91,7 +103,11 @@ export function forward(
   dims: PairLossDims,
 ): { losses: Float64Array; loss: number; metrics: PairMetrics } {
   const pairs = pairsOf(inputs, dims);
-  const losses = Float64Array.from(pairs, (pair) => pairHead(pair, dims).loss);
+  const losses = new Float64Array(dims.P);
+  for (const term of termsOf(dims)) {
+    const { values } = evaluateTerm(inputs, pairs, { term, dims });
+    values.forEach((value, p) => losses[p] += term.weight * value);
+  }
   const loss = losses.reduce((sum, value) => sum + value, 0) / dims.normalizer;
   return { losses, loss, metrics: metricsOf(pairs, dims) };
 }
@@ -102,55 +118,115 @@ export function forward(
  * @param inputs Sums, reference sums and lengths.
  * @param dims Sizes and settings.
  * @param upstream dLoss, 1 for the last op of a step.
- * @returns dS `[2P]`, laid out as s.
+ * @returns dS `[2P]`, laid out as s, and where there are prompts dPromptLogps `[P]`.
  * @throws {RangeError} When a length disagrees with the dimensions.
  */
 export function backward(
   inputs: PairLossInputs,
   dims: PairLossDims,
   { dLoss }: { dLoss: number },
-): { dS: Float64Array } {
-  const dS = new Float64Array(2 * dims.P);
-  pairsOf(inputs, dims).forEach((pair, p) => {
-    const { dChosen, dRejected } = pairHead(pair, dims);
-    dS[p] = dLoss * dChosen / dims.normalizer;
-    dS[dims.P + p] = dLoss * dRejected / dims.normalizer;
-  });
-  return { dS };
+): { dS: Float64Array; dPromptLogps?: Float64Array } {
+  const { P, normalizer } = dims;
+  const dS = new Float64Array(2 * P);
+  const dPromptLogps = new Float64Array(P);
+  const pairs = pairsOf(inputs, dims);
+  for (const term of termsOf(dims)) {
+    const factor = dLoss * term.weight;
+    const { heads, nll, hasPrompt, tokens } = evaluateTerm(inputs, pairs, { term, dims });
+    heads.forEach((head, p) => {
+      const w = inputs.weights?.[p] ?? 1;
+      dS[p] += factor * (w * head.dChosen / normalizer - nll / tokens);
+      dS[P + p] += factor * w * head.dRejected / normalizer;
+      if (hasPrompt) dPromptLogps[p] -= factor * nll / tokens;
+    });
+  }
+  return inputs.promptLogps ? { dS, dPromptLogps } : { dS };
 }
 
 /**
- * Loss and derivatives of one pair; the module comment has the equations.
+ * Loss and derivatives of one pair without likelihoods; for losses that look at one pair at a time.
  *
  * @param pair Numbers of the pair.
- * @param kind Loss and settings.
- * @returns Loss and its derivatives.
+ * @param term Loss and settings.
+ * @param offset The pair's margin.
+ * @returns Loss and its derivatives by s_w and s_l.
  */
-export function pairHead(pair: Pair, kind: PairLossKind): PairHead {
+export function pairHead(pair: Pair, term: TermKind, offset = 0): PairHead {
+  const kept = term.referenceFree ? 0 : 1;
+  const won = transform(pair.chosen.s - kept * pair.chosen.ref, term);
+  const lost = transform(pair.rejected.s - kept * pair.rejected.ref, term);
   const { chosen, rejected } = pair;
-  const { beta } = kind;
-  const c = chosen.s - chosen.ref;
-  const r = rejected.s - rejected.ref;
-  if (kind.loss === "dpo") {
-    const z = beta * (c - r);
-    const e = kind.labelSmoothing ?? 0;
-    // (1 - e) sigmoid(-z) - e sigmoid(z) rather than 1 - e - sigmoid(z), which loses the small side to cancellation.
-    const slope = beta * ((1 - e) * sigmoid(-z) - e * sigmoid(z));
-    return { loss: -(1 - e) * logSigmoid(z) - e * logSigmoid(-z), dChosen: -slope, dRejected: slope };
+  const inputs = { c: won.value, r: lost.value, chosen, rejected, offset };
+  const head = HEADS[term.loss as keyof PairSettings] as (inputs: HeadInputs, settings: unknown) => PairHead;
+  const { loss, dChosen, dRejected } = head(inputs, term);
+  return { loss, dChosen: dChosen * won.slope, dRejected: dRejected * lost.slope };
+}
+
+/** The terms of a loss; a loss alone has weight 1. */
+export function termsOf(kind: PairLossKind): readonly (TermKind & { weight: number })[] {
+  return "terms" in kind ? kind.terms : [{ weight: 1, ...kind }];
+}
+
+/** One term over all pairs: heads, the NLL's weight and tokens, and each pair's value. */
+function evaluateTerm(
+  inputs: PairLossInputs,
+  pairs: readonly Pair[],
+  { term, dims }: { term: TermKind; dims: PairLossDims },
+): { heads: PairHead[]; nll: number; tokens: number; hasPrompt: boolean; values: number[] } {
+  const offset = (p: number) => inputs.margins?.[p] ?? 0;
+  const batch = (BATCH_HEADS as Record<string, unknown>)[term.loss] as
+    | ((pairs: readonly (Pair & { offset: number })[], settings: unknown) => PairHead[])
+    | undefined;
+  const heads = batch
+    ? batch(pairs.map((pair, p) => ({ ...pair, offset: offset(p) })), term)
+    : pairs.map((pair, p) => pairHead(pair, term, offset(p)));
+  const nll = term.loss === "cpo" ? term.cpoAlpha : term.loss === "orpo" || term.loss === "sft" ? 1 : 0;
+  const hasPrompt = term.loss === "orpo" && inputs.promptLogps !== undefined;
+  const tokens = chosenTokensOf(pairs, dims) + (hasPrompt ? dims.promptTokens! : 0);
+  const values = heads.map(({ loss }, p) =>
+    (inputs.weights?.[p] ?? 1) * loss +
+    nll * nllOf(inputs, pairs, { p, hasPrompt }) * dims.normalizer / tokens
+  );
+  return { heads, nll, tokens, hasPrompt, values };
+}
+
+function nllOf(
+  { promptLogps }: PairLossInputs,
+  pairs: readonly Pair[],
+  { p, hasPrompt }: { p: number; hasPrompt: boolean },
+): number {
+  return -pairs[p].chosen.s - (hasPrompt ? promptLogps![p] : 0);
+}
+
+function chosenTokensOf(pairs: readonly Pair[], { chosenTokens }: PairLossDims): number {
+  return chosenTokens ?? pairs.reduce((sum, { chosen }) => sum + chosen.n, 0);
+}
+
+/**
+ * The metrics that depend on the terms: each one's own value where there are several, and those of likelihoods and odds.
+ *
+ * @param inputs Sums, reference sums and lengths.
+ * @param dims Sizes and settings.
+ * @returns By the names of the logs.
+ */
+export function termMetrics(inputs: PairLossInputs, dims: PairLossDims): Record<string, number> {
+  const pairs = pairsOf(inputs, dims);
+  const terms = termsOf(dims);
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  const metrics: Record<string, number> = {};
+  for (const term of terms) {
+    const { values, hasPrompt, tokens, nll } = evaluateTerm(inputs, pairs, { term, dims });
+    if (terms.length > 1) metrics[`loss/${term.loss}`] = sum(values) / dims.normalizer;
+    if (nll || term.loss === "cpo") {
+      metrics.nll_loss = sum(pairs.map((_, p) => nllOf(inputs, pairs, { p, hasPrompt }))) / tokens;
+    }
+    if (term.loss === "orpo") {
+      const odds = pairs.map(logOdds);
+      metrics.log_odds_ratio = sum(odds.map(logSigmoid)) / dims.normalizer;
+      metrics.log_odds_chosen = sum(odds) / dims.normalizer;
+    }
   }
-  if (kind.loss === "hinge") {
-    const slope = beta * (c - r) < 1 ? beta : 0;
-    return { loss: Math.max(0, 1 - beta * (c - r)), dChosen: -slope, dRejected: slope };
-  }
-  const averaged = kind.loss === "simpo" || (kind.lengthNormalize ?? true);
-  const [nChosen, nRejected] = averaged ? [chosen.n, rejected.n] : [1, 1];
-  if (kind.loss === "ipo") {
-    const m = c / nChosen - r / nRejected - 1 / (2 * beta);
-    return { loss: m ** 2, dChosen: 2 * m / nChosen, dRejected: -2 * m / nRejected };
-  }
-  const z = beta * (chosen.s / nChosen - rejected.s / nRejected) - kind.gammaBetaRatio * beta;
-  const slope = beta * sigmoid(-z);
-  return { loss: -logSigmoid(z), dChosen: -slope / nChosen, dRejected: slope / nRejected };
+  return metrics;
 }
 
 /**
@@ -161,8 +237,14 @@ export function pairHead(pair: Pair, kind: PairLossKind): PairHead {
  * @returns `[P]` pairs.
  * @throws {RangeError} When a length disagrees with the dimensions or a completion is empty.
  */
-export function pairsOf({ s, ref, lengths }: PairLossInputs, { P }: { P: number }): Pair[] {
-  requireLengths("pair_loss", { s: [s, 2 * P], ref: [ref, 2 * P], lengths: [lengths, 2 * P] });
+export function pairsOf(inputs: PairLossInputs, { P }: { P: number }): Pair[] {
+  const { s, ref, lengths, margins, weights, promptLogps } = inputs;
+  requireLengths("pair_loss", {
+    ...{ s: [s, 2 * P], ref: [ref, 2 * P], lengths: [lengths, 2 * P] },
+    ...(margins ? { margins: [margins, P] } : {}),
+    ...(weights ? { weights: [weights, P] } : {}),
+    ...(promptLogps ? { promptLogps: [promptLogps, P] } : {}),
+  });
   const at = (i: number) => {
     if (!(lengths[i] > 0)) {
       throw new RangeError(`Cannot score completion ${i}: expected at least 1 token, found ${lengths[i]}`);
@@ -172,11 +254,20 @@ export function pairsOf({ s, ref, lengths }: PairLossInputs, { P }: { P: number 
   return Array.from({ length: P }, (_, p) => ({ chosen: at(p), rejected: at(P + p) }));
 }
 
-/** Implicit rewards: beta (s - ref), or beta s / n for SimPO, which has no reference, as TRL's CPO trainer logs it. */
-function rewardsOf({ chosen, rejected }: Pair, { loss, beta }: PairLossKind): { won: number; lost: number } {
-  return loss === "simpo"
-    ? { won: beta * chosen.s / chosen.n, lost: beta * rejected.s / rejected.n }
-    : { won: beta * (chosen.s - chosen.ref), lost: beta * (rejected.s - rejected.ref) };
+/** Losses whose rewards are averaged log-probs, and those whose rewards are summed log-probs, as TRL logs them. */
+const AVERAGED = ["simpo", "alphadpo", "orpo"];
+const SUMMED = ["cpo"];
+
+/** Implicit rewards of the first term that has any: beta (s - ref), or by the policy alone. */
+function rewardsOf({ chosen, rejected }: Pair, kind: PairLossKind): { won: number; lost: number } {
+  const term = termsOf(kind).find(({ loss }) => loss !== "sft");
+  if (!term || !("beta" in term)) return { won: 0, lost: 0 };
+  const reward = ({ s, ref, n }: Pair["chosen"]) => {
+    if (term.loss === "alphapo") return (1 - Math.exp(Math.min(40, -term.alpha * s / n))) / term.alpha;
+    if (AVERAGED.includes(term.loss)) return s / n;
+    return SUMMED.includes(term.loss) || term.referenceFree ? s : s - ref;
+  };
+  return { won: term.beta * reward(chosen), lost: term.beta * reward(rejected) };
 }
 
 function metricsOf(pairs: Pair[], dims: PairLossDims): PairMetrics {

@@ -1,44 +1,79 @@
 import assert from "node:assert/strict";
 import { assertBackward, centralDifference } from "./central_difference.ts";
+import { batchBeta, marginMoments, marginShifts } from "./pair_batch.ts";
 import * as pairLoss from "./pair_loss.ts";
+import { BATCH_KINDS, SINGLE_KINDS, SUM_KINDS } from "./pair_loss_cases.ts";
 import type { PairLossInputs, PairLossKind } from "./pair_loss.ts";
 import { integers, normals, seededRandom } from "./random.ts";
 
-const KINDS: Record<string, PairLossKind> = {
-  "dpo": { loss: "dpo", beta: 0.1 },
-  "dpo with label smoothing": { loss: "dpo", beta: 0.3, labelSmoothing: 0.2 },
-  "hinge": { loss: "hinge", beta: 0.2 },
-  "ipo": { loss: "ipo", beta: 0.1 },
-  "ipo over sums": { loss: "ipo", beta: 0.1, lengthNormalize: false },
-  "simpo": { loss: "simpo", beta: 2, gammaBetaRatio: 0.5 },
-};
+const KINDS: Record<string, PairLossKind> = { ...SINGLE_KINDS, ...BATCH_KINDS, ...SUM_KINDS };
 
-function randomPairs(P: number, seed: number): PairLossInputs {
+/** Pairs, with a margin, a weight and a prompt each. */
+function randomPairs(
+  P: number,
+  seed: number,
+  scale = 8,
+): Required<PairLossInputs> & { weights: Float64Array } {
   const random = seededRandom(seed);
-  const ref = normals(random, { length: 2 * P, scale: 5 }).map((value) => value - 30);
-  const moved = normals(random, { length: 2 * P, scale: 8 });
+  const ref = normals(random, { length: 2 * P, scale: 5 }).map((value) => value - 40);
+  const moved = normals(random, { length: 2 * P, scale });
   return {
     s: ref.map((value, i) => value + moved[i]),
     ref,
-    lengths: integers(random, { length: 2 * P, low: 1, high: 9 }),
+    lengths: integers(random, { length: 2 * P, low: 4, high: 12 }),
+    margins: normals(random, { length: P, scale: 0.5 }),
+    weights: normals(random, { length: P, scale: 0.3 }).map((value) => Math.exp(value)),
+    promptLogps: normals(random, { length: P, scale: 3 }).map((value) => value - 20),
   };
+}
+
+/** Sorted over the batch, a value is of no one pair: such losses take no weights. */
+function inputsFor(kind: PairLossKind, inputs: PairLossInputs): PairLossInputs {
+  const sorts = pairLoss.termsOf(kind).some(({ loss }) => loss.startsWith("aot"));
+  return sorts ? { ...inputs, weights: undefined } : inputs;
+}
+
+/** A pair's exponential would drown the others' digits. */
+const scaleOf = (kind: PairLossKind) => "divergence" in kind ? 1 : 8;
+
+/** The kind with what it detaches fixed at these pairs. */
+function fixed(kind: PairLossKind, inputs: PairLossInputs, P: number): PairLossKind {
+  if ("terms" in kind) return kind;
+  const pairs = pairLoss.pairsOf(inputs, { P }).map((pair) => ({ ...pair, offset: 0 }));
+  if (kind.loss === "alphadpo") {
+    return { ...kind, detached: { shifts: marginShifts(pairs, marginMoments(pairs)) } };
+  }
+  return kind.loss === "beta_dpo" ? { ...kind, detached: { beta: batchBeta(kind, 0.3) } } : kind;
 }
 
 for (const [name, kind] of Object.entries(KINDS)) {
   for (const P of [1, 5, 17]) {
     Deno.test(`pair_loss ${name}, ${P} pairs: backward is the central difference`, () => {
-      const dims = { ...kind, P, normalizer: 2 * P };
-      assertBackward(pairLoss, { inputs: randomPairs(P, P), dims, outputs: ["loss"], seed: 1 });
+      const inputs = inputsFor(kind, randomPairs(P, P, scaleOf(kind)));
+      const dims = {
+        ...fixed(kind, inputs, P),
+        P,
+        normalizer: 2 * P,
+        chosenTokens: 7 * P,
+        promptTokens: 9 * P,
+      };
+      assertBackward(pairLoss, { inputs, dims, outputs: ["loss"], seed: 1 });
     });
   }
+}
 
+for (const [name, kind] of Object.entries({ ...SINGLE_KINDS, mpo: SUM_KINDS.mpo })) {
   Deno.test(`pair_loss ${name}: the halves of a batch add up to the whole`, () => {
-    const whole = randomPairs(4, 3);
-    const wholeDims = { ...kind, P: 4, normalizer: 4 };
+    const whole = randomPairs(4, 3, scaleOf(kind));
+    const counts = { normalizer: 4, chosenTokens: 21, promptTokens: 30 };
+    const wholeDims = { ...kind, P: 4, ...counts };
     const expected = pairLoss.forward(whole, wholeDims);
     const expectedGradient = pairLoss.backward(whole, wholeDims, { dLoss: 1 }).dS;
     const take = (values: ArrayLike<number>, first: number) =>
-      Float64Array.from([first, first + 1, first + 4, first + 5], (i) => values[i]);
+      Float64Array.from(
+        values.length === 4 ? [first, first + 1] : [first, first + 1, first + 4, first + 5],
+        (i) => values[i],
+      );
     let loss = 0;
     let margins = 0;
     for (const first of [0, 2]) {
@@ -46,17 +81,32 @@ for (const [name, kind] of Object.entries(KINDS)) {
         s: take(whole.s, first),
         ref: take(whole.ref, first),
         lengths: take(whole.lengths, first),
+        margins: take(whole.margins, first),
+        weights: take(whole.weights, first),
+        promptLogps: take(whole.promptLogps, first),
       };
-      const dims = { ...kind, P: 2, normalizer: 4 };
+      const dims = { ...kind, P: 2, ...counts };
       const outputs = pairLoss.forward(half, dims);
       loss += outputs.loss;
       margins += outputs.metrics["rewards/margins"];
       assert.deepEqual(pairLoss.backward(half, dims, { dLoss: 1 }).dS, take(expectedGradient, first));
     }
-    assert.ok(Math.abs(loss - expected.loss) < 1e-12);
-    assert.ok(Math.abs(margins - expected.metrics["rewards/margins"]) < 1e-12);
+    assert.ok(Math.abs(loss - expected.loss) < 1e-12 * Math.abs(expected.loss));
+    assert.ok(Math.abs(margins - expected.metrics["rewards/margins"]) < 1e-12 * (1 + Math.abs(margins)));
   });
 }
+
+Deno.test("aot: each sorted place pairs the policy's number with the reference's; equal ones keep their order", () => {
+  const inputs = {
+    // Margins of the policy 3, 1, 3; of the reference 0, 5, 2: the first and third are equal.
+    s: Float64Array.of(3, 1, 3, 0, 0, 0),
+    ref: Float64Array.of(0, 5, 2, 0, 0, 0),
+    lengths: [1, 1, 1, 1, 1, 1],
+  };
+  const { losses } = pairLoss.forward(inputs, { loss: "aot", beta: 1, P: 3, normalizer: 3 });
+  const expected = [3 - 2, 1 - 0, 3 - 5].map((z) => Math.log1p(Math.exp(-z)));
+  losses.forEach((loss, p) => assert.ok(Math.abs(loss - expected[p]) < 1e-12));
+});
 
 Deno.test("dpo: where policy equals reference the loss is log 2 and the rewards are 0", () => {
   const { ref, lengths } = randomPairs(6, 2);

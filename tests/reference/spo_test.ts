@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { assertBackward } from "./central_difference.ts";
 import * as pairLoss from "./pair_loss.ts";
-import type { PairLossInputs, PairLossKind } from "./pair_loss.ts";
+import type { PairLossInputs, PairLossKind, TermKind } from "./pair_loss.ts";
 import { integers, normals, seededRandom } from "./random.ts";
 import * as spo from "./spo.ts";
 import type { PenaltyShape, SpoDims } from "./spo.ts";
 import { dualLambda, lambdaAt, updateInitialValue } from "./spo_schedule.ts";
 
 const P = 6;
-const KINDS: PairLossKind[] = [
+const KINDS: TermKind[] = [
   { loss: "dpo", beta: 0.1, labelSmoothing: 0.1 },
   { loss: "hinge", beta: 0.2 },
   { loss: "ipo", beta: 0.1 },

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { PAIR_LOSS_NAMES } from "../../train/losses/weighted_sum.ts";
 import { join } from "node:path";
 import { z } from "zod";
 import { type Invocation, parseCommandLine } from "../../train/command_line.ts";
@@ -112,8 +113,9 @@ Deno.test("the help shows defaults: the schema's, each loss's, and those in word
       "--help  ",
       "--config <path>  ",
       "steps of linear warm-up (default 0)",
-      "(sft, dpo, hinge, ipo, simpo; default dpo)",
-      "target margin as a share of beta (default: simpo 0.5)",
+      "joined by commas (default dpo)",
+      "target margin as a share of beta (default: 0.5; 0.6 for alphadpo)",
+      "(default: 50)",
       "<initial|number>",
     ]
   ) assert.ok(help.includes(part), part);
@@ -186,7 +188,11 @@ const BAD_VALUES: [string[], string][] = [
   [["--beta", "0x1"], 'Cannot use --beta: expected a value of type number, found "0x1"'],
   [["--learning-rate", "-1"], "Cannot use --learning-rate: expected more than 0, found -1"],
   [["--max-steps", "2.5"], "Cannot use --max-steps: expected a value of type int, found 2.5"],
-  [["--loss", "dop"], 'Cannot use --loss: expected one of sft, dpo, hinge, ipo, simpo, found "dop"'],
+  [
+    ["--loss", "dop"],
+    `Cannot use --loss: expected one of sft, ${PAIR_LOSS_NAMES.join(", ")}, or several joined by commas, ` +
+    'found "dop" (did you mean dpo?)',
+  ],
   [["--label-smoothing", "0.5"], "Cannot use --label-smoothing: expected less than 0.5, found 0.5"],
   [["--spo.lambda", "-1"], "Cannot use --spo.lambda: expected at least 0, found -1"],
   [["--spo.lambdaEnd", "-1"], "Cannot use --spo.lambdaEnd: expected at least 0, found -1"],

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { parseRunConfig, resolveLoss } from "../../train/config.ts";
+import { PAIR_LOSS_NAMES } from "../../train/losses/weighted_sum.ts";
 import { ConfigError } from "../../train/errors.ts";
 
 const SOURCE = { describe: (path: readonly string[]) => `<${path.join(".")}>` };
@@ -24,7 +25,20 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ adamBeta1: 1 }, "<adamBeta1>: expected less than 1, found 1"],
   [{ overwrite: "yes" }, '<overwrite>: expected a value of type boolean, found "yes"'],
   [{ model: "" }, '<model>: expected a text that is not empty, found ""'],
-  [{ loss: "dpoo" }, '<loss>: expected one of sft, dpo, hinge, ipo, simpo, found "dpoo"'],
+  [
+    { loss: "dpoo" },
+    `<loss>: expected one of sft, ${PAIR_LOSS_NAMES.join(", ")}, or several joined by commas, found "dpoo" ` +
+    "(did you mean dpo?)",
+  ],
+  [
+    { loss: "dpo,sft", lossWeights: "1" },
+    '<lossWeights>: expected 2 numbers above 0, joined by commas, found "1"',
+  ],
+  [{ loss: "sft", lossWeights: "1" }, "<lossWeights>: expected a pairwise loss, found sft"],
+  [
+    { loss: "exo_pair", labelSmoothing: 0 },
+    "<labelSmoothing> with exo_pair: expected more than 0, found 0",
+  ],
   [{ spo: { solver: "penalty", rho: -1 } }, "<spo.rho>: expected at least 0, found -1"],
   [
     { spo: { solver: "penalty", vStar: "first" } },
@@ -34,11 +48,14 @@ const REFUSED: [Record<string, unknown>, string][] = [
   // Options that the chosen loss does not read.
   [
     { loss: "hinge", labelSmoothing: 0.1 },
-    "<labelSmoothing>: expected a loss that reads it (dpo), found hinge",
+    "<labelSmoothing>: expected a loss that reads it (dpo, robust, exo_pair, aot, aot_unpaired, cpo), found hinge",
   ],
   [{ lengthNormalize: false }, "<lengthNormalize>: expected a loss that reads it (ipo), found dpo"],
-  [{ loss: "ipo", gammaBetaRatio: 1 }, "<gammaBetaRatio>: expected a loss that reads it (simpo), found ipo"],
-  [{ loss: "sft", beta: 1 }, "<beta>: expected a loss that reads it (dpo, hinge, ipo, simpo), found sft"],
+  [
+    { loss: "ipo", gammaBetaRatio: 1 },
+    "<gammaBetaRatio>: expected a loss that reads it (simpo, alphapo, alphadpo), found ipo",
+  ],
+  [{ loss: "sft", beta: 1 }, "<beta>: expected a pairwise loss, found sft"],
   [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
   [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
   // Options that the chosen way of SPO does not read.
@@ -70,6 +87,10 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [
     { batchSize: 8, gradientAccumulationSteps: 3 },
     "<gradientAccumulationSteps>: expected a divisor of the batch size 8, found 3",
+  ],
+  [
+    { loss: "dpo,aot", gradientAccumulationSteps: 2 },
+    "<gradientAccumulationSteps>: expected 1 with dpo,aot, whose pairs depend on the whole batch, found 2",
   ],
   ...[{ penalty: "hinge" }, { penalty: "quadratic" }, { lambdaSchedule: "dual" }].map((
     options,
@@ -103,6 +124,7 @@ Deno.test("settings next to the refused ones are taken", () => {
     { loss: "sft" },
     { loss: "simpo", gammaBetaRatio: 0, beta: 10 },
     { batchSize: 8, gradientAccumulationSteps: 4 },
+    { loss: "dpo,sft,cpo", lossWeights: "1,0.5,2", cpoAlpha: 0.1, gradientAccumulationSteps: 2 },
     { gradientAccumulationSteps: 2, ...spo({}) },
     spo({ lambdaSchedule: "linear", lambda: 0, lambdaEnd: 1, lambdaSteps: 5 }),
     spo({ lambdaSchedule: "dual", dualRate: 1, epsilon: 0.1 }),
@@ -124,11 +146,15 @@ Deno.test("defaults are filled in, and given values kept", () => {
   assert.equal(parse({}).spo.solver, "none");
 });
 
+/** What every loss on log-ratios has. */
+const DEFAULT_RATIO = { fDivergenceType: "reverse_kl", referenceFree: false };
+
 Deno.test("a run's loss takes its own defaults and what the user gave", () => {
-  assert.deepEqual(resolveLoss(parse({}))?.options, { beta: 0.1, labelSmoothing: 0 });
+  assert.deepEqual(resolveLoss(parse({}))?.options, { ...DEFAULT_RATIO, beta: 0.1, labelSmoothing: 0 });
   assert.deepEqual(resolveLoss(parse({ loss: "simpo" }))?.options, { beta: 2, gammaBetaRatio: 0.5 });
   assert.deepEqual(resolveLoss(parse({ loss: "ipo", beta: 0.2, lengthNormalize: false }))?.options, {
-    ...{ beta: 0.2, lengthNormalize: false },
+    ...{ ...DEFAULT_RATIO, beta: 0.2, lengthNormalize: false },
   });
   assert.equal(resolveLoss(parse({ loss: "sft" })), undefined);
+  assert.equal(resolveLoss(parse({ loss: "dpo,sft", lossWeights: "1,0.5" }))?.head.terms[1].weight, 0.5);
 });

@@ -213,6 +213,8 @@ Deno.test("a setting that cannot make the run fit says why", async () => {
   const [checkpointing, accumulation] = await findRemedies(curved, planWith(weights));
   assert.match(checkpointing.reason!, /^still takes/);
   assert.equal(accumulation.reason, "this SPO penalty needs the whole batch at once");
+  const [, sorted] = await findRemedies(runData({ loss: "aot" }), planWith(weights));
+  assert.equal(sorted.reason, "this loss needs the whole batch at once");
 });
 
 Deno.test("sizes past a kernel's or the adapter's limit are refused before the first step, naming it", async () => {

@@ -134,7 +134,8 @@ eachLoss("the hinge acts outside the safe region alone, the quadratic by the exc
     const slope = penalty === "hinge" ? 1 : 0.3;
     assertGradients(outside.gradients, plus(plain.gradients, 0.7 * slope, lower), `${penalty} outside`);
     const phi = penalty === "hinge" ? 0.3 : 0.3 ** 2 / 2;
-    assertClose([outside.metrics.loss - plain.metrics.loss], [0.7 * phi], { what: penalty });
+    // As a sum: SPPO's own loss is half a million, of which an f32 difference has no digit left.
+    assertClose([outside.metrics.loss], [plain.metrics.loss + 0.7 * phi], { what: penalty });
   }
 });
 

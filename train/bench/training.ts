@@ -175,6 +175,8 @@ function onlineObjective(
     lambda: 0,
   });
   const spo = spoState(gpu, { lambda: 0 });
+  // Each step takes all pairs.
+  const chosenTokens = pairs.reduce((total, { chosen }) => total + chosen.completionIds.length, 0);
   return {
     ...cached,
     forward({ batch, lengths }, state): Tensor {
@@ -187,6 +189,7 @@ function onlineObjective(
         metricsRow: () => state.metricsRow,
         state: spo,
         pairLoss: loss.head,
+        chosenTokens,
         spo: NO_PENALTY,
         microBatch: { pairsInBatch: pairs.length, isFirst: true, isLast: true },
       });

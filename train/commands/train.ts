@@ -4,6 +4,7 @@
  */
 import { type RunConfig, runConfigSchema } from "../config.ts";
 import type { LoraSettings } from "../adapters/lora_settings.ts";
+import { PAIR_LOSS_NAMES } from "../losses/weighted_sum.ts";
 import type { SpoOptions } from "../losses/spo.ts";
 import {
   type Command,
@@ -34,11 +35,22 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   evalRecords: [DATA, "records evaluated before and after training"],
   maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],
   overlong: [DATA, "a prompt that leaves no room for a completion: stop, or drop the record"],
-  loss: [LOSS, "what is minimised"],
+  loss: [LOSS, `what is minimised: sft; one of ${PAIR_LOSS_NAMES.join(", ")}; or several joined by commas`],
+  lossWeights: [LOSS, "weights of several, joined by commas (default: 1 each)"],
   beta: [LOSS, "strength of the preference loss"],
   labelSmoothing: [LOSS, "probability that a preference is labelled the wrong way round"],
   lengthNormalize: [LOSS, "average log-ratios over tokens"],
   gammaBetaRatio: [LOSS, "target margin as a share of beta"],
+  alpha: [
+    LOSS,
+    "of the reward's shape (alphapo), the lengths (rdpo), the margin (alphadpo), the batch (beta_dpo)",
+  ],
+  cpoAlpha: [LOSS, "weight of the likelihood of chosen answers"],
+  dpopLambda: [LOSS, "weight of the penalty on a chosen answer that became less likely"],
+  discopopTau: [LOSS, "temperature of the mix of logistic and exponential loss"],
+  fDivergenceType: [LOSS, "divergence that the reward of a loss on log-ratios belongs to"],
+  fAlphaDivergenceCoef: [LOSS, "coefficient of alpha_divergence (default 0.5)"],
+  referenceFree: [LOSS, "take the reference's log-probs to be 0 in a loss on log-ratios"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
   "spo.solver": [SPO, "none is the plain pairwise loss"],
   "spo.penalty": [SPO, "shape of the penalty on chosen answers that became less likely"],
@@ -99,6 +111,7 @@ export const trainCommand: Command<typeof runConfigSchema> = {
   examples: [
     "deno task train",
     "deno task train --model models/llama --data pairs.jsonl --beta 0.1 --output runs/first",
+    "deno task train --model models/llama --data pairs.jsonl --loss dpo,bco_pair,sft --loss-weights 0.8,0.2,1",
     "deno task train --model models/llama --data pairs.jsonl --spo.solver penalty --spo.lambda 0.5",
     "deno task train --model models/llama --data pairs.jsonl --lora.rank 8 --base-dtype bf16",
     "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",

@@ -3,13 +3,13 @@
  * @module
  */
 import { z } from "zod";
+import { beta } from "./options.ts";
 import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** Hinge loss. */
 export const hinge: PairLoss = definePairLoss({
   name: "hinge",
-  options: z.strictObject({ beta: z.number().positive().default(0.1) }),
-  needsReference: true,
-  head: ({ beta }) => ({ loss: "hinge", beta, option: 0 }),
+  head: "hinge",
+  options: z.strictObject({ beta: beta(0.1) }),
   initialLoss: () => 1,
 });

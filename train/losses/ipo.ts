@@ -4,16 +4,13 @@
  * @module
  */
 import { z } from "zod";
+import { beta } from "./options.ts";
 import { definePairLoss, type PairLoss } from "./pair_loss.ts";
 
 /** IPO. */
 export const ipo: PairLoss = definePairLoss({
   name: "ipo",
-  options: z.strictObject({
-    beta: z.number().positive().default(0.1),
-    lengthNormalize: z.boolean().default(true),
-  }),
-  needsReference: true,
-  head: ({ beta, lengthNormalize }) => ({ loss: "ipo", beta, option: lengthNormalize ? 1 : 0 }),
+  head: "ipo",
+  options: z.strictObject({ beta: beta(0.1), lengthNormalize: z.boolean().default(true) }),
   initialLoss: ({ beta }) => 1 / (4 * beta ** 2),
 });

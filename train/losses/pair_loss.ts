@@ -2,7 +2,9 @@
  * What a pairwise loss is: a name, options with defaults, and the head of the kernel that computes it.
  * @module
  */
-import type { PairLossOptions } from "../../engine/ops/pair_loss.ts";
+import { z } from "zod";
+import type { PairLossOptions, PairLossTerm } from "../../engine/ops/pair_loss.ts";
+import { headOf, type PairLossName } from "../../shaders/pair_heads.ts";
 
 /** What a loss needs of its options' schema: the part of zod's objects that it uses. */
 export interface PairLossOptionsSchema<Options> {
@@ -16,25 +18,39 @@ export interface PairLossOptionsSchema<Options> {
 export interface PairLossDefinition<Options> {
   /** As `--loss` has it. */
   readonly name: string;
-  /** Its own options; any other option given with it is refused. */
+  /** Which head of the kernel. */
+  readonly head: PairLossName;
+  /** Its own options; any other option given with it is refused. Losses on log-ratios also take {@link LogRatioOptions}. */
   readonly options: PairLossOptionsSchema<Options>;
-  /** Whether the loss itself reads the reference's log-probs (the displacement panel always does). */
-  readonly needsReference: boolean;
-  /** Options to the kernel's numbers. */
-  readonly head: (options: Options) => PairLossOptions;
-  /** The loss where policy and reference are equal; undefined when it depends on the data. */
+  /** Options to the head's numbers; by default each under its name in snake case, booleans as 1 and 0. */
+  readonly numbers?: (options: Options) => Readonly<Record<string, number>>;
+  /** The loss where policy and reference are equal; left out when it depends on the data. */
   readonly initialLoss?: (options: Options) => number;
+}
+
+/** Options of every loss that is built on the log-ratios alone. */
+export interface LogRatioOptions {
+  /** f of the f-divergence that the reward belongs to, by TRL's names. */
+  readonly fDivergenceType: "reverse_kl" | "forward_kl" | "js_divergence" | "alpha_divergence";
+  /** Of the alpha-divergence: 1 would be reverse KL, 0 is forward KL. */
+  readonly fAlphaDivergenceCoef?: number;
+  /** The reference's log-probs are taken to be 0. */
+  readonly referenceFree: boolean;
 }
 
 /** A loss with its options filled in. */
 export interface ResolvedPairLoss {
-  /** As `--loss` has it. */
+  /** As `--loss` has it; `a+b` for a weighted sum. */
   readonly name: string;
   /** Effective options, defaults included. */
   readonly options: Readonly<Record<string, unknown>>;
-  /** Whether the loss itself reads the reference's log-probs. */
+  /** Whether the loss itself reads the reference's log-probs (the displacement panel always does). */
   readonly needsReference: boolean;
-  /** The kernel's numbers. */
+  /** Whether a step must be one micro-batch: pairs of a batch depend on each other. */
+  readonly needsWholeBatch: boolean;
+  /** Scale of the rewards in the metrics; 1 for a loss that has none. */
+  readonly beta: number;
+  /** The kernel's terms. */
   readonly head: PairLossOptions;
   /** The loss where policy and reference are equal; undefined when it depends on the data. */
   readonly initialLoss?: number;
@@ -55,6 +71,25 @@ export interface PairLoss {
   resolve(given: Readonly<Record<string, unknown>>): ResolvedPairLoss;
 }
 
+/** The options of {@link LogRatioOptions} as zod has them. */
+const logRatioSchema = z.strictObject({
+  fDivergenceType: z.enum(["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"])
+    .default("reverse_kl"),
+  fAlphaDivergenceCoef: z.number().refine((coef) => coef !== 1, "a number other than 1, which is reverse_kl")
+    .optional(),
+  referenceFree: z.boolean().default(false),
+}).superRefine((options, context) => {
+  if (options.fAlphaDivergenceCoef === undefined || options.fDivergenceType === "alpha_divergence") return;
+  context.addIssue({
+    code: "custom",
+    path: ["fAlphaDivergenceCoef"],
+    message: "fDivergenceType alpha_divergence with it",
+  });
+});
+
+/** TRL's default. */
+const DEFAULT_ALPHA_COEF = 0.5;
+
 /**
  * Turns a definition into a loss of the registry.
  *
@@ -67,30 +102,74 @@ export interface PairLoss {
  *
  * const slic = definePairLoss({
  *   name: "slic",
+ *   head: "hinge",
  *   options: z.strictObject({ delta: z.number().positive().default(1) }),
- *   needsReference: true,
- *   head: ({ delta }) => ({ loss: "hinge", beta: 1 / delta, option: 0 }),
+ *   numbers: ({ delta }) => ({ beta: 1 / delta }),
  * });
- * assert.equal(slic.resolve({ delta: 4 }).head.beta, 0.25);
+ * assert.equal(slic.resolve({ delta: 4 }).head.terms[0].options.beta, 0.25);
  * assert.throws(() => slic.resolve({ beta: 0.1 })); // not one of its options
  * ```
  */
 export function definePairLoss<Options extends Readonly<Record<string, unknown>>>(
   definition: PairLossDefinition<Options>,
 ): PairLoss {
+  const { name, head, numbers = snakeNumbers } = definition;
+  const { takesDivergence, readsReference, batch } = headOf(head);
+  const logRatioNames = takesDivergence ? Object.keys(logRatioSchema.shape) : [];
   return {
-    name: definition.name,
-    optionNames: Object.keys(definition.options.shape),
+    name,
+    optionNames: [...Object.keys(definition.options.shape), ...logRatioNames],
     resolve(given) {
-      const options = definition.options.parse(given);
-      const initialLoss = definition.initialLoss?.(options);
+      const pick = (ofRatio: boolean) =>
+        Object.fromEntries(Object.entries(given).filter(([key]) => logRatioNames.includes(key) === ofRatio));
+      const own = definition.options.parse(pick(false));
+      const ratio = takesDivergence ? logRatio(logRatioSchema.parse(pick(true))) : undefined;
+      const term: PairLossTerm = {
+        loss: head,
+        weight: 1,
+        options: { ...numbers(own), ...ratio?.numbers },
+        ...ratio?.term,
+      };
+      const isReferenceFree = ratio?.term.referenceFree ?? false;
+      const initialLoss = isReferenceFree ? undefined : definition.initialLoss?.(own);
       return {
-        name: definition.name,
-        options,
-        needsReference: definition.needsReference,
-        head: definition.head(options),
+        name,
+        options: { ...own, ...ratio?.options },
+        needsReference: readsReference && !isReferenceFree,
+        needsWholeBatch: batch !== undefined,
+        beta: term.options.beta ?? 1,
+        head: { terms: [term] },
         ...(initialLoss === undefined ? {} : { initialLoss }),
       };
     },
   };
+}
+
+/** What the options of a loss on log-ratios make of its term. */
+function logRatio(options: LogRatioOptions): {
+  options: LogRatioOptions;
+  numbers: Record<string, number>;
+  term: Pick<PairLossTerm, "divergence" | "referenceFree">;
+} {
+  const { fDivergenceType: divergence, referenceFree } = options;
+  const isAlpha = divergence === "alpha_divergence";
+  const alpha = options.fAlphaDivergenceCoef ?? DEFAULT_ALPHA_COEF;
+  return {
+    options: isAlpha ? { ...options, fAlphaDivergenceCoef: alpha } : options,
+    numbers: isAlpha ? { divergence_alpha: alpha } : {},
+    term: {
+      ...(divergence === "reverse_kl" ? {} : { divergence }),
+      ...(referenceFree ? { referenceFree } : {}),
+    },
+  };
+}
+
+/** Numbers and booleans under their names in snake case. */
+function snakeNumbers(options: Readonly<Record<string, unknown>>): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [
+      name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      Number(value),
+    ]),
+  );
 }

@@ -76,6 +76,7 @@ Deno.test("a character tokenizer cuts exactly between prompt and completion", ()
   assert.deepEqual(counts, {
     repairedBoundary: 0,
     truncated: 0,
+    truncatedPrompt: 0,
     droppedOverlong: 0,
     droppedEmpty: 0,
     droppedIdentical: 0,

@@ -124,11 +124,13 @@ Deno.test("a missing file, a directory and an unknown extension are refused", as
   });
   await refuses("x.csv", {
     content: "a,b",
-    message: 'Cannot read x.csv: expected a .json or .jsonl file, found extension ".csv"',
+    message:
+      'Cannot read x.csv: expected a .json, .jsonl, .json.gz, .jsonl.gz or .parquet file, found extension ".csv"',
   });
   await refuses("x", {
     content: "{}",
-    message: 'Cannot read x: expected a .json or .jsonl file, found extension ""',
+    message:
+      'Cannot read x: expected a .json, .jsonl, .json.gz, .jsonl.gz or .parquet file, found extension ""',
   });
   const folder = await Deno.makeTempDir({ suffix: ".json" });
   await assert.rejects(Array.fromAsync(readRows(folder)), {

@@ -5,13 +5,14 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
+import type { PairColumns } from "./columns.ts";
 import type { ChatMessage } from "./chat_template.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { SkipReason } from "./forms.ts";
 import type { Row } from "./readers.ts";
 
 /** A preference between two continuations of a conversation. */
-export interface ConversationRecord {
+export interface ConversationRecord extends PairColumns {
   /** What is given; at least one message. */
   prompt: ChatMessage[];
   /** The preferred continuation: the assistant's messages, and what its tools answer. */
@@ -39,7 +40,8 @@ const message = z.looseObject({ role: z.string("a string"), content }, "a messag
       typeof content === "string" || (Array.isArray(calls) && calls.length > 0),
     { error: "a string", path: ["content"] },
   );
-const messages = z.array(message, "a list of messages");
+/** A list of messages, as JSON holds it. */
+export const messages = z.array(message, "a list of messages");
 const ROLES: Readonly<Record<string, string>> = {
   human: "user",
   user: "user",
@@ -48,7 +50,8 @@ const ROLES: Readonly<Record<string, string>> = {
   system: "system",
   observation: "tool",
 };
-const turn = z.object({
+/** A turn of ShareGPT's form. */
+export const turn = z.object({
   from: z.enum(Object.keys(ROLES), Object.keys(ROLES).map((role) => `"${role}"`).join(", ")),
   value: z.string("a string"),
 }, "a turn with from and value");
@@ -128,14 +131,26 @@ function normalizeShareGpt(row: Row): ConversationRecord | SkipReason {
   const { system, conversations, chosen, rejected } = check(SCHEMAS.sharegpt, row);
   if (!chosen) return "missingChosen";
   if (!rejected) return "missingRejected";
-  const message = ({ from, value }: z.output<typeof turn>) => ({ role: ROLES[from], content: value });
-  const first = system ? [{ role: "system", content: system }] : [];
   return checked({
-    prompt: [...first, ...conversations.map(message)],
-    chosen: [message(chosen)],
-    rejected: [message(rejected)],
+    prompt: normalizeTurns(conversations, system),
+    chosen: normalizeTurns([chosen]),
+    rejected: normalizeTurns([rejected]),
     source: row.source,
   });
+}
+
+/**
+ * Turns of ShareGPT's form as messages.
+ *
+ * @param turns as read
+ * @param system what stands before them
+ */
+export function normalizeTurns(
+  turns: readonly z.output<typeof turn>[],
+  system?: string | null,
+): ChatMessage[] {
+  const first = system ? [{ role: "system", content: system }] : [];
+  return [...first, ...turns.map(({ from, value }) => ({ role: ROLES[from], content: value }))];
 }
 
 /** The messages that both conversations begin with are the prompt. */

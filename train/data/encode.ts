@@ -12,6 +12,7 @@ import type { ConversationRecord } from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { PreferenceRecord } from "./forms.ts";
 import { isConversation, type RenderedExample, renderSides } from "./rendered_records.ts";
+import { truncateSides, type Truncation } from "./truncate.ts";
 
 /** The part of a tokenizer that encoding needs. */
 export interface EncodingTokenizer {
@@ -53,6 +54,18 @@ export interface EncodedPair {
   rejected: EncodedCompletion;
   /** Where the pair comes from, for errors. */
   source: RecordSource;
+  /** By how much the preferred side is better, where the data says so; of all pairs or of none. */
+  margin?: number;
+  /** Summed log-prob of the preferred side under a reference, in nats, where the data has it; of all pairs or of none. */
+  referenceChosen?: number;
+  /** Summed log-prob of the other side under that reference. */
+  referenceRejected?: number;
+}
+
+/** A text with a verdict of its own, as KTO learns from. */
+export interface EncodedExample extends EncodedCompletion {
+  /** Whether the completion is a good one. */
+  desirable: boolean;
 }
 
 /** How records are encoded. */
@@ -61,9 +74,11 @@ export interface EncodeOptions {
   tokenizer: EncodingTokenizer;
   /** The model's vocabulary; an id beyond it would read outside the embedding. */
   vocabSize: number;
-  /** Most tokens of prompt and completion together, at least 2. Longer completions lose their end (and with it EOS). */
+  /** Most tokens of prompt and completion together, at least 2. */
   maxLength: number;
-  /** What to do with a prompt that leaves no room for one completion token: refuse (the default), or leave out and count. */
+  /** What is kept of longer ones: the start (the default; a completion loses its end, and with it EOS), or the end. */
+  truncation?: Truncation;
+  /** What to do with a part that leaves no room for a token of the other: refuse (the default), or leave out and count. */
   overlong?: "error" | "drop";
   /** Start with BOS. Default: as the tokenizer itself does when asked for special tokens; its template for messages. */
   addBos?: boolean;
@@ -71,13 +86,15 @@ export interface EncodeOptions {
   addEos?: boolean;
 }
 
-/** What became of the records. A pair counts once in `dropped...`; `repairedBoundary` and `truncated` count completions. */
+/** What became of the records. A pair counts once in `dropped...`; the others count texts, two of each pair. */
 export interface EncodeCounts {
   /** Completions whose first token also holds the prompt's end. */
   repairedBoundary: number;
   /** Completions that lost their end to `maxLength`. */
   truncated: number;
-  /** Records left out because a prompt leaves no room. */
+  /** Prompts that lost their start to `maxLength`. */
+  truncatedPrompt: number;
+  /** Records left out because one part leaves no room for the other. */
   droppedOverlong: number;
   /** Records left out because a completion has no token of its own. */
   droppedEmpty: number;
@@ -85,8 +102,15 @@ export interface EncodeCounts {
   droppedIdentical: number;
 }
 
-type Encoded =
-  | { kind: "ok"; completion: EncodedCompletion; repaired: boolean; truncated: boolean }
+/** A record's texts, or why it is left out. */
+export type Encoded =
+  | {
+    kind: "ok";
+    completions: EncodedCompletion[];
+    repaired: number;
+    truncated: number;
+    truncatedPrompt: number;
+  }
   | { kind: "overlong" | "empty" };
 
 /**
@@ -121,10 +145,16 @@ export function encodePairs(
     const sides = isConversation(record)
       ? renderSides(record, options.tokenizer.chatTemplate)
       : [record.chosen, record.rejected].map((completion) => ({ prompt: record.prompt, completion, source }));
-    const accepted = accept(sides.map(encode), counts);
+    const encoded = encode(sides);
+    const accepted = accept(encoded, counts);
     if (accepted === undefined) continue;
-    if (sameIds(accepted[0], accepted[1])) counts.droppedIdentical++;
-    else pairs.push({ chosen: accepted[0], rejected: accepted[1], source });
+    if (sameIds(accepted[0], accepted[1])) {
+      counts.droppedIdentical++;
+      continue;
+    }
+    const columns = columnsOf(record);
+    if (columns.referenceChosen !== undefined && lostTokens(encoded)) throw staleReference(source, options);
+    pairs.push({ chosen: accepted[0], rejected: accepted[1], source, ...columns });
   }
   if (pairs.length === 0) throw nothingLeft(records, { counts, maxLength: options.maxLength });
   return { pairs, counts };
@@ -154,7 +184,7 @@ export function encodeCompletions(
 ): { completions: EncodedCompletion[]; counts: EncodeCounts } {
   const encode = completionEncoder(options);
   const counts = zeroCounts();
-  const completions = examples.flatMap((example) => accept([encode(example)], counts) ?? []);
+  const completions = examples.flatMap((example) => accept(encode([example]), counts) ?? []);
   if (completions.length === 0) throw nothingLeft(examples, { counts, maxLength: options.maxLength });
   return { completions, counts };
 }
@@ -194,12 +224,13 @@ function withBos(ids: number[], bos: number | undefined): number[] {
   return bos === undefined || ids[0] === bos ? ids : [bos, ...ids];
 }
 
-/** Check the options once, and return what encodes one example after another. */
-function completionEncoder(
+/** Check the options once, and return what encodes the texts of one record after another. */
+export function completionEncoder(
   options: EncodeOptions,
-): (example: CompletionExample | RenderedExample) => Encoded {
+): (examples: readonly (CompletionExample | RenderedExample)[]) => Encoded {
   const { tokenizer, vocabSize, maxLength, overlong = "error", addEos = tokenizer.eosTokenId !== undefined } =
     options;
+  const { truncation = "keep_start" } = options;
   if (!Number.isInteger(maxLength) || maxLength < 2) {
     throw new RangeError(`Cannot encode records: expected a maxLength of at least 2, found ${maxLength}`);
   }
@@ -210,29 +241,56 @@ function completionEncoder(
     throw new RangeError("Cannot add EOS: expected a tokenizer that has one, found none");
   }
   const ofText = { bos: bosOf(options), eos: addEos ? tokenizer.eosTokenId : undefined };
-  return (example) => {
-    const special = "isRendered" in example ? { bos: undefined, eos: undefined } : ofText;
-    const { promptIds, completionIds, repaired } = splitAtBoundary(example, {
-      tokenizer,
-      vocabSize,
-      ...special,
+  return (examples) => {
+    const sides = examples.map((example) => {
+      const special = "isRendered" in example ? { bos: undefined, eos: undefined } : ofText;
+      const split = splitAtBoundary(example, { tokenizer, vocabSize, ...special });
+      const { completionIds } = split;
+      const isEmpty = completionIds.length === 0;
+      if (special.eos !== undefined && completionIds.at(-1) !== special.eos) completionIds.push(special.eos);
+      return { ...split, isEmpty };
     });
-    const { source } = example;
-    if (completionIds.length === 0) return { kind: "empty" };
-    if (promptIds.length >= maxLength) {
+    if (sides.some(({ isEmpty }) => isEmpty)) return { kind: "empty" };
+    const fitted = truncateSides(sides, { maxLength, truncation, bosTokenId: tokenizer.bosTokenId });
+    if (fitted.kind === "overlong") {
       if (overlong === "drop") return { kind: "overlong" };
-      throw noRoom(source, { promptLength: promptIds.length, maxLength });
+      throw noRoom(examples[0].source, { ...fitted, maxLength });
     }
-    if (special.eos !== undefined && completionIds.at(-1) !== special.eos) completionIds.push(special.eos);
-    const room = maxLength - promptIds.length;
-    const truncated = completionIds.length > room;
+    const lost = (part: "prompt" | "completion") => fitted.sides.filter((side) => side.lost === part).length;
     return {
       kind: "ok",
-      completion: { promptIds, completionIds: completionIds.slice(0, room), source },
-      repaired,
-      truncated,
+      completions: fitted.sides.map(({ promptIds, completionIds }, i) => {
+        return { promptIds, completionIds, source: examples[i].source };
+      }),
+      repaired: fitted.sides.filter(({ repaired }) => repaired).length,
+      truncated: lost("completion"),
+      truncatedPrompt: lost("prompt"),
     };
   };
+}
+
+function columnsOf(
+  record: PreferenceRecord | ConversationRecord,
+): Pick<EncodedPair, "margin" | "referenceChosen" | "referenceRejected"> {
+  const { margin, referenceChosen, referenceRejected } = record;
+  return {
+    ...(margin === undefined ? {} : { margin }),
+    ...(referenceChosen === undefined ? {} : { referenceChosen, referenceRejected }),
+  };
+}
+
+function lostTokens(encoded: Encoded): boolean {
+  return encoded.kind === "ok" && encoded.truncated + encoded.truncatedPrompt > 0;
+}
+
+/** A log-prob of the whole text is not that of what is left of it. */
+function staleReference(source: RecordSource, { maxLength }: EncodeOptions): DataError {
+  return new DataError(
+    `Cannot encode ${
+      formatSource(source)
+    }: expected texts within the max length of ${maxLength} tokens, as the ` +
+      "reference log-probs in the data are of whole texts, found a longer one",
+  );
 }
 
 function splitAtBoundary(
@@ -253,8 +311,9 @@ function splitAtBoundary(
     vocabSize: options.vocabSize,
     source,
   });
-  const length = commonLength(alone, whole);
-  if (length === 0) throw noPrompt(source);
+  // Without a token before it the first of a text cannot be predicted: it is given.
+  const length = prompt === "" && alone.length === 0 ? Math.min(1, whole.length) : commonLength(alone, whole);
+  if (length === 0 && whole.length > 0) throw noPrompt(source);
   return {
     promptIds: whole.slice(0, length),
     completionIds: whole.slice(length),
@@ -285,12 +344,14 @@ function noPrompt(source: RecordSource): DataError {
   );
 }
 
-function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength: number }): DataError {
+function noRoom(
+  source: RecordSource,
+  found: { part: "prompt" | "completion"; length: number; maxLength: number },
+): DataError {
+  const { part, length, maxLength } = found;
   return new DataError(
-    `Cannot encode ${
-      formatSource(source)
-    }: expected a prompt shorter than the max length of ${lengths.maxLength} ` +
-      `tokens, found ${lengths.promptLength} tokens; with overlong "drop" (--overlong drop) such records are left out`,
+    `Cannot encode ${formatSource(source)}: expected a ${part} shorter than the max length of ${maxLength} ` +
+      `tokens, found ${length} tokens; with overlong "drop" (--overlong drop) such records are left out`,
   );
 }
 
@@ -298,8 +359,9 @@ function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength
  * Pairs as {@link encodePairs} would have made them with a smaller max length.
  *
  * @param pairs already encoded
- * @param maxLength most tokens of prompt and completion together; more than any prompt has
- * @returns the pairs whose sides still differ
+ * @param maxLength most tokens of prompt and completion together
+ * @param options what is kept of longer ones, as they were encoded
+ * @returns the pairs with room for both parts, whose sides still differ
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -311,38 +373,42 @@ function noRoom(source: RecordSource, lengths: { promptLength: number; maxLength
  * assert.equal(shortenPairs([pair], 3).length, 0); // both sides are 3
  * ```
  */
-export function shortenPairs(pairs: readonly EncodedPair[], maxLength: number): EncodedPair[] {
-  const shorten = (side: EncodedCompletion): EncodedCompletion => ({
-    ...side,
-    completionIds: side.completionIds.slice(0, maxLength - side.promptIds.length),
+export function shortenPairs(
+  pairs: readonly EncodedPair[],
+  maxLength: number,
+  options: Pick<EncodeOptions, "truncation"> & { bosTokenId?: number } = {},
+): EncodedPair[] {
+  const { truncation = "keep_start", bosTokenId } = options;
+  return pairs.flatMap((pair) => {
+    const fitted = truncateSides([pair.chosen, pair.rejected], { maxLength, truncation, bosTokenId });
+    if (fitted.kind === "overlong") return [];
+    const [chosen, rejected] = fitted.sides.map(({ lost: _, ...side }) => side);
+    return sameIds(chosen, rejected) ? [] : [{ ...pair, chosen, rejected }];
   });
-  return pairs
-    .map(({ chosen, rejected, source }) => ({ chosen: shorten(chosen), rejected: shorten(rejected), source }))
-    .filter(({ chosen, rejected }) => !sameIds(chosen, rejected));
 }
 
-function zeroCounts(): EncodeCounts {
-  return { repairedBoundary: 0, truncated: 0, droppedOverlong: 0, droppedEmpty: 0, droppedIdentical: 0 };
+/** Nothing counted yet. */
+export function zeroCounts(): EncodeCounts {
+  return {
+    repairedBoundary: 0,
+    truncated: 0,
+    truncatedPrompt: 0,
+    droppedOverlong: 0,
+    droppedEmpty: 0,
+    droppedIdentical: 0,
+  };
 }
 
-/** Take all sides of a record or none, so that counts of changes speak only of what is trained on. */
-function accept(sides: Encoded[], counts: EncodeCounts): EncodedCompletion[] | undefined {
-  if (sides.some((side) => side.kind === "overlong")) {
-    counts.droppedOverlong++;
+/** Take a record or count why not, so that counts of changes speak only of what is trained on. */
+export function accept(encoded: Encoded, counts: EncodeCounts): EncodedCompletion[] | undefined {
+  if (encoded.kind !== "ok") {
+    counts[encoded.kind === "overlong" ? "droppedOverlong" : "droppedEmpty"]++;
     return undefined;
   }
-  const completions: EncodedCompletion[] = [];
-  for (const side of sides) if (side.kind === "ok") completions.push(side.completion);
-  if (completions.length < sides.length) {
-    counts.droppedEmpty++;
-    return undefined;
-  }
-  for (const side of sides) {
-    if (side.kind !== "ok") continue;
-    if (side.repaired) counts.repairedBoundary++;
-    if (side.truncated) counts.truncated++;
-  }
-  return completions;
+  counts.repairedBoundary += encoded.repaired;
+  counts.truncated += encoded.truncated;
+  counts.truncatedPrompt += encoded.truncatedPrompt;
+  return encoded.completions;
 }
 
 function sameIds(a: EncodedCompletion, b: EncodedCompletion): boolean {
@@ -351,7 +417,8 @@ function sameIds(a: EncodedCompletion, b: EncodedCompletion): boolean {
   return left.length === right.length && commonLength(left, right) === left.length;
 }
 
-function nothingLeft(
+/** Of records that are all left out. */
+export function nothingLeft(
   records: readonly { source: RecordSource }[],
   found: { counts: EncodeCounts; maxLength: number },
 ): DataError {

@@ -4,6 +4,7 @@
  * @module
  */
 import * as z from "zod";
+import type { PairColumns } from "./columns.ts";
 import {
   type ConversationForm,
   type ConversationRecord,
@@ -14,7 +15,7 @@ import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { Row } from "./readers.ts";
 
 /** A record in the one form that the rest of the project sees. `prompt + chosen` is the whole chosen text. */
-export interface PreferenceRecord {
+export interface PreferenceRecord extends PairColumns {
   /** What is given, with everything up to the completion's first character. */
   prompt: string;
   /** The preferred completion. */

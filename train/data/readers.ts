@@ -1,10 +1,12 @@
 /**
- * Rows of a data file: the records of a `.json` array, or of a `.jsonl` file line by line, each with its place. Nothing
- * is known here of what a record means.
+ * Rows of a data file: the records of a `.json` array, of a `.jsonl` file line by line, either packed by gzip, or of a
+ * `.parquet` file, each with its place. Nothing is known here of what a record means.
  * @module
  */
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import { type FileKind, fileKind, fileSize, readChunks } from "./file_bytes.ts";
 import { findJsonError } from "./json_position.ts";
+import { readParquetRows } from "./parquet_rows.ts";
 
 /** One parsed JSON object of a data file, and where it stands. */
 export interface Row {
@@ -14,15 +16,16 @@ export interface Row {
   source: RecordSource;
 }
 
-/** Longest `.json` file read whole: a JavaScript string holds little more. */
-const MAX_JSON_BYTES = 2 ** 29 - 25;
+/** Longest `.json` file, and longest line, read whole: a JavaScript string holds little more. */
+const MAX_TEXT_BYTES = 2 ** 29 - 25;
 const NEWLINE = 0x0a;
 
 /**
  * Read the rows of a data file in order. A `.json` file is one array of objects; a `.jsonl` file holds one object per
- * line and is streamed, never held whole. Byte order marks, CRLF and blank lines are accepted.
+ * line and is streamed, never held whole. Byte order marks, CRLF and blank lines are accepted. Both may be packed by gzip,
+ * with `.gz` at the end of the name. A `.parquet` file is read row group by row group, a row's columns as its keys.
  *
- * @param path a `.json` or `.jsonl` file
+ * @param path a `.json`, `.jsonl`, `.json.gz`, `.jsonl.gz` or `.parquet` file
  * @returns the rows, at least one
  * @throws {DataError} a path that is missing, a directory or of another kind; text that is not UTF-8 or not JSON (with
  *   line and column); a row that is not an object; no rows at all
@@ -36,44 +39,42 @@ const NEWLINE = 0x0a;
  * ```
  */
 export async function* readRows(path: string): AsyncGenerator<Row, void> {
-  const extension = path.match(/\.[^./\\]*$/)?.[0].toLowerCase() ?? "";
-  if (extension !== ".json" && extension !== ".jsonl") {
-    throw new DataError(
-      `Cannot read ${path}: expected a .json or .jsonl file, found extension "${extension}"`,
-    );
+  const kind = fileKind(path);
+  if (await fileSize(path) === 0) {
+    throw new DataError(`Cannot read ${path}: expected records, found an empty file`);
   }
-  const sizeBytes = await fileSize(path);
-  if (sizeBytes === 0) throw new DataError(`Cannot read ${path}: expected records, found an empty file`);
   let rowCount = 0;
-  for await (const row of extension === ".json" ? readArray(path, sizeBytes) : readLines(path)) {
+  for await (const row of rowsOf(path, kind)) {
     rowCount++;
     yield row;
   }
   if (rowCount === 0) throw new DataError(`Cannot read ${path}: expected records, found none`);
 }
 
-async function fileSize(path: string): Promise<number> {
-  const info = await withPath(path, () => Deno.stat(path));
-  if (info.isDirectory) throw new DataError(`Cannot read ${path}: expected a file, found a directory`);
-  return info.size;
+function rowsOf(path: string, { format, isGzip }: FileKind): AsyncGenerator<Row, void> {
+  if (format === "parquet") return readTable(path);
+  const chunks = readChunks(path, { isGzip });
+  return format === "json" ? readArray(path, chunks) : readLines(path, chunks);
 }
 
-async function withPath<T>(path: string, action: () => Promise<T>): Promise<T> {
-  try {
-    return await action();
-  } catch (cause) {
-    const found = cause instanceof Deno.errors.NotFound ? "no such file" : (cause as Error).message;
-    throw new DataError(`Cannot read ${path}: expected a readable file, found: ${found}`, { cause });
-  }
+async function* readTable(path: string): AsyncGenerator<Row, void> {
+  let index = 0;
+  for await (const value of readParquetRows(path)) yield { value, source: { file: path, index: index++ } };
 }
 
-async function* readArray(path: string, sizeBytes: number): AsyncGenerator<Row, void> {
-  if (sizeBytes > MAX_JSON_BYTES) {
-    throw new DataError(
-      `Cannot read ${path}: expected at most ${MAX_JSON_BYTES} bytes of .json, found ${sizeBytes}; use .jsonl`,
-    );
+async function* readArray(path: string, chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Row, void> {
+  const parts: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of chunks) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > MAX_TEXT_BYTES) {
+      throw new DataError(
+        `Cannot read ${path}: expected at most ${MAX_TEXT_BYTES} bytes of .json, found more; use .jsonl`,
+      );
+    }
+    parts.push(chunk);
   }
-  const text = decodeUtf8(await withPath(path, () => Deno.readFile(path)), path);
+  const text = decodeUtf8(concatenate(parts), path);
   if (text.trim() === "") {
     throw new DataError(`Cannot read ${path}: expected an array of records, found only blanks`);
   }
@@ -85,9 +86,9 @@ async function* readArray(path: string, sizeBytes: number): AsyncGenerator<Row, 
   for (const [index, value] of rows.entries()) yield checkedRow(value, { file: path, index });
 }
 
-async function* readLines(path: string): AsyncGenerator<Row, void> {
+async function* readLines(path: string, chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Row, void> {
   let line = 0;
-  for await (const bytes of splitLines(path)) {
+  for await (const bytes of splitLines(path, chunks)) {
     line++;
     const source = { file: path, line };
     const text = decodeUtf8(bytes, formatSource(source));
@@ -104,17 +105,27 @@ async function* readLines(path: string): AsyncGenerator<Row, void> {
 }
 
 /** Lines as bytes, so that a broken UTF-8 sequence can be blamed on its line. */
-async function* splitLines(path: string): AsyncGenerator<Uint8Array, void> {
-  const file = await withPath(path, () => Deno.open(path));
+async function* splitLines(
+  path: string,
+  chunks: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void> {
   let pending: Uint8Array[] = [];
-  for await (const chunk of file.readable) {
+  let [pendingBytes, line] = [0, 1];
+  for await (const chunk of chunks) {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       yield concatenate([...pending, chunk.subarray(start, end)]);
-      pending = [];
+      line++;
+      [pending, pendingBytes] = [[], 0];
       start = end + 1;
     }
     if (start < chunk.length) pending.push(chunk.subarray(start));
+    pendingBytes += chunk.length - start;
+    if (pendingBytes > MAX_TEXT_BYTES) {
+      throw new DataError(
+        `Cannot read ${path}:${line}: expected a line of at most ${MAX_TEXT_BYTES} bytes, found more`,
+      );
+    }
   }
   if (pending.length > 0) yield concatenate(pending);
 }

@@ -2,6 +2,7 @@
  * Preference records from a file, all in one form, with a count of what was left out and why.
  * @module
  */
+import { type ColumnOptions, createColumnReader, type PairColumns } from "./columns.ts";
 import type { ConversationRecord } from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import {
@@ -14,6 +15,7 @@ import {
 import { readRows, type Row } from "./readers.ts";
 
 export { instructionPrompt, transcriptPrompt } from "./forms.ts";
+export type { ColumnOptions, PairColumns } from "./columns.ts";
 export type { ConversationForm, ConversationRecord } from "./conversations.ts";
 export type { PreferenceRecord, RecordForm, SkipReason } from "./forms.ts";
 
@@ -27,13 +29,16 @@ export interface PreferenceData {
   skipped: Record<SkipReason, number>;
   /** For each reason that occurred, the first record left out for it. */
   firstSkipped: Partial<Record<SkipReason, RecordSource>>;
+  /** What every record has besides its texts. */
+  columns: (keyof PairColumns)[];
 }
 
 /**
- * Read the preference records of a `.json` or `.jsonl` file. The first record decides the form; a file of several is
+ * Read the preference records of a file of any kind that {@linkcode readRows} reads. The first record decides the form; a file of several is
  * refused, since a record that merely lost its prompt would otherwise pass for a transcript.
  *
  * @param path the file
+ * @param options which columns are read beside the texts
  * @returns the records, and what was left out
  * @throws {DataError} a file that cannot be read, a record of another form or with a key of the wrong type, or no
  *   usable record at all
@@ -48,8 +53,8 @@ export interface PreferenceData {
  * await Deno.remove(path);
  * ```
  */
-export async function readPreferences(path: string): Promise<PreferenceData> {
-  return await collectPreferences(readRows(path), path);
+export async function readPreferences(path: string, options: ColumnOptions = {}): Promise<PreferenceData> {
+  return await collectPreferences(readRows(path), path, options);
 }
 
 /**
@@ -57,6 +62,7 @@ export async function readPreferences(path: string): Promise<PreferenceData> {
  *
  * @param rows parsed objects with their places
  * @param name the data's name, for the errors that concern no single record
+ * @param options which columns are read beside the texts
  * @returns the records, and what was left out
  * @throws {DataError} as {@linkcode readPreferences}
  * @example
@@ -73,7 +79,9 @@ export async function readPreferences(path: string): Promise<PreferenceData> {
 export async function collectPreferences(
   rows: AsyncIterable<Row> | Iterable<Row>,
   name: string,
+  options: ColumnOptions = {},
 ): Promise<PreferenceData> {
+  const readColumns = createColumnReader(options);
   const records: PreferenceData["records"] = [];
   const skipped: PreferenceData["skipped"] = {
     missingChosen: 0,
@@ -85,24 +93,27 @@ export async function collectPreferences(
     laterTurn: 0,
   };
   const firstSkipped: PreferenceData["firstSkipped"] = {};
+  let present: (keyof PairColumns)[] | undefined;
   let first: { form: RecordForm; source: RecordSource } | undefined;
   for await (const row of rows) {
     const form = detectForm(row);
     first ??= { form, source: row.source };
     if (form !== first.form) throw mixedForms(row, { found: form, first });
     const record = normalizeRecord(row, form);
+    const columns = readColumns(row);
+    present ??= Object.keys(columns) as (keyof PairColumns)[];
     if (typeof record === "string") {
       skipped[record]++;
       firstSkipped[record] ??= row.source;
     } else {
-      records.push(record);
+      records.push({ ...record, ...columns });
     }
   }
   if (first === undefined) throw new DataError(`Cannot use ${name}: expected records, found none`);
   if (records.length === 0) {
     throw new DataError(`Cannot use ${name}: expected a usable record, found only ${formatSkipped(skipped)}`);
   }
-  return { records, form: first.form, skipped, firstSkipped };
+  return { records, form: first.form, skipped, firstSkipped, columns: present ?? [] };
 }
 
 function mixedForms(

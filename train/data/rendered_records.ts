@@ -4,7 +4,7 @@
  * @module
  */
 import { renderCompletion } from "./chat_mask.ts";
-import type { ChatTemplate } from "./chat_template.ts";
+import type { ChatMessage, ChatTemplate } from "./chat_template.ts";
 import type { ConversationRecord } from "./conversations.ts";
 import type { CompletionExample } from "./encode.ts";
 import { DataError, formatSource } from "./errors.ts";
@@ -33,7 +33,22 @@ export function renderSides(
   record: ConversationRecord,
   template: ChatTemplate | undefined,
 ): RenderedExample[] {
-  const { prompt, chosen, rejected, tools, variables, source } = record;
+  const { chosen, rejected } = record;
+  return [chosen, rejected].map((completion) => renderMessages({ ...record, completion }, template));
+}
+
+/** A conversation and what continues it. */
+type Conversation = Omit<ConversationRecord, "chosen" | "rejected"> & { completion: ChatMessage[] };
+
+/**
+ * Render a conversation and its continuation.
+ *
+ * @param record both
+ * @param template the tokenizer's chat template
+ * @throws {DataError} no template, or one that refuses the messages; naming the record
+ */
+export function renderMessages(record: Conversation, template: ChatTemplate | undefined): RenderedExample {
+  const { prompt, completion, tools, variables, source } = record;
   if (template === undefined) {
     throw new DataError(
       `Cannot encode ${
@@ -42,12 +57,10 @@ export function renderSides(
         `without (no chat_template.jinja, no chat_template in tokenizer_config.json)`,
     );
   }
-  return [chosen, rejected].map((completion) => {
-    try {
-      const texts = renderCompletion(template, { prompt, completion }, { tools, variables });
-      return { ...texts, source, isRendered: true };
-    } catch (cause) {
-      throw new DataError(`Cannot encode ${formatSource(source)}: ${(cause as Error).message}`, { cause });
-    }
-  });
+  try {
+    const texts = renderCompletion(template, { prompt, completion }, { tools, variables });
+    return { ...texts, source, isRendered: true };
+  } catch (cause) {
+    throw new DataError(`Cannot encode ${formatSource(source)}: ${(cause as Error).message}`, { cause });
+  }
 }

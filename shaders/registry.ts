@@ -40,6 +40,7 @@ import {
 } from "./attention_tiles.ts";
 import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { ktoLoss } from "./kto_loss.ts";
 import { kvCacheWrite } from "./kv_cache.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
@@ -222,6 +223,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(headNormBackward, ROWS),
   entry(headNormForward, ROWS),
   entry(headNormGainPartial, OPERANDS),
+  entry(ktoLoss, BOTH.map((kl) => ({ kl }))),
   entry(layerNormBackward, ROWS),
   entry(layerNormForward, ROWS),
   entry(layerNormGainPartial, OPERANDS),

@@ -59,6 +59,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   source(item: number): string;
   /** The loss that the first step must show, when the data does not matter. */
   readonly initialLoss?: number;
+  /** The means of several steps' records, where they are not plain means over the steps: see `meanRecord`. */
+  meanRecord?(records: readonly Record<string, number>[], skippedBefore?: number): Record<string, number>;
 }
 
 /**

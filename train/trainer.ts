@@ -280,7 +280,7 @@ function createLog(
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...meanRecord(records, state.skipped),
+        ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: state.tokens + tokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),

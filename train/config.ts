@@ -7,6 +7,12 @@ import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_
 import { ConfigError, showFound } from "./errors.ts";
 import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import {
+  isUnpairedLoss,
+  type ResolvedUnpairedLoss,
+  resolveUnpairedLoss,
+  UNPAIRED_OPTIONS,
+} from "./losses/unpaired.ts";
 import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
@@ -35,6 +41,10 @@ const lossOptionsShape = {
   fAlphaDivergenceCoef: z.number().optional(),
   /** Losses on log-ratios: take the reference's log-probs to be 0. */
   referenceFree: z.boolean().optional(),
+  /** kto, apo_zero_unpaired: factor of the good answers' losses. */
+  desirableWeight: z.number().positive().optional(),
+  /** kto, apo_zero_unpaired: factor of the bad answers' losses. */
+  undesirableWeight: z.number().positive().optional(),
 };
 
 /** Names of the options of losses. */
@@ -162,6 +172,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         `depend on the whole batch, found ${config.gradientAccumulationSteps}`,
     );
   }
+  refuseUncoupledBatch(config, source);
   const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
   if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
     throw new ConfigError(
@@ -185,12 +196,48 @@ export function resolveLoss(
   config: RunConfig,
   source: ConfigSource = { describe: (path) => path.join(".") },
 ): ResolvedPairLoss | undefined {
-  if (config.loss === "sft") return undefined;
+  if (config.loss === "sft" || isUnpairedLoss(config.loss)) return undefined;
   return resolvePairLoss(config.loss, {
     weights: config.lossWeights,
     options: givenLossOptions(config),
     describe: (setting) => source.describe([setting]),
   });
+}
+
+/**
+ * The loss on labelled answers of a run with its options filled in, or undefined where its loss is another.
+ *
+ * @param config effective settings
+ * @param source how to name a setting in an error
+ * @throws {ConfigError} on an option that the loss does not read
+ */
+export function resolveUnpaired(
+  config: RunConfig,
+  source: ConfigSource = { describe: (path) => path.join(".") },
+): ResolvedUnpairedLoss | undefined {
+  if (!isUnpairedLoss(config.loss)) return undefined;
+  return resolveUnpairedLoss(config.loss, givenLossOptions(config), (setting) => source.describe([setting]));
+}
+
+/** A KL estimate is of the whole batch, of prompts with other prompts' answers. */
+function refuseUncoupledBatch(config: RunConfig, source: ConfigSource): void {
+  if (!resolveUnpaired(config, source)?.needsKl) return;
+  if (config.batchSize < 2) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["batchSize"])
+      }: expected at least 2 with ${config.loss}, whose KL estimate ` +
+        `pairs a prompt with another's answer, found ${config.batchSize}`,
+    );
+  }
+  if (config.gradientAccumulationSteps > 1) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["gradientAccumulationSteps"])
+      }: expected 1 with ${config.loss}, whose KL estimate ` +
+        `is of the whole batch, found ${config.gradientAccumulationSteps}`,
+    );
+  }
 }
 
 /**
@@ -206,6 +253,7 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
     ...settings,
     ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
+    ...resolveUnpaired(config)?.options,
     ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}),
   };
 }
@@ -222,13 +270,40 @@ function refuseUnreadOptions(
   raw: Readonly<Record<string, unknown>>,
   { source }: { source: ConfigSource },
 ): void {
+  refuseUnpairedParts(config, source);
   resolveLoss(config, source);
-  if (config.loss !== "sft") return;
+  resolveUnpaired(config, source);
+  if (config.loss !== "sft" && !isUnpairedLoss(config.loss)) return;
   const pairwise = ["spo", "promptSharing", "lossWeights", ...LOSS_OPTIONS].find((name) =>
-    raw[name] !== undefined
+    raw[name] !== undefined && !(isUnpairedLoss(config.loss) && UNPAIRED_OPTIONS.includes(name))
   );
   if (pairwise) {
-    throw new ConfigError(`Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found sft`);
+    throw new ConfigError(
+      `Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found ${config.loss}`,
+    );
+  }
+}
+
+/** What belongs to answers without pairs, given to a loss on pairs. */
+function refuseUnpairedParts(config: RunConfig, source: ConfigSource): void {
+  const names = config.loss.split(",").map((name) => name.trim());
+  const unpaired = names.find(isUnpairedLoss);
+  if (names.length > 1 && unpaired) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["loss"])
+      }: expected ${unpaired} alone, which has no pairs, found ${config.loss}`,
+    );
+  }
+  const option = (["desirableWeight", "undesirableWeight"] as const).find((name) =>
+    config[name] !== undefined
+  );
+  if (option && !unpaired) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe([option])
+      }: expected kto or apo_zero_unpaired as loss, found ${config.loss}`,
+    );
   }
 }
 

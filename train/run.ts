@@ -6,8 +6,18 @@ import { loadAdapter } from "./adapters/adapter_files.ts";
 import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
-import { resolveLoss } from "./config.ts";
-import { type EncodeCounts, type EncodedPair, encodePairs, shortenPairs } from "./data/encode.ts";
+import { resolveLoss, resolveUnpaired } from "./config.ts";
+import {
+  type EncodeCounts,
+  type EncodedExample,
+  type EncodedPair,
+  encodePairs,
+  shortenPairs,
+} from "./data/encode.ts";
+import { encodeRecords } from "./data/encode_records.ts";
+import { readLabelled } from "./data/labelled_records.ts";
+import { truncateSides } from "./data/truncate.ts";
+import { runUnpaired } from "./run_unpaired.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
@@ -49,6 +59,10 @@ export interface RunData {
   readonly pairs: readonly EncodedPair[];
   /** Held-out pairs, or the first of the training pairs when no held-out file was given. */
   readonly evalPairs: readonly EncodedPair[];
+  /** In their place, where the loss is on labelled answers. */
+  readonly examples?: readonly EncodedExample[];
+  /** Held-out ones, or the first of either label of the training's. */
+  readonly evalExamples?: readonly EncodedExample[];
 }
 
 /** Everything a run needs, on the device; nothing is written yet. */
@@ -59,6 +73,10 @@ export interface PreparedRun extends Disposable {
   readonly continuesAdapter?: boolean;
   readonly pairs: readonly EncodedPair[];
   readonly evalPairs: readonly EncodedPair[];
+  /** In their place, where the loss is on labelled answers. */
+  readonly examples?: readonly EncodedExample[];
+  /** Held-out ones. */
+  readonly evalExamples?: readonly EncodedExample[];
 }
 
 /**
@@ -84,13 +102,20 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   refuseUnreadLora(config, { continuesAdapter: folders.adapter !== undefined });
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
+  const rest = { config, folder: folders.base, adapter: folders.adapter, modelConfig, tokenizer, maxLength };
+  if (resolveUnpaired(config)) {
+    const encode = (path: string) => encodeLabelled(path, { tokenizer, config, maxLength, vocabSize, hooks });
+    const examples = await encode(data);
+    const evalExamples = someOfEach(
+      config.evalData ? await encode(config.evalData) : examples,
+      config.evalRecords,
+    );
+    return { ...rest, pairs: [], evalPairs: [], examples, evalExamples };
+  }
   const encode = (path: string) => encodeFile(path, { tokenizer, config, maxLength, vocabSize, hooks });
   const pairs = await encode(data);
   const evalPairs = (config.evalData ? await encode(config.evalData) : pairs).slice(0, config.evalRecords);
-  return {
-    ...{ config, folder: folders.base, adapter: folders.adapter },
-    ...{ modelConfig, tokenizer, maxLength, pairs, evalPairs },
-  };
+  return { ...rest, pairs, evalPairs };
 }
 
 /** What only a run with, or without, an adapter to start from reads. */
@@ -130,7 +155,13 @@ export function changeRunData(
   const { maxLength } = change;
   if (maxLength === undefined) return changed;
   const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) => shortenPairs(pairs, maxLength));
-  return { ...changed, maxLength, pairs, evalPairs };
+  const [examples, evalExamples] = [data.examples, data.evalExamples].map((those) =>
+    those?.flatMap((example) => {
+      const fitted = truncateSides([example], { maxLength, truncation: "keep_start" });
+      return fitted.kind === "overlong" ? [] : fitted.sides.map(({ lost: _, ...side }) => side);
+    })
+  );
+  return { ...changed, maxLength, pairs, evalPairs, ...(examples ? { examples, evalExamples } : {}) };
 }
 
 /**
@@ -142,6 +173,7 @@ export function changeRunData(
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs } = data;
+  const { examples, evalExamples } = data;
   const { activationCheckpointing, dtype, lora, baseDtype } = config;
   const trainable = adapter === undefined && lora.rank === undefined;
   const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
@@ -152,6 +184,7 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
     const model = trainable ? base : await adapt(base, data);
     return {
       ...{ config, loaded: { model, tokenizer }, pairs, evalPairs, continuesAdapter: adapter !== undefined },
+      ...(examples ? { examples, evalExamples } : {}),
       [Symbol.dispose]: () => model[Symbol.dispose](),
     };
   } catch (error) {
@@ -208,6 +241,38 @@ async function encodeFile(
   return pairs;
 }
 
+async function encodeLabelled(
+  path: string,
+  options: Parameters<typeof encodeFile>[1],
+): Promise<EncodedExample[]> {
+  const { tokenizer, config: { overlong }, maxLength, vocabSize, hooks } = options;
+  const { records, skipped } = await readLabelled(path);
+  const { examples, counts } = encodeRecords(records, { tokenizer, vocabSize, maxLength, overlong });
+  const good = examples.filter(({ desirable }) => desirable).length;
+  if (good === 0 || good === examples.length) {
+    throw new ConfigError(
+      `Cannot use ${path}: expected answers of both labels, found ${examples.length} that are all ${
+        good === 0 ? "undesirable" : "desirable"
+      }`,
+    );
+  }
+  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) => note !== "");
+  hooks.log(
+    `${path}: ${good} desirable and ${examples.length - good} undesirable answers (${notes.join("; ")})`,
+  );
+  return examples;
+}
+
+/** The first of either label, in the data's order. */
+function someOfEach(examples: readonly EncodedExample[], count: number): EncodedExample[] {
+  const left = new Map([[true, Math.ceil(count / 2)], [false, Math.ceil(count / 2)]]);
+  return examples.filter(({ desirable }) => {
+    const rest = left.get(desirable)!;
+    left.set(desirable, rest - 1);
+    return rest > 0;
+  });
+}
+
 function formatCounts(counts: EncodeCounts): string {
   const texts: [number, string][] = [
     [counts.truncated, "completions cut at the end"],
@@ -233,6 +298,7 @@ export async function runTraining(
   prepared: PreparedRun,
   options: { cacheFolder: string },
 ): Promise<PhaseResult[]> {
+  if (prepared.examples) return await runUnpaired(session, prepared);
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
   const beta = resolveLoss(config)?.beta ?? 1;
   const isReference = startsAtReference(prepared);

@@ -35,7 +35,12 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   evalRecords: [DATA, "records evaluated before and after training"],
   maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],
   overlong: [DATA, "a prompt that leaves no room for a completion: stop, or drop the record"],
-  loss: [LOSS, `what is minimised: sft; one of ${PAIR_LOSS_NAMES.join(", ")}; or several joined by commas`],
+  loss: [
+    LOSS,
+    `what is minimised: sft; one of ${
+      PAIR_LOSS_NAMES.join(", ")
+    }; kto or apo_zero_unpaired on labelled answers; or several joined by commas`,
+  ],
   lossWeights: [LOSS, "weights of several, joined by commas (default: 1 each)"],
   beta: [LOSS, "strength of the preference loss"],
   labelSmoothing: [LOSS, "probability that a preference is labelled the wrong way round"],
@@ -51,6 +56,8 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   fDivergenceType: [LOSS, "divergence that the reward of a loss on log-ratios belongs to"],
   fAlphaDivergenceCoef: [LOSS, "coefficient of alpha_divergence (default 0.5)"],
   referenceFree: [LOSS, "take the reference's log-probs to be 0 in a loss on log-ratios"],
+  desirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of good answers (default 1)"],
+  undesirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of bad answers (default 1)"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
   "spo.solver": [SPO, "none is the plain pairwise loss"],
   "spo.penalty": [SPO, "shape of the penalty on chosen answers that became less likely"],

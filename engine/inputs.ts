@@ -17,7 +17,8 @@ interface HostArrays {
 
 /** The same names, with a tensor `[length]` for each array. */
 export type DeviceTensors<Arrays> = {
-  readonly [Name in keyof Arrays]: Arrays[Name] extends HostArray ? Tensor : DeviceTensors<Arrays[Name]>;
+  readonly [Name in keyof Arrays]: NonNullable<Arrays[Name]> extends HostArray ? Tensor
+    : DeviceTensors<Arrays[Name]>;
 };
 
 /**

@@ -47,6 +47,7 @@ import type { VectorWidth } from "./lib.ts";
 import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
+import { mix } from "./mix.ts";
 import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
 import { HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
@@ -233,6 +234,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(matmulForward, MATMUL),
   entry(matmulPair, MATMUL_PAIR),
   entry(matmulRows, MATMUL_ROWS),
+  entry(mix, BOTH.map((copy) => ({ copy }))),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

@@ -2,6 +2,7 @@
  * A reference that is run beside the policy in every step, instead of its log-probs being computed once.
  * @module
  */
+import { mix } from "../engine/ops/mix.ts";
 import type { Parameters } from "../engine/parameters.ts";
 import { noGrad } from "../engine/tape.ts";
 import { scope, type Tensor } from "../engine/tensor.ts";
@@ -13,12 +14,24 @@ import { batchSequenceLogps, type Model } from "./models/model.ts";
 export interface LiveReference extends Disposable {
   /** It; never trained. */
   readonly model: Model;
+  /** Moves it towards the policy where this step's turn it is; called after the optimizer's step. */
+  afterStep?(step: number): void;
+}
+
+/** TR-DPO's soft update (arXiv 2404.09656): after every so many steps reference = alpha policy + (1 - alpha) reference. */
+export interface ReferenceSync {
+  /** Share of the policy, above 0 and at most 1. */
+  readonly alpha: number;
+  /** Steps between two updates. */
+  readonly steps: number;
 }
 
 /** Which reference. */
 export interface LiveReferenceOptions {
   /** Of a policy with an adapter: its base, or policy and adapter as they are now. `start` by default. */
   readonly reference?: "base" | "start";
+  /** How it follows the policy; not at all by default. Not with an adapter. */
+  readonly sync?: ReferenceSync;
 }
 
 /**
@@ -29,6 +42,7 @@ export interface LiveReferenceOptions {
  * @param options which reference, where the policy has an adapter
  * @returns the reference; dispose it when done
  * @throws {MemoryBudgetError} when a copy does not fit the budget
+ * @throws {RangeError} when a reference of a policy with an adapter is to follow it
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -49,11 +63,24 @@ export interface LiveReferenceOptions {
  */
 export function liveReference(policy: Model, options: LiveReferenceOptions = {}): LiveReference {
   const { adapter } = policy;
+  const { sync } = options;
+  if (adapter && sync) {
+    throw new RangeError("Cannot move a reference: expected a policy without an adapter, found one with it");
+  }
   if (adapter && options.reference === "base") {
     return { model: withAdapterOff(policy, (base) => base), [Symbol.dispose]() {} };
   }
   const copy = policy.trained.frozenCopy();
-  return { model: withTrained(policy, copy), [Symbol.dispose]: () => copy[Symbol.dispose]() };
+  const afterStep = sync && ((step: number) => {
+    if (step % sync.steps === 0) moveTowards(copy, policy.trained, sync.alpha);
+  });
+  return { model: withTrained(policy, copy), afterStep, [Symbol.dispose]: () => copy[Symbol.dispose]() };
+}
+
+function moveTowards(reference: Parameters, policy: Parameters, alpha: number): void {
+  reference.blocks.forEach(({ weight, copy }, index) =>
+    mix(policy.blocks[index].weight, weight, { alpha, copy })
+  );
 }
 
 /** A model whose trained parameters are others. */

@@ -13,6 +13,7 @@ import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, type Model } from "./models/model.ts";
+import { detachedSequenceLogps, type LiveReference } from "./live_reference.ts";
 import type { ReferenceLogps } from "./reference.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
@@ -59,6 +60,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   source(item: number): string;
   /** The loss that the first step must show, when the data does not matter. */
   readonly initialLoss?: number;
+  /** Called after each step of the optimizer, from 1: what the loss depends on besides the model may move. */
+  afterStep?(step: number): void;
   /** The means of several steps' records, where they are not plain means over the steps: see `meanRecord`. */
   meanRecord?(records: readonly Record<string, number>[], skippedBefore?: number): Record<string, number>;
 }
@@ -128,8 +131,8 @@ export function sftObjective(
 export interface PreferenceOptions {
   /** The data. */
   readonly pairs: readonly EncodedPair[];
-  /** Of every pair, from the model that training starts from. */
-  readonly reference: ReferenceLogps;
+  /** Of every pair, from the model that training starts from; or that model, to be run in every step. */
+  readonly reference: ReferenceLogps | LiveReference;
   /** The pairwise loss. */
   readonly loss: ResolvedPairLoss;
   /** SPO's numbers at a step. */
@@ -194,6 +197,7 @@ export function preferenceObjective(
   options: PreferenceOptions,
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
+  const live = "model" in reference ? reference : undefined;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
   const spo = spoState(model.gpu, { lambda: options.lambda });
   const chosenTokens = (items: Uint32Array) =>
@@ -207,18 +211,23 @@ export function preferenceObjective(
     count: pairs.length,
     metricNames: pairMetrics(loss.head.terms),
     ...(known === undefined ? {} : { initialLoss: known }),
+    ...(live?.afterStep ? { afterStep: live.afterStep } : {}),
     size: (items) => pairsSize(pick(items), options),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
       const packed = packPairs(pick(items), options);
       return {
         batch: hostBatch(model, packed, size),
-        reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]),
+        ...("model" in reference
+          ? {}
+          : { reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]) }),
         lengths: Float32Array.from(packed.completionLengths),
       };
     },
     source: (item) => formatSource(pairs[item].source),
-    forward({ batch, reference, lengths }, state) {
+    forward({ batch, reference: precomputed, lengths }, state) {
+      // Before the policy's own pass, whose activations stay until the backward.
+      const reference = precomputed ?? detachedSequenceLogps(live!.model, batch);
       return pairLoss(batchSequenceLogps(model, batch), {
         reference,
         lengths,
@@ -243,8 +252,8 @@ export function preferenceObjective(
 export interface PairArrays {
   /** 2 P sequences, the chosen first. */
   readonly batch: HostBatch;
-  /** `[2 P]`: the reference's summed log-probs. */
-  readonly reference: Float32Array;
+  /** `[2 P]`: the reference's summed log-probs, where they are precomputed. */
+  readonly reference?: Float32Array;
   /** `[2 P]`: completion lengths in tokens. */
   readonly lengths: Float32Array;
 }

@@ -165,6 +165,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     model.trained.zeroGradients();
     batches.run(step, metricsRow);
     optimizer.step(learningRateAt(options.schedule, step), ring.gradNorm(metricsRow));
+    objective.afterStep?.(step);
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
     else await nextTask();

@@ -1,13 +1,17 @@
 import assert from "node:assert/strict";
 import { addLora } from "../../train/adapters/lora.ts";
+import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
+import { PAIR_LOSSES } from "../../train/losses/registry.ts";
+import type { MetricsRecord } from "../../train/metrics.ts";
+import { preferenceObjective } from "../../train/objective.ts";
 import { liveReference } from "../../train/live_reference.ts";
 import { resolveUnpairedLoss } from "../../train/losses/unpaired.ts";
 import { klSequences, unpairedObjective } from "../../train/objectives/kto.ts";
-import { completionLogps } from "../../train/reference.ts";
+import { completionLogps, referenceLogps } from "../../train/reference.ts";
 import { train, type TrainOptions } from "../../train/trainer.ts";
 import { gpuTest } from "../gpu.ts";
 import * as twin from "../reference/kto_loss.ts";
-import { randomCompletions, tinyModel } from "../tiny_model.ts";
+import { randomCompletions, randomPairs, tinyModel } from "../tiny_model.ts";
 
 const EXAMPLES = randomCompletions(12, 3).map((one, index) => ({ ...one, desirable: index % 3 !== 0 }));
 
@@ -89,3 +93,43 @@ gpuTest(
     assert.deepEqual(await completionLogps(start.model, EXAMPLES), trained);
   },
 );
+
+for (const lora of [false, true]) {
+  gpuTest(
+    `a reference run in every step of dpo${lora ? " with LoRA" : ""} gives the precomputed one's losses`,
+    async (gpu) => {
+      const pairs = randomPairs(8, 5);
+      const run = async (isLive: boolean) => {
+        const base = tinyModel(gpu, { trainable: !lora });
+        using model = lora ? addLora(base, { rank: 2 }) : base;
+        using live = liveReference(model, { reference: lora ? "base" : "start" });
+        using objective = preferenceObjective(model, {
+          ...{ pairs, lambda: 0, loss: PAIR_LOSSES.dpo.resolve({}), spoAt: () => NO_PENALTY },
+          reference: isLive ? live : await referenceLogps(model, pairs),
+        });
+        const losses: number[] = [];
+        const onLog = (record: MetricsRecord) => void losses.push(Number(record.loss));
+        await train(objective, { ...OPTIONS, batchSize: 4, gradientAccumulationSteps: 2, onLog });
+        return losses;
+      };
+      const [found, expected] = [await run(true), await run(false)];
+      assert.ok(expected[7] < expected[0]);
+      found.forEach((loss, step) =>
+        assert.ok(Math.abs(loss - expected[step]) < 1e-5, `${loss} ${expected[step]}`)
+      );
+    },
+  );
+}
+
+gpuTest("a reference follows the policy at its steps alone; not that of an adapter", async (gpu) => {
+  using model = tinyModel(gpu);
+  using reference = liveReference(model, { sync: { alpha: 0.25, steps: 3 } });
+  const name = "model.norm.weight";
+  model.parameters.write(name, new Float32Array(16).fill(5));
+  reference.afterStep!(2);
+  assert.deepEqual([...await reference.model.parameters.read(name)], Array(16).fill(1));
+  reference.afterStep!(3);
+  assert.deepEqual([...await reference.model.parameters.read(name)], Array(16).fill(2));
+  using adapted = addLora(tinyModel(gpu, { trainable: false }), { rank: 2 });
+  assert.throws(() => liveReference(adapted, { sync: { alpha: 0.6, steps: 1 } }), /without an adapter/);
+});

@@ -106,6 +106,7 @@ export function unpairedObjective(model: Model, options: UnpairedOptions): Objec
     count: examples.length,
     metricNames: KTO_METRICS,
     meanRecord: meanByLabel,
+    ...(reference.afterStep ? { afterStep: reference.afterStep } : {}),
     ...(isKnown ? { initialLoss: desirableWeight / 2 } : {}),
     size: (items) => completionsSize(pick(items)),
     pack(items, size) {

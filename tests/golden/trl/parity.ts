@@ -101,11 +101,24 @@ export async function runCase(
   { name, mode }: { name: string; mode: ParityMode },
 ): Promise<Record<string, number>[]> {
   using model = await openModel(gpu, mode);
-  const { loss, options } = PARITY_CASES[name];
+  const { loss, options, sync } = PARITY_CASES[name];
   if (isUnpairedLoss(loss)) {
     using reference = liveReference(model, { reference: "base" });
     using objective = unpairedObjective(model, {
       ...{ examples: EXAMPLES, reference, loss: resolveUnpairedLoss(loss, options) },
+    });
+    return await runSteps(objective, { mode });
+  }
+  if (sync) {
+    using reference = liveReference(model, { sync });
+    using objective = preferenceObjective(model, {
+      ...{
+        pairs: PAIRS,
+        reference,
+        lambda: 0,
+        loss: resolvePairLoss(loss, { options }),
+        spoAt: () => NO_PENALTY,
+      },
     });
     return await runSteps(objective, { mode });
   }
@@ -139,6 +152,7 @@ async function runSteps(
     const tape = new Tape(model.gpu);
     tape.backward([{ tensor: lossOf(objective, { items, step, metrics: ring.tensor }), gradient: one }]);
     optimizer.step(learningRate[mode], ring.gradNorm(0));
+    objective.afterStep?.(step);
     records.push(...await ring.read(1, objective.metricNames));
   }
   release(one);

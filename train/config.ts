@@ -13,6 +13,7 @@ import {
   resolveUnpairedLoss,
   UNPAIRED_OPTIONS,
 } from "./losses/unpaired.ts";
+import type { ReferenceSync } from "./live_reference.ts";
 import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
@@ -67,6 +68,14 @@ export const runConfigSchema = z.strictObject({
   ...lossOptionsShape,
   /** Compute a prompt that both sides of a pair share once: the same numbers, fewer tokens. */
   promptSharing: z.boolean().default(true),
+  /** Compute the reference's log-probs once and keep them, or in every step, by a frozen copy or the adapter turned off. */
+  precomputeReference: z.boolean().default(true),
+  /** TR-DPO: the reference follows the policy. */
+  syncRefModel: z.boolean().default(false),
+  /** Share of the policy in each move; 0.6 by default. */
+  refModelMixupAlpha: z.number().positive().max(1).optional(),
+  /** Steps between two moves; 512 by default. */
+  refModelSyncSteps: z.int().positive().optional(),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
   /** Low-rank adapters: they are trained, the model is frozen. */
@@ -173,6 +182,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
     );
   }
   refuseUncoupledBatch(config, source);
+  refuseUnreadReference(config, raw, { source });
   const curved = config.spo.penalty !== "linear" || config.spo.lambdaSchedule === "dual";
   if (config.gradientAccumulationSteps > 1 && config.spo.solver !== "none" && curved) {
     throw new ConfigError(
@@ -219,6 +229,54 @@ export function resolveUnpaired(
   return resolveUnpairedLoss(config.loss, givenLossOptions(config), (setting) => source.describe([setting]));
 }
 
+/** TRL's defaults. */
+const DEFAULT_SYNC = { refModelMixupAlpha: 0.6, refModelSyncSteps: 512 };
+
+/**
+ * How a run's reference follows the policy, or undefined where it stays.
+ *
+ * @param config effective settings
+ */
+export function resolveSync(config: RunConfig): ReferenceSync | undefined {
+  if (!config.syncRefModel) return undefined;
+  const { refModelMixupAlpha: alpha, refModelSyncSteps: steps } = { ...DEFAULT_SYNC, ...given(config) };
+  return { alpha, steps };
+}
+
+function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<typeof DEFAULT_SYNC> {
+  return {
+    ...(refModelMixupAlpha === undefined ? {} : { refModelMixupAlpha }),
+    ...(refModelSyncSteps === undefined ? {} : { refModelSyncSteps }),
+  };
+}
+
+/** Settings of the reference that the others leave nothing to do for. */
+function refuseUnreadReference(
+  config: RunConfig,
+  raw: Readonly<Record<string, unknown>>,
+  { source }: { source: ConfigSource },
+): void {
+  const refuse = (name: string, expected: string, found: string): void => {
+    throw new ConfigError(`Cannot use ${source.describe([name])}: expected ${expected}, found ${found}`);
+  };
+  const isUnpaired = isUnpairedLoss(config.loss);
+  if (raw.precomputeReference !== undefined && (isUnpaired || config.loss === "sft")) {
+    refuse("precomputeReference", "a pairwise loss, whose reference can be either", config.loss);
+  }
+  for (const name of Object.keys(DEFAULT_SYNC)) {
+    if (raw[name] !== undefined && !config.syncRefModel) refuse(name, "syncRefModel with it", "none");
+  }
+  if (!config.syncRefModel) return;
+  const readsReference = isUnpaired || resolveLoss(config, source)?.needsReference;
+  if (!readsReference) refuse("syncRefModel", "a loss that reads the reference", config.loss);
+  if (config.lora.rank !== undefined) {
+    refuse("syncRefModel", "no LoRA, whose reference is the model that it is on", `rank ${config.lora.rank}`);
+  }
+  if (!isUnpaired && config.precomputeReference) {
+    refuse("syncRefModel", "precomputeReference false, since the reference moves", "it precomputed");
+  }
+}
+
 /** A KL estimate is of the whole batch, of prompts with other prompts' answers. */
 function refuseUncoupledBatch(config: RunConfig, source: ConfigSource): void {
   if (!resolveUnpaired(config, source)?.needsKl) return;
@@ -246,7 +304,7 @@ function refuseUncoupledBatch(config: RunConfig, source: ConfigSource): void {
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, lora, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, lora, precomputeReference, syncRefModel, dryRun: _, ...settings } = config;
   const loss = resolveLoss(config);
   const readLora = readLoraSettings(lora);
   return {
@@ -254,7 +312,8 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
     ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
     ...resolveUnpaired(config)?.options,
-    ...(loss ? { promptSharing, spo: readSpoOptions(spo) } : {}),
+    ...(syncRefModel ? { syncRefModel, ...DEFAULT_SYNC, ...given(config) } : {}),
+    ...(loss ? { promptSharing, precomputeReference, spo: readSpoOptions(spo) } : {}),
   };
 }
 

@@ -6,7 +6,7 @@ import { loadAdapter } from "./adapters/adapter_files.ts";
 import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
-import { resolveLoss, resolveUnpaired } from "./config.ts";
+import { resolveLoss, resolveSync, resolveUnpaired } from "./config.ts";
 import {
   type EncodeCounts,
   type EncodedExample,
@@ -29,6 +29,7 @@ import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModelOrAdapter } from "./models/load_model.ts";
 import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
+import { type LiveReference, liveReference } from "./live_reference.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
   formatResults,
@@ -120,9 +121,14 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
 
 /** What only a run with, or without, an adapter to start from reads. */
 function refuseUnreadLora(
-  { model, lora, baseDtype }: RunConfig,
+  { model, lora, baseDtype, syncRefModel }: RunConfig,
   { continuesAdapter }: { continuesAdapter: boolean },
 ): void {
+  if (continuesAdapter && syncRefModel) {
+    throw new ConfigError(
+      `Cannot use --sync-ref-model: expected a whole model as --model, found the adapter ${model}`,
+    );
+  }
   if (continuesAdapter && lora.rank !== undefined) {
     throw new ConfigError(
       `Cannot use a new LoRA rank: expected a whole model as --model, found the adapter ${model}, which keeps its own rank`,
@@ -318,7 +324,9 @@ export async function runTraining(
       "evaluation of the adapter",
       (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
     );
-  const reference = config.loss === "sft" ? undefined : await cached("reference log-probs", pairs);
+  using live = config.loss === "sft" || config.precomputeReference ? undefined : liveReferenceOf(prepared);
+  const isRead = config.loss !== "sft" && !live;
+  const reference = live ?? (isRead ? await cached("reference log-probs", pairs) : undefined);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });
@@ -342,8 +350,14 @@ function startsAtReference({ config, continuesAdapter }: PreparedRun): boolean {
   return !continuesAdapter || config.lora.reference === "start";
 }
 
+/** The reference to run in every step. A fresh adapter's base is the model as it starts, and takes no memory. */
+export function liveReferenceOf({ config, loaded: { model }, continuesAdapter }: PreparedRun): LiveReference {
+  const isBase = model.adapter !== undefined && (!continuesAdapter || config.lora.reference === "base");
+  return liveReference(model, { reference: isBase ? "base" : "start", sync: resolveSync(config) });
+}
+
 /** What a run minimises. */
-export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps): Objective {
+export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps | LiveReference): Objective {
   const { config, loaded: { model }, pairs } = prepared;
   const loss = resolveLoss(config);
   if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));

@@ -5,10 +5,9 @@
 import { resolveUnpaired } from "./config.ts";
 import type { EncodedExample } from "./data/encode.ts";
 import type { PairEvaluation } from "./evaluate.ts";
-import { type LiveReference, liveReference } from "./live_reference.ts";
 import { unpairedObjective } from "./objectives/kto.ts";
 import { completionLogps } from "./reference.ts";
-import { type PreparedRun, trainOptions } from "./run.ts";
+import { liveReferenceOf, type PreparedRun, trainOptions } from "./run.ts";
 import {
   formatResults,
   type PhaseResult,
@@ -36,7 +35,7 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
   const { config, loaded: { model, tokenizer }, examples = [], evalExamples = [] } = prepared;
   const loss = resolveUnpaired(config)!;
   const { beta } = loss.options;
-  using live = referenceOf(prepared);
+  using live = liveReferenceOf(prepared);
   const score = (label: string, of: typeof model) =>
     withProgress(session, label, (onProgress) => completionLogps(of, evalExamples, { onProgress }));
   const startsAtReference = !prepared.continuesAdapter || config.lora.reference === "start";
@@ -56,12 +55,6 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
   );
   session.log(formatResults(results));
   return results;
-}
-
-/** A fresh adapter's base is the model as it starts, and takes no memory. */
-function referenceOf({ config, loaded: { model }, continuesAdapter }: PreparedRun): LiveReference {
-  const isBase = model.adapter !== undefined && (!continuesAdapter || config.lora.reference === "base");
-  return liveReference(model, { reference: isBase ? "base" : "start" });
 }
 
 /** Means over the answers of each label, 0 where there are none. */

@@ -16,6 +16,14 @@ Deno.test("options and settings that a loss on labelled answers cannot honour ar
     [{ loss: "kto", lossWeights: "1" }, /lossWeights/],
     [{ loss: "dpo,kto" }, /loss: expected kto alone/],
     [{ loss: "dpo", desirableWeight: 1 }, /desirableWeight: expected kto or apo_zero_unpaired/],
+    [{ syncRefModel: true }, /syncRefModel: expected precomputeReference false/],
+    [{ syncRefModel: true, precomputeReference: false, lora: { rank: 4 } }, /syncRefModel: expected no LoRA/],
+    [
+      { syncRefModel: true, precomputeReference: false, loss: "simpo" },
+      /syncRefModel: expected a loss that reads/,
+    ],
+    [{ refModelSyncSteps: 3 }, /refModelSyncSteps: expected syncRefModel/],
+    [{ loss: "kto", precomputeReference: true }, /precomputeReference: expected a pairwise loss/],
     [{ loss: "sft", desirableWeight: 1 }, /desirableWeight: expected kto or apo_zero_unpaired/],
   ];
   for (const [raw, message] of refused) assert.throws(() => parse(raw), message, JSON.stringify(raw));

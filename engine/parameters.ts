@@ -298,6 +298,40 @@ export class Parameters {
     );
   }
 
+  /**
+   * A frozen copy of these parameters as they are now, in buffers of the same layout and without gradients; of f16
+   * training it has the f32 masters too, so that it can be moved towards other values exactly. Dispose it when done.
+   *
+   * @throws {MemoryBudgetError} when it does not fit the budget
+   */
+  frozenCopy(): Parameters {
+    const twins = new Map<unknown, Tensor>();
+    const twin = (source: Tensor): Tensor => {
+      const { gpu } = this;
+      const kept = empty(gpu, source.shape, {
+        ...{ type: source.type, label: "frozen copy", owner: "caller", category: "parameters" },
+      });
+      gpu.queue.copy(source.range, kept.range);
+      twins.set(source.range.allocation, kept);
+      return kept;
+    };
+    const blocks = this.blocks.map(({ weight, copy, decayElements }): ParameterBlock => ({
+      ...{ weight: twin(weight), decayElements },
+      ...(copy ? { copy: twin(copy) } : {}),
+    }));
+    const moved = (tensor: Tensor): Tensor => {
+      const { allocation } = twins.get(tensor.range.allocation)!.range;
+      return { ...tensor, requiresGrad: false, grad: undefined, range: { ...tensor.range, allocation } };
+    };
+    return new Parameters(this.gpu, this.shapes, blocks, {
+      parts: new Map(Array.from(this.stored.parts, ([name, parts]) => [
+        name,
+        parts.map(({ tensor, exact }) => ({ tensor: moved(tensor), exact: moved(exact) })),
+      ])),
+      groups: new Map(Array.from(this.stored.groups, ([names, tensor]) => [names, moved(tensor)])),
+    });
+  }
+
   /** Sets all values to those of a snapshot of these parameters. */
   restore(snapshot: ParameterSnapshot): void {
     this.#values().forEach((tensor, index) =>

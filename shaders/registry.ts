@@ -43,12 +43,14 @@ import {
 } from "./attention_tiles.ts";
 import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
+import { ktoLoss } from "./kto_loss.ts";
 import { kvCacheWrite } from "./kv_cache.ts";
 import { layerNormBackward, layerNormForward, layerNormGainPartial } from "./layer_norm.ts";
 import type { VectorWidth } from "./lib.ts";
 import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
+import { mix } from "./mix.ts";
 import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
 import { HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
@@ -228,6 +230,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(headNormBackward, ROWS),
   entry(headNormForward, ROWS),
   entry(headNormGainPartial, OPERANDS),
+  entry(ktoLoss, BOTH.map((kl) => ({ kl }))),
   entry(layerNormBackward, ROWS),
   entry(layerNormForward, ROWS),
   entry(layerNormGainPartial, OPERANDS),
@@ -236,6 +239,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(matmulForward, MATMUL),
   entry(matmulPair, MATMUL_PAIR),
   entry(matmulRows, MATMUL_ROWS),
+  entry(mix, BOTH.map((copy) => ({ copy }))),
   entry(pairLoss, PAIR_LOSS),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),

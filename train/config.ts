@@ -7,6 +7,13 @@ import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_
 import { ConfigError, showFound } from "./errors.ts";
 import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
+import {
+  isUnpairedLoss,
+  type ResolvedUnpairedLoss,
+  resolveUnpairedLoss,
+  UNPAIRED_OPTIONS,
+} from "./losses/unpaired.ts";
+import type { ReferenceSync } from "./live_reference.ts";
 import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
@@ -35,6 +42,10 @@ const lossOptionsShape = {
   fAlphaDivergenceCoef: z.number().optional(),
   /** Losses on log-ratios: take the reference's log-probs to be 0. */
   referenceFree: z.boolean().optional(),
+  /** kto, apo_zero_unpaired: factor of the good answers' losses. */
+  desirableWeight: z.number().positive().optional(),
+  /** kto, apo_zero_unpaired: factor of the bad answers' losses. */
+  undesirableWeight: z.number().positive().optional(),
 };
 
 /** Names of the options of losses. */
@@ -59,6 +70,14 @@ export const runConfigSchema = z.strictObject({
   promptSharing: z.boolean().default(true),
   /** Report CHES scores: how alike the model sees the two sides of a pair. */
   ches: z.boolean().default(false),
+  /** Compute the reference's log-probs once and keep them, or in every step, by a frozen copy or the adapter turned off. */
+  precomputeReference: z.boolean().default(true),
+  /** TR-DPO: the reference follows the policy. */
+  syncRefModel: z.boolean().default(false),
+  /** Share of the policy in each move; 0.6 by default. */
+  refModelMixupAlpha: z.number().positive().max(1).optional(),
+  /** Steps between two moves; 512 by default. */
+  refModelSyncSteps: z.int().positive().optional(),
   /** Stable Preference Optimization. */
   spo: spoSchema.prefault({}),
   /** Low-rank adapters: they are trained, the model is frozen. */
@@ -175,6 +194,8 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
         "found f16",
     );
   }
+  refuseUncoupledBatch(config, source);
+  refuseUnreadReference(config, raw, { source });
   if (spo.sftBatchSize !== undefined && spo.sftBatchSize % config.gradientAccumulationSteps !== 0) {
     throw new ConfigError(
       `Cannot use ${source.describe(["spo", "sftBatchSize"])}: expected a multiple of the ` +
@@ -226,7 +247,7 @@ export function resolveLoss(
   config: RunConfig,
   source: ConfigSource = { describe: (path) => path.join(".") },
 ): ResolvedPairLoss | undefined {
-  if (config.loss === "sft") return undefined;
+  if (config.loss === "sft" || isUnpairedLoss(config.loss)) return undefined;
   return resolvePairLoss(config.loss, {
     weights: config.lossWeights,
     options: givenLossOptions(config),
@@ -235,19 +256,108 @@ export function resolveLoss(
 }
 
 /**
+ * The loss on labelled answers of a run with its options filled in, or undefined where its loss is another.
+ *
+ * @param config effective settings
+ * @param source how to name a setting in an error
+ * @throws {ConfigError} on an option that the loss does not read
+ */
+export function resolveUnpaired(
+  config: RunConfig,
+  source: ConfigSource = { describe: (path) => path.join(".") },
+): ResolvedUnpairedLoss | undefined {
+  if (!isUnpairedLoss(config.loss)) return undefined;
+  return resolveUnpairedLoss(config.loss, givenLossOptions(config), (setting) => source.describe([setting]));
+}
+
+/** TRL's defaults. */
+const DEFAULT_SYNC = { refModelMixupAlpha: 0.6, refModelSyncSteps: 512 };
+
+/**
+ * How a run's reference follows the policy, or undefined where it stays.
+ *
+ * @param config effective settings
+ */
+export function resolveSync(config: RunConfig): ReferenceSync | undefined {
+  if (!config.syncRefModel) return undefined;
+  const { refModelMixupAlpha: alpha, refModelSyncSteps: steps } = { ...DEFAULT_SYNC, ...given(config) };
+  return { alpha, steps };
+}
+
+function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<typeof DEFAULT_SYNC> {
+  return {
+    ...(refModelMixupAlpha === undefined ? {} : { refModelMixupAlpha }),
+    ...(refModelSyncSteps === undefined ? {} : { refModelSyncSteps }),
+  };
+}
+
+/** Settings of the reference that the others leave nothing to do for. */
+function refuseUnreadReference(
+  config: RunConfig,
+  raw: Readonly<Record<string, unknown>>,
+  { source }: { source: ConfigSource },
+): void {
+  const refuse = (name: string, expected: string, found: string): void => {
+    throw new ConfigError(`Cannot use ${source.describe([name])}: expected ${expected}, found ${found}`);
+  };
+  const isUnpaired = isUnpairedLoss(config.loss);
+  if (raw.precomputeReference !== undefined && (isUnpaired || config.loss === "sft")) {
+    refuse("precomputeReference", "a pairwise loss, whose reference can be either", config.loss);
+  }
+  for (const name of Object.keys(DEFAULT_SYNC)) {
+    if (raw[name] !== undefined && !config.syncRefModel) refuse(name, "syncRefModel with it", "none");
+  }
+  if (!config.syncRefModel) return;
+  const readsReference = isUnpaired || resolveLoss(config, source)?.needsReference;
+  if (!readsReference) refuse("syncRefModel", "a loss that reads the reference", config.loss);
+  if (config.lora.rank !== undefined) {
+    refuse("syncRefModel", "no LoRA, whose reference is the model that it is on", `rank ${config.lora.rank}`);
+  }
+  if (!isUnpaired && config.precomputeReference) {
+    refuse("syncRefModel", "precomputeReference false, since the reference moves", "it precomputed");
+  }
+}
+
+/** A KL estimate is of the whole batch, of prompts with other prompts' answers. */
+function refuseUncoupledBatch(config: RunConfig, source: ConfigSource): void {
+  if (!resolveUnpaired(config, source)?.needsKl) return;
+  if (config.batchSize < 2) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["batchSize"])
+      }: expected at least 2 with ${config.loss}, whose KL estimate ` +
+        `pairs a prompt with another's answer, found ${config.batchSize}`,
+    );
+  }
+  const { gradientAccumulationSteps: parts, batchTokens } = config;
+  const split = parts > 1 ? ["gradientAccumulationSteps", 1, parts] : ["batchTokens", "none", batchTokens];
+  if (split[2] !== undefined) {
+    throw new ConfigError(
+      `Cannot use ${source.describe([String(split[0])])}: expected ${
+        split[1]
+      } with ${config.loss}, whose KL estimate ` +
+        `is of the whole batch, found ${split[2]}`,
+    );
+  }
+}
+
+/**
  * Every setting that a run reads, with the defaults of its loss: the content of its config.json.
  *
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, ches, lora, dryRun: _, ...settings } = config;
+  const { spo, promptSharing, ches, lora, precomputeReference, syncRefModel, dryRun: _, ...settings } =
+    config;
   const loss = resolveLoss(config);
   const readLora = readLoraSettings(lora);
   return {
     ...settings,
     ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
-    ...(loss ? { promptSharing, ches, spo: readSpoOptions(spo) } : {}),
+    ...resolveUnpaired(config)?.options,
+    ...(syncRefModel ? { syncRefModel, ...DEFAULT_SYNC, ...given(config) } : {}),
+    ...(loss ? { promptSharing, ches, precomputeReference, spo: readSpoOptions(spo) } : {}),
   };
 }
 
@@ -263,13 +373,40 @@ function refuseUnreadOptions(
   raw: Readonly<Record<string, unknown>>,
   { source }: { source: ConfigSource },
 ): void {
+  refuseUnpairedParts(config, source);
   resolveLoss(config, source);
-  if (config.loss !== "sft") return;
+  resolveUnpaired(config, source);
+  if (config.loss !== "sft" && !isUnpairedLoss(config.loss)) return;
   const pairwise = ["spo", "promptSharing", "ches", "lossWeights", ...LOSS_OPTIONS].find((name) =>
-    raw[name] !== undefined
+    raw[name] !== undefined && !(isUnpairedLoss(config.loss) && UNPAIRED_OPTIONS.includes(name))
   );
   if (pairwise) {
-    throw new ConfigError(`Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found sft`);
+    throw new ConfigError(
+      `Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found ${config.loss}`,
+    );
+  }
+}
+
+/** What belongs to answers without pairs, given to a loss on pairs. */
+function refuseUnpairedParts(config: RunConfig, source: ConfigSource): void {
+  const names = config.loss.split(",").map((name) => name.trim());
+  const unpaired = names.find(isUnpairedLoss);
+  if (names.length > 1 && unpaired) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["loss"])
+      }: expected ${unpaired} alone, which has no pairs, found ${config.loss}`,
+    );
+  }
+  const option = (["desirableWeight", "undesirableWeight"] as const).find((name) =>
+    config[name] !== undefined
+  );
+  if (option && !unpaired) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe([option])
+      }: expected kto or apo_zero_unpaired as loss, found ${config.loss}`,
+    );
   }
 }
 

@@ -21,8 +21,8 @@ export interface PairEvaluation {
   readonly rejectedDelta: number;
   /** beta times the mean of chosenDelta - rejectedDelta: DPO's implicit reward margin. */
   readonly rewardMargin: number;
-  /** Share of pairs whose chosen answer gained more (or lost less) than the rejected one. */
-  readonly rewardAccuracy: number;
+  /** Share of pairs whose chosen answer gained more (or lost less) than the rejected one; none of answers without pairs. */
+  readonly rewardAccuracy?: number;
 }
 
 /**

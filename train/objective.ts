@@ -16,6 +16,7 @@ import { ConfigError } from "./errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
+import { detachedSequenceLogps, type LiveReference } from "./live_reference.ts";
 import type { ReferenceLogps } from "./reference.ts";
 import type { SolverFactory } from "./solvers/solver.ts";
 
@@ -65,6 +66,10 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   readonly initialLoss?: number;
   /** What a training step does with it; one backward and one update by default. */
   readonly solver?: SolverFactory;
+  /** Called after each step of the optimizer, from 1: what the loss depends on besides the model may move. */
+  afterStep?(step: number): void;
+  /** The means of several steps' records, where they are not plain means over the steps: see `meanRecord`. */
+  meanRecord?(records: readonly Record<string, number>[], skippedBefore?: number): Record<string, number>;
 }
 
 /**
@@ -132,8 +137,8 @@ export function sftObjective(
 export interface PreferenceOptions {
   /** The data. */
   readonly pairs: readonly EncodedPair[];
-  /** Of every pair, from the model that training starts from. */
-  readonly reference: ReferenceLogps;
+  /** Of every pair, from the model that training starts from; or that model, to be run in every step. */
+  readonly reference: ReferenceLogps | LiveReference;
   /** The pairwise loss. */
   readonly loss: ResolvedPairLoss;
   /** SPO's numbers at a step. */
@@ -205,6 +210,7 @@ export function preferenceObjective(
   options: PreferenceOptions,
 ): Objective<PairArrays> {
   const { pairs, reference, loss } = options;
+  const live = "model" in reference ? reference : undefined;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
   // All pairs of a file have one, or none.
   const hasMargins = pairs[0].margin !== undefined;
@@ -232,19 +238,22 @@ export function preferenceObjective(
     metricNames: options.ches ? [...metricNames, ...CHES_METRICS] : metricNames,
     ...(known === undefined ? {} : { initialLoss: known }),
     ...(options.solver ? { solver: options.solver } : {}),
+    ...(live?.afterStep ? { afterStep: live.afterStep } : {}),
     size: (items) => pairsSize(pick(items), packing),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
       const packed = packPairs(pick(items), packing);
       return {
         batch: hostBatch(model, packed, size),
-        reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]),
+        ...("model" in reference
+          ? {}
+          : { reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]) }),
         lengths: Float32Array.from(packed.completionLengths),
         ...(hasMargins ? { margins: Float32Array.from(pick(items), ({ margin }) => margin!) } : {}),
       };
     },
     source: (item) => formatSource(pairs[item].source),
-    forward({ batch, reference, lengths, margins }, state) {
+    forward({ batch, reference: precomputed, lengths, margins }, state) {
       const observe = (hidden: Tensor) => {
         const slot = (index: number) => ({
           metrics: state.metrics,
@@ -254,6 +263,8 @@ export function preferenceObjective(
         const inversePairs = () => 1 / state.batchItems;
         reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
       };
+      // Before the policy's own pass, whose activations stay until the backward.
+      const reference = precomputed ?? detachedSequenceLogps(live!.model, batch);
       const logps = batchTokenLogps(model, batch, options.ches ? { observe } : {});
       return pairLoss(sequenceLogps(logps, batch.sequences), {
         ...(batch.prompts
@@ -286,8 +297,8 @@ export function preferenceObjective(
 export interface PairArrays {
   /** 2 P sequences, the chosen first. */
   readonly batch: HostBatch;
-  /** `[2 P]`: the reference's summed log-probs. */
-  readonly reference: Float32Array;
+  /** `[2 P]`: the reference's summed log-probs, where they are precomputed. */
+  readonly reference?: Float32Array;
   /** `[2 P]`: completion lengths in tokens. */
   readonly lengths: Float32Array;
   /** `[P]`, where the data has them. */

@@ -3,7 +3,7 @@
  * @module
  */
 import type { PlanningOptions } from "../engine/planning_gpu.ts";
-import { resolveLoss, type RunConfig } from "./config.ts";
+import { resolveLoss, resolveUnpaired, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
 import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
 import { changeRunData, loadRun, type RunData, runTraining } from "./run.ts";
@@ -95,7 +95,7 @@ async function tryAccumulation(config: RunConfig, totalOf: TotalOf): Promise<Rem
   const { batchSize, gradientAccumulationSteps: current, spo } = config;
   const isCurved = spo.solver !== "none" && (spo.penalty !== "linear" || spo.lambdaSchedule === "dual");
   if (isCurved) return { flag, reason: "this SPO penalty needs the whole batch at once" };
-  if (resolveLoss(config)?.needsWholeBatch) {
+  if (resolveLoss(config)?.needsWholeBatch || resolveUnpaired(config)?.needsKl) {
     return { flag, reason: "this loss needs the whole batch at once" };
   }
   if (current === batchSize) return { flag, reason: "every micro-batch has one item" };
@@ -110,9 +110,15 @@ async function tryAccumulation(config: RunConfig, totalOf: TotalOf): Promise<Rem
 }
 
 /** The largest length that fits, by halving; memory never falls as it grows. */
-async function tryLength({ pairs, evalPairs, config }: RunData, totalOf: TotalOf): Promise<Remedy> {
+async function tryLength(
+  { pairs, evalPairs, examples = [], evalExamples = [], config }: RunData,
+  totalOf: TotalOf,
+): Promise<Remedy> {
   const flag = "--max-length";
-  const sides = [...pairs, ...evalPairs].flatMap(({ chosen, rejected }) => [chosen, rejected]);
+  const sides = [
+    ...[...pairs, ...evalPairs].flatMap(({ chosen, rejected }) => [chosen, rejected]),
+    ...[...examples, ...evalExamples],
+  ];
   const most = (of: (side: typeof sides[number]) => number) =>
     sides.reduce((longest, side) => Math.max(longest, of(side)), 0);
   let low = most(({ promptIds }) => promptIds.length) + 1;

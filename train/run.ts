@@ -6,17 +6,22 @@ import { loadAdapter } from "./adapters/adapter_files.ts";
 import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
-import { resolveLoss } from "./config.ts";
+import { resolveLoss, resolveSync, resolveUnpaired } from "./config.ts";
 import { readCompletions } from "./data/sft_records.ts";
 import {
   encodeCompletions,
   type EncodeCounts,
   type EncodedCompletion,
+  type EncodedExample,
   type EncodedPair,
   encodePairs,
   shortenCompletions,
   shortenPairs,
 } from "./data/encode.ts";
+import { encodeRecords } from "./data/encode_records.ts";
+import { readLabelled } from "./data/labelled_records.ts";
+import { truncateSides } from "./data/truncate.ts";
+import { runUnpaired } from "./run_unpaired.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
@@ -27,6 +32,7 @@ import { architectureOf, type ModelConfig } from "./models/registry.ts";
 import { checkModelOrAdapter } from "./models/load_model.ts";
 import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
+import { type LiveReference, liveReference } from "./live_reference.ts";
 import { givenReference, type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
   formatResults,
@@ -60,6 +66,10 @@ export interface RunData {
   readonly evalPairs: readonly EncodedPair[];
   /** SPO's lower level, where it has data of its own. */
   readonly sft?: readonly EncodedCompletion[];
+  /** In their place, where the loss is on labelled answers. */
+  readonly examples?: readonly EncodedExample[];
+  /** Held-out ones, or the first of either label of the training's. */
+  readonly evalExamples?: readonly EncodedExample[];
 }
 
 /** Everything a run needs, on the device; nothing is written yet. */
@@ -72,6 +82,10 @@ export interface PreparedRun extends Disposable {
   readonly evalPairs: readonly EncodedPair[];
   /** SPO's lower level, where it has data of its own. */
   readonly sft?: readonly EncodedCompletion[];
+  /** In their place, where the loss is on labelled answers. */
+  readonly examples?: readonly EncodedExample[];
+  /** Held-out ones. */
+  readonly evalExamples?: readonly EncodedExample[];
 }
 
 /**
@@ -98,22 +112,32 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
   const options = { tokenizer, config, maxLength, vocabSize, hooks };
+  const rest = { config, folder: folders.base, adapter: folders.adapter, modelConfig, tokenizer, maxLength };
+  if (resolveUnpaired(config)) {
+    const examples = await encodeLabelledFiles(data, options);
+    const evalExamples = someOfEach(
+      config.evalData ? await encodeLabelledFiles(config.evalData, options) : examples,
+      config.evalRecords,
+    );
+    return { ...rest, pairs: [], evalPairs: [], examples, evalExamples };
+  }
   const pairs = await encodeFiles(data, options);
   const evalPairs = (config.evalData ? await encodeFiles(config.evalData, options) : pairs)
     .slice(0, config.evalRecords);
   const sft = config.spo.sftData === undefined ? {} : { sft: await encodeSft(config.spo.sftData, options) };
-  return {
-    ...{ config, folder: folders.base, adapter: folders.adapter },
-    ...{ modelConfig, tokenizer, maxLength, pairs, evalPairs },
-    ...sft,
-  };
+  return { ...rest, pairs, evalPairs, ...sft };
 }
 
 /** What only a run with, or without, an adapter to start from reads. */
 function refuseUnreadLora(
-  { model, lora, baseDtype }: RunConfig,
+  { model, lora, baseDtype, syncRefModel }: RunConfig,
   { continuesAdapter }: { continuesAdapter: boolean },
 ): void {
+  if (continuesAdapter && syncRefModel) {
+    throw new ConfigError(
+      `Cannot use --sync-ref-model: expected a whole model as --model, found the adapter ${model}`,
+    );
+  }
   if (continuesAdapter && lora.rank !== undefined) {
     throw new ConfigError(
       `Cannot use a new LoRA rank: expected a whole model as --model, found the adapter ${model}, which keeps its own rank`,
@@ -152,7 +176,18 @@ export function changeRunData(
     })
   );
   const sft = data.sft ? { sft: shortenCompletions(data.sft, maxLength) } : {};
-  return { ...changed, maxLength, pairs, evalPairs, ...sft };
+  const [examples, evalExamples] = [data.examples, data.evalExamples].map((those) =>
+    those?.flatMap((example) => {
+      const { truncation } = data.config;
+      const fitted = truncateSides([example], {
+        maxLength,
+        truncation,
+        bosTokenId: data.tokenizer.bosTokenId,
+      });
+      return fitted.kind === "overlong" ? [] : fitted.sides.map(({ lost: _, ...side }) => side);
+    })
+  );
+  return { ...changed, maxLength, pairs, evalPairs, ...sft, ...(examples ? { examples, evalExamples } : {}) };
 }
 
 /**
@@ -164,6 +199,7 @@ export function changeRunData(
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs, sft } = data;
+  const { examples, evalExamples } = data;
   const { activationCheckpointing, dtype, lora, baseDtype } = config;
   const trainable = adapter === undefined && lora.rank === undefined;
   const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
@@ -181,6 +217,7 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
         sft,
         continuesAdapter: adapter !== undefined,
       },
+      ...(examples ? { examples, evalExamples } : {}),
       [Symbol.dispose]: () => model[Symbol.dispose](),
     };
   } catch (error) {
@@ -234,16 +271,10 @@ async function encodeSft(path: string, options: EncodeFileOptions): Promise<Enco
 
 /** Files with commas between their names, one after the other. */
 async function encodeFiles(paths: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
-  const files = paths.split(",");
-  const seen = new Set<string>();
   const all: EncodedPair[] = [];
+  const files = paths.split(",");
   for (const path of files) {
     const pairs = await encodeFile(path, options);
-    const place = await Deno.realPath(path);
-    if (seen.has(place)) {
-      throw new ConfigError(`Cannot use ${paths}: expected each file once, found ${path} twice`);
-    }
-    seen.add(place);
     const columns = (pair: EncodedPair) =>
       Object.keys(pair).filter((name) => COLUMNS.has(name)).sort().join();
     if (all.length > 0 && columns(pairs[0]) !== columns(all[0])) {
@@ -254,7 +285,23 @@ async function encodeFiles(paths: string, options: EncodeFileOptions): Promise<E
     }
     all.push(...pairs);
   }
+  await refuseTwice(files);
   return all;
+}
+
+/** The same for labelled answers. */
+async function encodeLabelledFiles(paths: string, options: EncodeFileOptions): Promise<EncodedExample[]> {
+  const all: EncodedExample[] = [];
+  for (const path of paths.split(",")) all.push(...await encodeLabelled(path, options));
+  await refuseTwice(paths.split(","));
+  return all;
+}
+
+async function refuseTwice(files: readonly string[]): Promise<void> {
+  const places = await Promise.all(files.map((path) => Deno.realPath(path)));
+  const again = places.findIndex((place, index) => places.indexOf(place) < index);
+  if (again < 0) return;
+  throw new ConfigError(`Cannot use ${files.join()}: expected each file once, found ${files[again]} twice`);
 }
 
 /** What a pair may bring beside its texts. */
@@ -275,6 +322,52 @@ async function encodeFile(path: string, options: EncodeFileOptions): Promise<Enc
   );
   hooks.log(`${path}: ${pairs.length} pairs${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
   return pairs;
+}
+
+async function encodeLabelled(
+  path: string,
+  options: EncodeFileOptions,
+): Promise<EncodedExample[]> {
+  const { tokenizer, config: { overlong, truncation }, maxLength, vocabSize, hooks } = options;
+  const { records, skipped } = await readLabelled(path);
+  const { examples, counts } = encodeRecords(records, {
+    tokenizer,
+    vocabSize,
+    maxLength,
+    overlong,
+    truncation,
+  });
+  const good = examples.filter(({ desirable }) => desirable).length;
+  if (good === 0 || good === examples.length) {
+    throw new ConfigError(
+      `Cannot use ${path}: expected answers of both labels, found ${examples.length} that are all ${
+        good === 0 ? "undesirable" : "desirable"
+      }`,
+    );
+  }
+  const notes = notesOf(skipped, counts);
+  hooks.log(
+    `${path}: ${good} desirable and ${examples.length - good} undesirable answers${notes}`,
+  );
+  return examples;
+}
+
+/** The first of either label, in the data's order. */
+function someOfEach(examples: readonly EncodedExample[], count: number): EncodedExample[] {
+  const left = new Map([[true, Math.ceil(count / 2)], [false, Math.ceil(count / 2)]]);
+  return examples.filter(({ desirable }) => {
+    const rest = left.get(desirable)!;
+    left.set(desirable, rest - 1);
+    return rest > 0;
+  });
+}
+
+/** What was left out or cut, in brackets. */
+function notesOf(skipped: Parameters<typeof formatSkipped>[0], counts: EncodeCounts): string {
+  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) =>
+    note !== "" && note !== "nothing"
+  );
+  return notes.length > 0 ? ` (${notes.join("; ")})` : "";
 }
 
 function formatCounts(counts: EncodeCounts): string {
@@ -303,6 +396,7 @@ export async function runTraining(
   prepared: PreparedRun,
   options: { cacheFolder: string },
 ): Promise<PhaseResult[]> {
+  if (prepared.examples) return await runUnpaired(session, prepared);
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
   const beta = resolveLoss(config)?.beta ?? 1;
   const isReference = startsAtReference(prepared);
@@ -322,7 +416,9 @@ export async function runTraining(
       "evaluation before",
       (onProgress) => evaluatePairs(model, evalPairs, { reference: evalReference, beta, onProgress }),
     );
-  const reference = config.loss === "sft" ? undefined : await cached("reference log-probs", pairs);
+  using live = config.loss === "sft" || config.precomputeReference ? undefined : liveReferenceOf(prepared);
+  const isRead = config.loss !== "sft" && !live;
+  const reference = live ?? (isRead ? await cached("reference log-probs", pairs) : undefined);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });
@@ -347,8 +443,14 @@ function startsAtReference({ config, continuesAdapter, pairs, evalPairs }: Prepa
   return !continuesAdapter || config.lora.reference === "start";
 }
 
+/** The reference to run in every step. A fresh adapter's base is the model as it starts, and takes no memory. */
+export function liveReferenceOf({ config, loaded: { model }, continuesAdapter }: PreparedRun): LiveReference {
+  const isBase = model.adapter !== undefined && (!continuesAdapter || config.lora.reference === "base");
+  return liveReference(model, { reference: isBase ? "base" : "start", sync: resolveSync(config) });
+}
+
 /** What a run minimises. */
-export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps): Objective {
+export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps | LiveReference): Objective {
   const { config, loaded: { model }, pairs, sft } = prepared;
   const loss = resolveLoss(config);
   if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));

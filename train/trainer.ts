@@ -183,6 +183,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     const metricsRow = step % options.logEvery;
     step++;
     await solver.step({ step, metricsRow, learningRate: learningRateAt(options.schedule, step) });
+    objective.afterStep?.(step);
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
     else await nextTask();
@@ -314,7 +315,7 @@ function createLog(
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...meanRecord(records, state.skipped),
+        ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: state.tokens + tokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),

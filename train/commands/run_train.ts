@@ -6,10 +6,17 @@ import { join } from "node:path";
 import type { Gpu } from "../../engine/gpu.ts";
 import { cacheFolder } from "../cache_folder.ts";
 import type { Invocation } from "../command_line.ts";
-import { effectiveSettings, parseRunConfig, resolveLoss, type RunConfig } from "../config.ts";
+import {
+  effectiveSettings,
+  parseRunConfig,
+  resolveLoss,
+  resolveUnpaired,
+  type RunConfig,
+} from "../config.ts";
 import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "../demo.ts";
 import { type DemoSettings, demoSettings } from "../demo_settings.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
+import { ConfigError } from "../errors.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
 import { loadRun, readRunData, RUN_ENTRIES, type RunData, runTraining } from "../run.ts";
@@ -100,6 +107,11 @@ function trainingJob(data: RunData): Job {
 }
 
 function demoJob(config: RunConfig, { given }: Invocation): Job {
+  if (resolveUnpaired(config)) {
+    throw new ConfigError(
+      `Cannot demonstrate ${config.loss}: expected --model and --data with it, found neither`,
+    );
+  }
   const resolved = resolveLoss(config);
   const settings = demoSettings(config, given, { lossOptions: resolved?.options ?? {} });
   const [loss, data] = [resolved!, demoData(settings)];

@@ -40,7 +40,12 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
     "column with a margin for each pair (ODPO); by default margin, which all records have or none",
   ],
   overlong: [DATA, "a prompt that leaves no room for a completion: stop, or drop the record"],
-  loss: [LOSS, `what is minimised: sft; one of ${PAIR_LOSS_NAMES.join(", ")}; or several joined by commas`],
+  loss: [
+    LOSS,
+    `what is minimised: sft; one of ${
+      PAIR_LOSS_NAMES.join(", ")
+    }; kto or apo_zero_unpaired on labelled answers; or several joined by commas`,
+  ],
   lossWeights: [LOSS, "weights of several, joined by commas (default: 1 each)"],
   beta: [LOSS, "strength of the preference loss"],
   labelSmoothing: [LOSS, "probability that a preference is labelled the wrong way round"],
@@ -56,8 +61,14 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   fDivergenceType: [LOSS, "divergence that the reward of a loss on log-ratios belongs to"],
   fAlphaDivergenceCoef: [LOSS, "coefficient of alpha_divergence (default 0.5)"],
   referenceFree: [LOSS, "take the reference's log-probs to be 0 in a loss on log-ratios"],
+  desirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of good answers (default 1)"],
+  undesirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of bad answers (default 1)"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
   ches: [LOSS, "report how alike the model sees chosen and rejected (CHES)"],
+  precomputeReference: [LOSS, "compute the reference's log-probs once, or in every step"],
+  syncRefModel: [LOSS, "TR-DPO: the reference follows the model; with --precompute-reference=false"],
+  refModelMixupAlpha: [LOSS, "share of the model in each move of the reference (default 0.6)"],
+  refModelSyncSteps: [LOSS, "steps between two moves of the reference (default 512)"],
   "spo.solver": [
     SPO,
     "none is the plain pairwise loss; unrolled and alternating step on the lower level first",

@@ -7,7 +7,7 @@ import { describeShape, type ShapeName, TRAINING_SHAPES } from "../bench/shapes.
 import { benchObjective, benchTrainOptions } from "../bench/training.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { profileFlagsSchema } from "../commands/profile.ts";
-import { parseRunConfig, resolveLoss, type RunConfig } from "../config.ts";
+import { parseRunConfig, resolveLoss, resolveUnpaired, type RunConfig } from "../config.ts";
 import { ConfigError } from "../errors.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
 import { type ProfileReport, profileStep } from "../profile.ts";
@@ -45,6 +45,11 @@ export function parseProfile(invocation: Invocation): ProfileFlags {
     Object.fromEntries(Object.entries(raw).filter(([name]) => own.includes(name) === isOwn));
   const flags = parseFlags(profileFlagsSchema, { raw: pick(true), source });
   const config = parseRunConfig(pick(false), source);
+  if (resolveUnpaired(config)) {
+    throw new ConfigError(
+      `Cannot profile ${config.loss}: expected sft or a pairwise loss, found one on labelled answers`,
+    );
+  }
   if (config.model !== undefined || config.data !== undefined) {
     if (!given.has("shape")) return { ...flags, config };
     throw new ConfigError("Cannot use --shape: expected neither --model nor --data with it, found one");

@@ -11,6 +11,8 @@ export interface ParityCase {
   readonly weights?: string;
   /** Of the loss. */
   readonly options: Readonly<Record<string, unknown>>;
+  /** How the reference follows the policy. */
+  readonly sync?: { readonly alpha: number; readonly steps: number };
   /** Why Keel cannot run it yet. */
   readonly pending?: string;
   /** Names that TRL logs with another meaning than Keel, and so are not compared; docs/losses.md says why. */
@@ -54,7 +56,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_ld: { ...one("dpo"), pending: "LD-DPO in the objective" },
   dpo_wpo: { ...one("dpo"), pending: "WPO in the objective" },
-  dpo_tr: { ...one("dpo"), pending: "TR-DPO in the objective" },
+  dpo_tr: { ...one("dpo"), sync: { alpha: 0.6, steps: 3 } },
   cpo: { ...one("cpo"), differs: LOGITS },
   dpo_label_smoothing: {
     ...one("dpo", { ...BETA, labelSmoothing: 0.2, referenceFree: true }),
@@ -74,7 +76,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
     ...one("orpo"),
     differs: [...LOGITS, ...LOGPS],
   },
-  kto: { ...one("kto"), pending: "an objective on unpaired answers" },
-  kto_weights: { ...one("kto"), pending: "an objective on unpaired answers" },
-  apo_zero_unpaired: { ...one("kto"), pending: "an objective on unpaired answers" },
+  kto: one("kto"),
+  kto_weights: one("kto", { ...BETA, undesirableWeight: 1.5 }),
+  apo_zero_unpaired: one("apo_zero_unpaired"),
 };

@@ -10,12 +10,15 @@ import { NO_PENALTY } from "../../../engine/ops/pair_loss.ts";
 import { Tape } from "../../../engine/tape.ts";
 import { fromHost, release } from "../../../engine/tensor.ts";
 import { loadAdapter } from "../../../train/adapters/adapter_files.ts";
-import type { EncodedPair } from "../../../train/data/encode.ts";
+import type { EncodedExample, EncodedPair } from "../../../train/data/encode.ts";
+import { liveReference } from "../../../train/live_reference.ts";
+import { isUnpairedLoss, resolveUnpairedLoss } from "../../../train/losses/unpaired.ts";
 import { resolvePairLoss } from "../../../train/losses/weighted_sum.ts";
 import { createMetricsRing } from "../../../train/metrics.ts";
 import type { Model } from "../../../train/models/model.ts";
 import { loadModel } from "../../../train/models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../../../train/objective.ts";
+import { unpairedObjective } from "../../../train/objectives/kto.ts";
 import { createOptimizer } from "../../../train/optimizer.ts";
 import { referenceLogps } from "../../../train/reference.ts";
 import { lossOf, modelFolder } from "../../tiny_model.ts";
@@ -36,6 +39,7 @@ interface GoldenData {
     & Record<"beta1" | "beta2" | "eps" | "weightDecay" | "maxGradNorm" | "batchSize", number>
     & { learningRate: Record<ParityMode, number> };
   readonly pairs: readonly Record<"prompt" | "chosen" | "rejected", number[]>[];
+  readonly unpaired: readonly { prompt: number[]; completion: number[]; label: boolean }[];
 }
 
 function read<Content>(name: string): Content {
@@ -57,6 +61,11 @@ const PAIRS: readonly EncodedPair[] = DATA.pairs.map(({ prompt: promptIds, chose
   const side = (completionIds: number[]) => ({ promptIds, completionIds, source });
   return { chosen: side(chosen), rejected: side(rejected), source };
 });
+
+const EXAMPLES: readonly EncodedExample[] = DATA.unpaired.map(({ prompt, completion, label }, index) => ({
+  ...{ promptIds: prompt, completionIds: completion, desirable: label },
+  source: { file: "pairs.json", index },
+}));
 
 /** How far a quantity of Keel's run is from TRL's: 1e-4 is the limit. */
 export interface Deviation {
@@ -92,6 +101,27 @@ export async function runCase(
   { name, mode }: { name: string; mode: ParityMode },
 ): Promise<Record<string, number>[]> {
   using model = await openModel(gpu, mode);
+  const { loss, options, sync } = PARITY_CASES[name];
+  if (isUnpairedLoss(loss)) {
+    using reference = liveReference(model, { reference: "base" });
+    using objective = unpairedObjective(model, {
+      ...{ examples: EXAMPLES, reference, loss: resolveUnpairedLoss(loss, options) },
+    });
+    return await runSteps(objective, { mode });
+  }
+  if (sync) {
+    using reference = liveReference(model, { sync });
+    using objective = preferenceObjective(model, {
+      ...{
+        pairs: PAIRS,
+        reference,
+        lambda: 0,
+        loss: resolvePairLoss(loss, { options }),
+        spoAt: () => NO_PENALTY,
+      },
+    });
+    return await runSteps(objective, { mode });
+  }
   using objective = await objectiveOf(model, PARITY_CASES[name]);
   return await runSteps(objective, { mode });
 }
@@ -122,6 +152,7 @@ async function runSteps(
     const tape = new Tape(model.gpu);
     tape.backward([{ tensor: lossOf(objective, { items, step, metrics: ring.tensor }), gradient: one }]);
     optimizer.step(learningRate[mode], ring.gradNorm(0));
+    objective.afterStep?.(step);
     records.push(...await ring.read(1, objective.metricNames));
   }
   release(one);

@@ -108,7 +108,7 @@ export interface TrainSummary {
  * @param options settings
  * @returns how far it came
  * @throws {TrainingError} naming step and items when loss or gradient is not finite (that update was not applied), or
- * when the first loss is not what policy = reference gives
+ * when the first loss is not what policy = reference gives, or the first gradient is zero
  * @throws {DataError} when the data is smaller than a batch
  * @example
  * ```ts
@@ -368,6 +368,11 @@ function checkRecord(
         `Cannot trust the reference: expected a first loss of ${initialLoss} (policy = reference), found ${record.loss}`,
       );
     }
+  }
+  if (step === 1 && record.grad_norm === 0 && !model.gpu.isPlanning) {
+    throw new TrainingError(
+      "Cannot train: expected a gradient in the first step, found none: nothing that is trained changes the loss",
+    );
   }
 }
 

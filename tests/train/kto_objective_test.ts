@@ -3,7 +3,7 @@ import { addLora } from "../../train/adapters/lora.ts";
 import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
 import type { MetricsRecord } from "../../train/metrics.ts";
-import { preferenceObjective } from "../../train/objective.ts";
+import { preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { liveReference } from "../../train/live_reference.ts";
 import { resolveUnpairedLoss } from "../../train/losses/unpaired.ts";
 import { klSequences, unpairedObjective } from "../../train/objectives/kto.ts";
@@ -132,4 +132,14 @@ gpuTest("a reference follows the policy at its steps alone; not that of an adapt
   assert.deepEqual([...await reference.model.parameters.read(name)], Array(16).fill(2));
   using adapted = addLora(tinyModel(gpu, { trainable: false }), { rank: 2 });
   assert.throws(() => liveReference(adapted, { sync: { alpha: 0.6, steps: 1 } }), /without an adapter/);
+});
+
+gpuTest("a run whose first gradient is zero stops and says so", async (gpu) => {
+  using model = tinyModel(gpu);
+  // All zero, every id is equally likely whatever one of them is changed by.
+  for (const [name, shape] of model.parameters.shapes) {
+    model.parameters.write(name, new Float32Array(shape.reduce((size, extent) => size * extent, 1)));
+  }
+  using objective = sftObjective(model, EXAMPLES);
+  await assert.rejects(train(objective, OPTIONS), /expected a gradient in the first step, found none/);
 });

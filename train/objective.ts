@@ -4,6 +4,7 @@
  */
 import type { DeviceTensors } from "../engine/inputs.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
+import { sequenceLogps } from "../engine/ops/sequence_logps.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
@@ -12,7 +13,7 @@ import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
-import { batchSequenceLogps, type Model } from "./models/model.ts";
+import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
 import type { ReferenceLogps } from "./reference.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
@@ -194,8 +195,9 @@ export function preferenceObjective(
   const { pairs, reference, loss } = options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
   const spo = spoState(model.gpu, { lambda: options.lambda });
-  const chosenTokens = (items: Uint32Array) =>
-    items.reduce((total, item) => total + pairs[item].chosen.completionIds.length, 0);
+  const packing = { sharePrompts: options.sharePrompts, promptLabels: loss.needsPromptLogps };
+  const tokensOf = (items: Uint32Array, of: (pair: EncodedPair) => number) =>
+    items.reduce((total, item) => total + of(pairs[item]), 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
   const isKnown = (options.startsAtReference ?? true) && first.penalty === "none" && first.rho === 0;
@@ -205,10 +207,10 @@ export function preferenceObjective(
     count: pairs.length,
     metricNames: pairMetrics(loss.head.terms),
     ...(known === undefined ? {} : { initialLoss: known }),
-    size: (items) => pairsSize(pick(items), options),
+    size: (items) => pairsSize(pick(items), packing),
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
-      const packed = packPairs(pick(items), options);
+      const packed = packPairs(pick(items), packing);
       return {
         batch: hostBatch(model, packed, size),
         reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]),
@@ -217,14 +219,21 @@ export function preferenceObjective(
     },
     source: (item) => formatSource(pairs[item].source),
     forward({ batch, reference, lengths }, state) {
-      return pairLoss(batchSequenceLogps(model, batch), {
+      const logps = batchTokenLogps(model, batch);
+      return pairLoss(sequenceLogps(logps, batch.sequences), {
+        ...(batch.prompts
+          ? {
+            promptLogps: sequenceLogps(logps, batch.prompts),
+            promptTokens: () => tokensOf(state.batch, ({ chosen }) => chosen.promptIds.length - 1),
+          }
+          : {}),
         reference,
         lengths,
         metrics: state.metrics,
         metricsRow: () => state.metricsRow,
         state: spo,
         pairLoss: loss.head,
-        chosenTokens: () => chosenTokens(state.batch),
+        chosenTokens: () => tokensOf(state.batch, ({ chosen }) => chosen.completionIds.length),
         spo: () => options.spoAt(state.step),
         microBatch: {
           pairsInBatch: () => state.batchItems,

@@ -15,7 +15,7 @@ export type SequenceIndex = DeviceTensors<HostSequenceIndex>;
 export interface HostSequenceIndex {
   /** `[S + 1]`: sequence s holds rows offsets[s] to offsets[s + 1]. */
   readonly offsets: Uint32Array;
-  /** `[R]`: the sequence of each row; 0xffffffff in the padding. */
+  /** `[R]`: the sequence of each row; 0xffffffff in rows that belong to none. */
   readonly segments: Uint32Array;
 }
 
@@ -27,6 +27,7 @@ const NO_SEQUENCE = 0xffffffff;
  *
  * @param lengths `[S]`: rows of each sequence, which follow each other
  * @param options.length R, at least their sum: the rows after that count for nothing
+ * @param options.first rows before the first sequence, which count for nothing; 0 by default
  * @returns the arrays, to upload
  * @throws {RangeError} when there are more rows than `length`
  * @example
@@ -39,9 +40,10 @@ const NO_SEQUENCE = 0xffffffff;
  */
 export function hostSequenceIndex(
   lengths: ArrayLike<number>,
-  options: { length?: number } = {},
+  options: { length?: number; first?: number } = {},
 ): HostSequenceIndex {
   const offsets = new Uint32Array(lengths.length + 1);
+  offsets[0] = options.first ?? 0;
   for (let s = 0; s < lengths.length; s++) offsets[s + 1] = offsets[s] + lengths[s];
   const rows = offsets[lengths.length];
   const length = options.length ?? rows;

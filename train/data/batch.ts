@@ -21,6 +21,8 @@ export interface PackedSequences {
   labels: Uint32Array;
   /** `[S]` completion tokens per sequence. */
   completionLengths: Uint32Array;
+  /** `[P]` of pairs packed with `promptLabels`: further labels after those of the sequences, prompt by prompt. */
+  promptLengths?: Uint32Array;
 }
 
 /** What a batch takes. */
@@ -35,6 +37,8 @@ export interface BatchSize {
 export interface PackPairsOptions {
   /** Whether a pair whose sides have the same prompt has it once; true by default. */
   readonly sharePrompts?: boolean;
+  /** Whether the tokens of the chosen sides' prompts are labels too, all but the first, which nothing predicts. */
+  readonly promptLabels?: boolean;
 }
 
 /** Tokens that follow each other. */
@@ -52,6 +56,8 @@ interface Sequence {
   /** Token that predicts the first completion token, and the first completion token itself. */
   readonly promptEnd: number;
   readonly start: number;
+  /** Its prompt, which ends at `promptEnd`. */
+  readonly promptIds: readonly number[];
 }
 
 /**
@@ -85,7 +91,7 @@ export function packPairs(pairs: readonly EncodedPair[], options: PackPairsOptio
     chosen.push(layout.add(pair.chosen, { shared }));
     rejected.push(layout.add(pair.rejected, { shared }));
   }
-  return layout.pack([...chosen, ...rejected]);
+  return layout.pack([...chosen, ...rejected], options.promptLabels ? chosen : undefined);
 }
 
 /**
@@ -106,7 +112,10 @@ export function pairsSize(pairs: readonly EncodedPair[], options: PackPairsOptio
   const both = completionsSize(pairs.flatMap(({ chosen, rejected }) => [chosen, rejected]));
   const saved = pairs.filter((pair) => sharesPrompt(pair, options))
     .reduce((tokens, { chosen }) => tokens + chosen.promptIds.length, 0);
-  return { ...both, tokens: both.tokens - saved };
+  const prompts = options.promptLabels
+    ? pairs.reduce((labels, { chosen }) => labels + chosen.promptIds.length - 1, 0)
+    : 0;
+  return { tokens: both.tokens - saved, labels: both.labels + prompts };
 }
 
 /**
@@ -159,6 +168,24 @@ function sharesPrompt({ chosen, rejected }: EncodedPair, { sharePrompts = true }
     chosen.promptIds.every((id, i) => id === rejected.promptIds[i]);
 }
 
+/** Labels and the tokens that predict them: of completions, then of prompts. */
+function labelled(
+  sequences: readonly Sequence[],
+  prompted: readonly Sequence[],
+): Pick<PackedSequences, "rows" | "labels"> {
+  const completionRows = sequences.flatMap(({ completionIds, promptEnd, start }) =>
+    completionIds.map((_, i) => (i === 0 ? promptEnd : start + i - 1))
+  );
+  const promptRows = prompted.flatMap(({ promptIds, promptEnd }) =>
+    promptIds.slice(1).map((_, i) => promptEnd + 1 - promptIds.length + i)
+  );
+  const labels = [
+    ...sequences.flatMap(({ completionIds }) => completionIds),
+    ...prompted.flatMap(({ promptIds }) => promptIds.slice(1)),
+  ];
+  return { rows: Uint32Array.from([...completionRows, ...promptRows]), labels: Uint32Array.from(labels) };
+}
+
 /** Segments laid end to end. */
 class Layout {
   readonly #segments: Segment[] = [];
@@ -185,15 +212,15 @@ class Layout {
     if (shared) {
       const start = this.#tokens;
       this.#push({ ids: completionIds, position: promptIds.length, prefix: this.#prompt.segment });
-      return { completionIds, promptEnd: this.#prompt.end - 1, start };
+      return { completionIds, promptEnd: this.#prompt.end - 1, start, promptIds };
     }
     const start = this.#tokens + promptIds.length;
     this.#push({ ids: [...promptIds, ...completionIds], position: 0, prefix: this.#segments.length });
-    return { completionIds, promptEnd: start - 1, start };
+    return { completionIds, promptEnd: start - 1, start, promptIds };
   }
 
-  /** The batch, its sequences in this order. */
-  pack(sequences: readonly Sequence[]): PackedSequences {
+  /** The batch, its sequences in this order; after their labels those of the prompts of `prompted`. */
+  pack(sequences: readonly Sequence[], prompted?: readonly Sequence[]): PackedSequences {
     if (sequences.length === 0) throw new RangeError("Cannot pack a batch: expected sequences, found none");
     const segmentOffsets = new Uint32Array(this.#segments.length + 1);
     const inputIds = new Uint32Array(this.#tokens);
@@ -209,13 +236,11 @@ class Layout {
       positions,
       segmentOffsets,
       prefixSegments: Uint32Array.from(this.#segments, ({ prefix }) => prefix),
-      rows: Uint32Array.from(
-        sequences.flatMap(({ completionIds, promptEnd, start }) =>
-          completionIds.map((_, i) => (i === 0 ? promptEnd : start + i - 1))
-        ),
-      ),
-      labels: Uint32Array.from(sequences.flatMap(({ completionIds }) => completionIds)),
+      ...labelled(sequences, prompted ?? []),
       completionLengths: Uint32Array.from(sequences, ({ completionIds }) => completionIds.length),
+      ...(prompted
+        ? { promptLengths: Uint32Array.from(prompted, ({ promptIds }) => promptIds.length - 1) }
+        : {}),
     };
   }
 

@@ -46,6 +46,8 @@ export interface ResolvedPairLoss {
   readonly options: Readonly<Record<string, unknown>>;
   /** Whether the loss itself reads the reference's log-probs (the displacement panel always does). */
   readonly needsReference: boolean;
+  /** Whether its negative log-likelihood is of prompts too: their own tokens are labels then. */
+  readonly needsPromptLogps: boolean;
   /** Whether a step must be one micro-batch: pairs of a batch depend on each other. */
   readonly needsWholeBatch: boolean;
   /** Scale of the rewards in the metrics; 1 for a loss that has none. */
@@ -114,7 +116,7 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
   definition: PairLossDefinition<Options>,
 ): PairLoss {
   const { name, head, numbers = snakeNumbers } = definition;
-  const { takesDivergence, readsReference, batch } = headOf(head);
+  const { takesDivergence, readsReference, batch, nll } = headOf(head);
   const logRatioNames = takesDivergence ? Object.keys(logRatioSchema.shape) : [];
   return {
     name,
@@ -136,6 +138,7 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
         name,
         options: { ...own, ...ratio?.options },
         needsReference: readsReference && !isReferenceFree,
+        needsPromptLogps: nll === "sequence",
         needsWholeBatch: batch !== undefined,
         beta: term.options.beta ?? 1,
         head: { terms: [term] },

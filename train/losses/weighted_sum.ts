@@ -68,6 +68,7 @@ export function resolvePairLoss(names: string, choice: LossChoice = {}): Resolve
     name: parts.map(({ name }) => name).join("+"),
     options: commonOptions(parts),
     needsReference: parts.some(({ needsReference }) => needsReference),
+    needsPromptLogps: parts.some(({ needsPromptLogps }) => needsPromptLogps),
     needsWholeBatch: parts.some(({ needsWholeBatch }) => needsWholeBatch),
     beta: (parts.find(({ name }) => name !== "sft") ?? first).beta,
     head: {

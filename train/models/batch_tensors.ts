@@ -34,6 +34,8 @@ export interface HostBatch {
   readonly labels: Uint32Array;
   /** The labels of each sequence. */
   readonly sequences: HostSequenceIndex;
+  /** The labels of each prompt, where those are labels. */
+  readonly prompts?: HostSequenceIndex;
 }
 
 /** A batch on the GPU. */
@@ -96,7 +98,16 @@ export function hostBatch(
     picked: { rows, offsets, places },
     labels: hostLabels(packed.labels, { vocab: dimensions.vocab, length: labels }),
     sequences: hostSequenceIndex(packed.completionLengths, { length: labels }),
+    ...promptIndex(packed, labels),
   };
+}
+
+/** Labels of prompts follow those of the sequences. */
+function promptIndex(packed: PackedSequences, length: number): Pick<HostBatch, "prompts"> {
+  const { promptLengths, completionLengths } = packed;
+  if (!promptLengths) return {};
+  const first = completionLengths.reduce((total, completion) => total + completion, 0);
+  return { prompts: hostSequenceIndex(promptLengths, { length, first }) };
 }
 
 /** Of a learned position the gradient is summed as a token's. */
@@ -153,5 +164,6 @@ export function uploadBatch(
     picked: uploadAll(gpu, host.picked, ofLabels),
     labels: upload(gpu, host.labels, ofLabels),
     sequences: uploadAll(gpu, host.sequences, ofLabels),
+    ...(host.prompts ? { prompts: uploadAll(gpu, host.prompts, ofLabels) } : {}),
   };
 }

@@ -1,5 +1,6 @@
 /**
- * The heads of the pairwise kernel: for each loss its equation as a WGSL fragment, and what it reads.
+ * The heads of the pairwise kernel: for each loss its equation as a WGSL fragment, and what it reads. One table, and so one
+ * file, of more lines than most.
  *
  * A fragment sees s_w, s_l, ref_w, ref_l (summed log-probs of the chosen and the rejected answer), c = s_w - ref_w and
  * r = s_l - ref_l (under an f-divergence u(c) and u(r)), n_w, n_l (lengths in tokens), `pair` (its number), `offset` (the
@@ -9,8 +10,34 @@
  * @module
  */
 
-/** f of the f-divergence that the reward belongs to; reverse KL is plain DPO. */
-export type DivergenceName = "reverse_kl" | "forward_kl" | "js_divergence" | "alpha_divergence";
+import { LARGEST_EXPONENT } from "./divergence.ts";
+
+/** The losses that have a head here. */
+export type PairLossName =
+  | "dpo"
+  | "robust"
+  | "hinge"
+  | "ipo"
+  | "exo_pair"
+  | "nca_pair"
+  | "bco_pair"
+  | "sppo_hard"
+  | "apo_zero"
+  | "apo_down"
+  | "discopop"
+  | "sigmoid_norm"
+  | "aot"
+  | "aot_unpaired"
+  | "cpo"
+  | "simpo"
+  | "alphapo"
+  | "dpop"
+  | "rdpo"
+  | "alphadpo"
+  | "beta_dpo"
+  | "cal_dpo"
+  | "orpo"
+  | "sft";
 
 /** A loss on pairs as the kernel knows it. */
 export interface PairHead {
@@ -57,9 +84,6 @@ export const BETA_DPO_LEAST_BETA = 1e-3;
 /** Weight of the past in AlphaDPO's and beta-DPO's moving means. */
 export const BATCH_DECAY = 0.9;
 
-/** Exponents of f-divergences, AlphaPO and DiscoPOP are cut off here: squares of e^40 are still finite in f32. */
-export const LARGEST_EXPONENT = 40;
-
 /** Least 1 - p of ORPO's odds, where p is 1 to f32 rounding. */
 export const ORPO_LEAST_REST = 1e-8;
 
@@ -99,7 +123,7 @@ for (var other = 0u; other < p.pairs; other++) {
 }`;
 
 /** Every pairwise loss. */
-export const HEADS = {
+export const HEADS: Readonly<Record<PairLossName, PairHead>> = {
   // Eq. 7, arXiv 2305.18290; label smoothing: cDPO.
   dpo: {
     options: ["beta", "label_smoothing"],
@@ -428,32 +452,9 @@ reward_l = beta * s_l / n_l;`,
   },
   // Token-mean cross entropy of the chosen answers.
   sft: { options: [], readsReference: false, hasRewards: false, nll: "chosen", wgsl: "nll = 1.0;" },
-} as const satisfies Record<string, PairHead>;
-
-/** The losses that have a head here. */
-export type PairLossName = keyof typeof HEADS;
+};
 
 /** The head of a loss. */
 export function headOf(loss: PairLossName): PairHead {
   return HEADS[loss];
 }
-
-/**
- * u of the log-ratio x and its slope: f' of the divergence at the ratio e^x, 0 where policy and reference agree. arXiv
- * 2309.16240. Exponents are cut off, their slope with them.
- */
-export const DIVERGENCES: Record<DivergenceName, string> = {
-  reverse_kl: "fn u(x: f32, alpha: f32) -> vec2f { return vec2f(x, 1.0); }",
-  forward_kl: `
-fn u(x: f32, alpha: f32) -> vec2f {
-  let t = min(-x, ${LARGEST_EXPONENT}.0);
-  return vec2f(-expm1_f32(t), select(exp(t), 0.0, -x > ${LARGEST_EXPONENT}.0));
-}`,
-  js_divergence:
-    "fn u(x: f32, alpha: f32) -> vec2f { return vec2f(0.693147181 + log_sigmoid(x), sigmoid(-x)); }",
-  alpha_divergence: `
-fn u(x: f32, alpha: f32) -> vec2f {
-  let t = min((alpha - 1.0) * x, ${LARGEST_EXPONENT}.0);
-  return vec2f(expm1_f32(t) / (alpha - 1.0), select(exp(t), 0.0, (alpha - 1.0) * x > ${LARGEST_EXPONENT}.0));
-}`,
-};

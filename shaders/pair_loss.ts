@@ -5,8 +5,8 @@
  */
 import { input, type Kernel, output } from "./kernel.ts";
 import { LOG1M_EXP, LOG_F32, LOG_SIGMOID, rowSum } from "./lib.ts";
-import { DIVERGENCES, headOf } from "./pair_heads.ts";
-import type { BatchPart, DivergenceName, PairLossName } from "./pair_heads.ts";
+import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
+import { type BatchPart, headOf, type PairLossName } from "./pair_heads.ts";
 import { METRICS_STRIDE, pairMetrics, summedPairMetrics, termMetric } from "./pair_metrics.ts";
 import { f32, unroll, wgsl } from "./wgsl.ts";
 

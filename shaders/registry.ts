@@ -46,7 +46,8 @@ import type { VectorWidth } from "./lib.ts";
 import { matmulPair, type MatmulPairConstants } from "./matmul_pair.ts";
 import { type MatmulConstants, matmulForward, matmulRows, type MatmulRowsConstants } from "./matmul.ts";
 import { loraCollect, loraSpread } from "./lora.ts";
-import { type DivergenceName, DIVERGENCES, HEADS, type PairLossName } from "./pair_heads.ts";
+import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
+import { HEADS, type PairLossName } from "./pair_heads.ts";
 import { pairLoss, type PairLossConstants } from "./pair_loss.ts";
 import {
   argmaxRows,

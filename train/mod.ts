@@ -88,8 +88,9 @@ export { type Adapter, addLora, type LoraOptions, withAdapterOff } from "./adapt
 export type { LoraConfig } from "./adapters/lora_config.ts";
 export { loadAdapter, saveAdapter } from "./adapters/adapter_files.ts";
 export { mergeAdapter, type MergeOptions, type MergeSummary } from "./adapters/merge.ts";
-export { type BaseOptions, loadModelOrAdapter } from "./models/load_model.ts";
+export { type BaseOptions, loadModelOrAdapter, type ModelFolders } from "./models/load_model.ts";
 export { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
+export { type LossChoice, resolvePairLoss } from "./losses/weighted_sum.ts";
 export {
   definePairLoss,
   type PairLoss,

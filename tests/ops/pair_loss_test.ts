@@ -13,7 +13,6 @@ import { METRICS_STRIDE, pairMetrics, SPO_STATE } from "../../shaders/pair_loss.
 import { gpuTest, readAll } from "../gpu.ts";
 import * as reference from "../reference/pair_loss.ts";
 import type { PairLossInputs, PairLossKind } from "../reference/pair_loss.ts";
-import { integers, normals, seededRandom } from "../reference/random.ts";
 import * as spoReference from "../reference/spo.ts";
 import { dualLambda, type InitialValue, updateInitialValue } from "../reference/spo_schedule.ts";
 import { BATCH_KINDS, SINGLE_KINDS, SUM_KINDS } from "../reference/pair_loss_cases.ts";

@@ -65,16 +65,22 @@ function makeTokenizer(): Tokenizer {
 }
 
 /** A folder with a model of random weights, with a chat template or without. */
-async function makeModel(gpu: Gpu, options: { template?: string; positions?: number } = {}): Promise<string> {
+async function makeModel(
+  gpu: Gpu,
+  options: { template?: string; isEndless?: boolean } = {},
+): Promise<string> {
   const folder = temporaryFolder();
   const tokenizer = makeTokenizer();
-  const config = { max_position_embeddings: options.positions ?? 128, initializer_range: 0.5 };
-  for (let seed = 1;; seed++) {
+  const config = { max_position_embeddings: options.isEndless ? 32_768 : 128, initializer_range: 0.5 };
+  // Where the first such model was found, on one adapter.
+  for (let seed = options.isEndless ? 18 : 1;; seed++) {
     using model = tinyModel(gpu, { trainable: false, config, seed });
-    // One that does not end its texts at once.
+    // One that does not end its texts at once, or repeats itself and never does.
     const prompts = ["1+2", "5-1"].map((prompt) => tokenizer.encode(prompt));
-    const texts = await generate(model, prompts, { maxNewTokens: 30, stopIds: [tokenizer.eosTokenId!] });
-    if (texts.some((ids) => ids.length < 12 || new Set(ids).size < 5)) continue;
+    const maxNewTokens = options.isEndless ? 100 : 30;
+    const texts = await generate(model, prompts, { maxNewTokens, stopIds: [tokenizer.eosTokenId!] });
+    const least = options.isEndless ? maxNewTokens : 12;
+    if (texts.some((ids) => ids.length < least || new Set(ids).size < 5)) continue;
     await saveModel(folder, model, { tokenizer });
     break;
   }
@@ -165,9 +171,9 @@ gpuTest("generation_config.json's end tokens end a text beside the tokenizer's",
 });
 
 gpuTest("Ctrl-C ends a text with exit code 130", async (gpu) => {
-  const folder = await makeModel(gpu, { positions: 32_768 });
-  const args = ["generate", "--model", folder, "--prompt", "1", "--max-new-tokens", "30000"];
-  const { code, out } = await keel([...args, "--temperature", "3"], { interrupt: true });
+  const folder = await makeModel(gpu, { isEndless: true });
+  const args = ["generate", "--model", folder, "--prompt", "1+2", "--max-new-tokens", "30000"];
+  const { code, out } = await keel(args, { interrupt: true });
   assert.equal(code, 130);
   assert.match(out, /^[0-9+:,-]+\n$/);
 });
@@ -250,4 +256,16 @@ gpuTest("chat says what it cannot answer, and goes on", async (gpu) => {
     long.error,
     /Cannot use --max-length: expected at most 128, as the model has positions, found 129/,
   );
+});
+
+gpuTest("Ctrl-C stops an answer, and the conversation goes on", async (gpu) => {
+  const folder = await makeModel(gpu, { template: TEMPLATE, isEndless: true });
+  const chat = ["chat", "--model", folder, "--max-length", "32000", "--max-new-tokens", "15000"];
+  const { code, out, error } = await keel([...chat, "--stats"], {
+    input: "1+2\n/exit\n",
+    interrupt: true,
+  });
+  assert.equal(code, 0, error);
+  assert.match(out, /^[0-9+:,-]+\n$/);
+  assert.match(error, /^Prefill: 4 tokens /m);
 });

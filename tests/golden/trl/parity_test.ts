@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { gpuTest } from "../../gpu.ts";
+import { PARITY_CASES } from "./cases.ts";
+import { deviationsOf, GOLDEN, type ParityMode, runCase } from "./parity.ts";
+
+/** Relative, in f32; the issue's. */
+const LIMIT = 1e-4;
+/** Every run must be compared in these, unless TRL means something else by them. */
+const REQUIRED = [
+  "loss",
+  "grad_norm",
+  "rewards/chosen",
+  "rewards/rejected",
+  "logps/chosen",
+  "logps/rejected",
+];
+const MODES: readonly ParityMode[] = ["full", "lora"];
+
+Deno.test("every golden run of TRL is a case of Keel or is pending", () => {
+  assert.deepEqual(Object.keys(PARITY_CASES).sort(), Object.keys(GOLDEN).sort());
+});
+
+for (const [name, { pending, differs = [] }] of Object.entries(PARITY_CASES)) {
+  if (pending) {
+    Deno.test({ name: `TRL parity, ${name}: PENDING, needs ${pending}`, ignore: true, fn() {} });
+    continue;
+  }
+  for (const mode of MODES.filter((mode) => GOLDEN[name][mode])) {
+    gpuTest(`ten steps of ${name} (${mode}) log what TRL logs`, async (gpu) => {
+      const deviations = deviationsOf(await runCase(gpu, { name, mode }), { name, mode });
+      const compared = deviations.map(({ name }) => name);
+      const missing = REQUIRED.filter((key) => !compared.includes(key) && !differs.includes(key));
+      assert.deepEqual(missing, [], "quantities that were not compared");
+      const far = deviations.filter(({ deviation }) => deviation > LIMIT);
+      assert.deepEqual(far, [], "quantities that differ from TRL's");
+    });
+  }
+}

@@ -38,6 +38,19 @@ Deno.test("without sharing every side has its own prompt", () => {
   assert.deepEqual(pairsSize(PAIRS, { sharePrompts: false }), { tokens: 17, labels: 8 });
 });
 
+Deno.test("with prompt labels, each prompt's tokens but the first follow the sequences' labels", () => {
+  for (const sharePrompts of [true, false]) {
+    const plain = packPairs(PAIRS, { sharePrompts });
+    const { rows, labels, promptLengths, ...rest } = packPairs(PAIRS, { sharePrompts, promptLabels: true });
+    const { rows: plainRows, labels: plainLabels, ...plainRest } = plain;
+    assert.deepEqual(rest, plainRest);
+    assert.deepEqual([...labels], [...plainLabels, 5, /**/ 8, 9]);
+    assert.deepEqual([...rows], [...plainRows, 0, /**/ 7, 8]);
+    assert.deepEqual([...promptLengths!], [1, 2]);
+    assert.equal(pairsSize(PAIRS, { sharePrompts, promptLabels: true }).labels, 11);
+  }
+});
+
 Deno.test("sequences for fine-tuning keep their order", () => {
   const packed = packSequences([completion([7], [0]), completion([1, 2], [3, 4])]);
   assert.deepEqual([...packed.inputIds], [7, 0, 1, 2, 3, 4]);

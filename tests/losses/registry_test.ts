@@ -5,6 +5,7 @@ import { HEADS } from "../../shaders/pair_heads.ts";
 import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
 import { LOSS_OPTIONS } from "../../train/config.ts";
 import { PAIR_LOSSES, PAIR_TERMS, type PairLossKey } from "../../train/losses/registry.ts";
+import { UNPAIRED_OPTIONS } from "../../train/losses/unpaired.ts";
 import { gpuTest } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import * as reference from "../reference/pair_loss.ts";
@@ -161,7 +162,10 @@ Deno.test("every registered loss is filed under its own name and has a case here
 });
 
 Deno.test("options: the flags are those that some loss has, and every loss's are flags", () => {
-  const known = new Set(Object.values(PAIR_TERMS).flatMap(({ optionNames }) => optionNames));
+  const known = new Set([
+    ...Object.values(PAIR_TERMS).flatMap(({ optionNames }) => optionNames),
+    ...UNPAIRED_OPTIONS,
+  ]);
   assert.deepEqual([...known].sort(), [...LOSS_OPTIONS].sort());
 });
 

@@ -143,7 +143,13 @@ story("stories260K (needs shared data)", {
     await copyCheckpoint(join(SHARED_DATA, "models/stories260K"), join(folder, "base"));
     return join(folder, "base");
   },
-  data: () => Promise.resolve(join(SHARED_DATA, "preference/rasbt.instruction-data-with-preference.json")),
+  data: async (folder) => {
+    const all = join(SHARED_DATA, "preference/rasbt.instruction-data-with-preference.json");
+    return await writeLines(
+      join(folder, "pairs.jsonl"),
+      JSON.parse(await Deno.readTextFile(all)).slice(0, 160),
+    );
+  },
   train: ["--max-steps", "16", "--batch-size", "8", "--learning-rate", "5e-3", "--max-length", "256"],
   prompt: "Once upon a time",
 }, { ignore: !HAS_SHARED_DATA });

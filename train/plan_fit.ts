@@ -6,7 +6,8 @@ import type { PlanningOptions } from "../engine/planning_gpu.ts";
 import { resolveLoss, resolveUnpaired, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
 import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
-import { changeRunData, loadRun, type RunData, runTraining } from "./run.ts";
+import { loadRun, runTraining } from "./run.ts";
+import { changeRunData, type RunData } from "./run_data.ts";
 
 type Change = Parameters<typeof changeRunData>[1];
 

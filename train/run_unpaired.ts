@@ -7,7 +7,7 @@ import type { EncodedExample } from "./data/encode.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import { unpairedObjective } from "./objectives/kto.ts";
 import { completionLogps } from "./reference.ts";
-import { liveReferenceOf, type PreparedRun, trainOptions } from "./run.ts";
+import { liveReferenceOf, type PreparedRun, startsAtReference, trainOptions } from "./run.ts";
 import {
   formatResults,
   type PhaseResult,
@@ -38,16 +38,21 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
   using live = liveReferenceOf(prepared);
   const score = (label: string, of: typeof model) =>
     withProgress(session, label, (onProgress) => completionLogps(of, evalExamples, { onProgress }));
-  const startsAtReference = !prepared.continuesAdapter || config.lora.reference === "start";
+  const isReference = startsAtReference(prepared);
   const reference = await score("evaluation before", live.model);
-  const start = startsAtReference ? reference : await score("evaluation of the adapter", model);
-  using objective = unpairedObjective(model, { examples, reference: live, loss, startsAtReference });
+  const start = isReference ? reference : await score("evaluation before", model);
+  using objective = unpairedObjective(model, {
+    examples,
+    reference: live,
+    loss,
+    startsAtReference: isReference,
+  });
   await trainPhase(session, { name: config.loss, objective, train: trainOptions(config) });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await score("evaluation after", model);
   const evaluate = (policy: ArrayLike<number>) => compareExamples(evalExamples, { policy, reference }, beta);
   const results: PhaseResult[] = [
-    { phase: "before", isReference: startsAtReference, evaluation: evaluate(start) },
+    { phase: "before", isReference, evaluation: evaluate(start) },
     { phase: "after", isReference: false, evaluation: evaluate(after) },
   ];
   session.log(

@@ -24,7 +24,8 @@ import {
   type TrainingSizes,
 } from "../../train/plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget } from "../../train/plan_fit.ts";
-import { changeRunData, type RunData, runTraining } from "../../train/run.ts";
+import { runTraining } from "../../train/run.ts";
+import { changeRunData, type RunData } from "../../train/run_data.ts";
 import type { Session } from "../../train/session.ts";
 import { testGpu } from "../gpu.ts";
 import { randomCompletions, randomPairs, temporaryFolder, tinyModel, tinyTokenizer } from "../tiny_model.ts";

@@ -19,7 +19,8 @@ import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { ConfigError } from "../errors.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
-import { loadRun, readRunData, RUN_ENTRIES, type RunData, runTraining } from "../run.ts";
+import { loadRun, RUN_ENTRIES, runTraining } from "../run.ts";
+import { readRunData, type RunData } from "../run_data.ts";
 import {
   checkRunFolder,
   nextRunName,

@@ -129,10 +129,12 @@ export {
   sequenceBounds,
 } from "./ops/sequence_bounds.ts";
 export {
+  hostHeadEnds,
   type HostSequenceIndex,
   hostSequenceIndex,
   type SequenceIndex,
   sequenceLogps,
+  type SequenceTails,
 } from "./ops/sequence_logps.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { swigluLinear } from "./ops/swiglu_linear.ts";

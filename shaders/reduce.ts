@@ -9,42 +9,78 @@ import { wgsl } from "./wgsl.ts";
 /** Invocations per workgroup where one invocation owns a sequence or a row. */
 export const SEGMENT_WORKGROUP = 64;
 
-/** sums[s] = sum of values[offsets[s] .. offsets[s + 1]). */
-export const segmentSum: Kernel<Record<string, never>> = {
+/** What a pipeline of segment sums is specialised on. */
+export interface SegmentSumConstants {
+  /** Whether the values after each segment's head have a weight. */
+  readonly tails: boolean;
+}
+
+/** What the two kernels of segment sums read where there are tails. */
+function tailInputs({ tails }: SegmentSumConstants): {
+  bindings: Record<string, StorageBinding>;
+  params: Record<string, ParameterType>;
+} {
+  return tails
+    ? { bindings: { head_ends: input("u32") }, params: { tail_weight: "f32" } }
+    : { bindings: {}, params: {} };
+}
+
+/** sums[s] = sum of values[offsets[s] .. offsets[s + 1]), those after its head weighted. */
+export const segmentSum: Kernel<SegmentSumConstants> = {
   name: "segment_sum",
   doc:
-    "sums[s] = sum over r in [offsets[s], offsets[s+1]) of values[r]; values [R], offsets [S + 1], sums [S].",
-  build: () => ({
-    bindings: { values: input("f32"), offsets: input("u32"), sums: output("f32") },
-    params: { segments: "u32" },
-    workgroupSize: [SEGMENT_WORKGROUP, 1],
-    body: wgsl`
+    `sums[s] = sum over r in [offsets[s], offsets[s+1]) of values[r]; values [R], offsets [S + 1], sums [S].
+    With tails values[r] counts tail_weight from r = head_ends[s] on; head_ends [S].`,
+  build({ tails }) {
+    const { bindings, params } = tailInputs({ tails });
+    return {
+      bindings: { values: input("f32"), offsets: input("u32"), ...bindings, sums: output("f32") },
+      params: { segments: "u32", ...params },
+      workgroupSize: [SEGMENT_WORKGROUP, 1],
+      body: wgsl`
 let s = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
 if (s >= p.segments) { return; }
 var total = 0.0;
+#if ${tails}
+let head_end = head_ends[s];
+for (var r = offsets[s]; r < offsets[s + 1u]; r++) {
+  total += select(p.tail_weight, 1.0, r < head_end) * values[r];
+}
+#else
 for (var r = offsets[s]; r < offsets[s + 1u]; r++) { total += values[r]; }
+#endif
 sums[s] = total;`,
-  }),
+    };
+  },
 };
 
-/** dValues (+)= dSums of the value's segment. */
-export const segmentSumBackward: Kernel<Record<string, never>> = {
+/** dValues (+)= dSums of the value's segment, times the value's weight. */
+export const segmentSumBackward: Kernel<SegmentSumConstants> = {
   name: "segment_sum_backward",
-  doc: `sums[s] = sum of the segment: d_values[r] (+)= d_sums[segments[r]], or zero where that is no segment.
-    segments, d_values [R], d_sums [S]. An invocation owns a row.`,
-  build: () => ({
-    bindings: { d_sums: input("f32"), segments: input("u32"), d_values: output("f32") },
-    params: { rows: "u32", count: "u32", accumulate: "u32" },
-    workgroupSize: [SEGMENT_WORKGROUP, 1],
-    body: wgsl`
+  doc:
+    `sums[s] = sum of the segment: d_values[r] (+)= d_sums[segments[r]], or zero where that is no segment; with
+    tails times tail_weight from r = head_ends[s] on.
+    segments, d_values [R], d_sums, head_ends [S]. An invocation owns a row.`,
+  build({ tails }) {
+    const { bindings, params } = tailInputs({ tails });
+    return {
+      bindings: { d_sums: input("f32"), segments: input("u32"), ...bindings, d_values: output("f32") },
+      params: { rows: "u32", count: "u32", accumulate: "u32", ...params },
+      workgroupSize: [SEGMENT_WORKGROUP, 1],
+      body: wgsl`
 let r = (${LINEAR_WORKGROUP}) * ${SEGMENT_WORKGROUP}u + local_id.x;
 if (r >= p.rows) { return; }
 let s = segments[r];
 var value = 0.0;
+#if ${tails}
+if (s < p.count) { value = select(p.tail_weight, 1.0, r < head_ends[s]) * d_sums[s]; }
+#else
 if (s < p.count) { value = d_sums[s]; }
+#endif
 if (p.accumulate != 0u) { value += d_values[r]; }
 d_values[r] = value;`,
-  }),
+    };
+  },
 };
 
 /** Lanes of the kernels that reduce over one workgroup. */

@@ -4,6 +4,7 @@
  */
 import { SEGMENT_WORKGROUP, segmentSum, segmentSumBackward } from "../../shaders/reduce.ts";
 import type { DeviceTensors } from "../inputs.ts";
+import type { BufferRange } from "../queue.ts";
 import { expectShape } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, type Tensor } from "../tensor.ts";
@@ -55,13 +56,53 @@ export function hostSequenceIndex(
   return { offsets, segments };
 }
 
+/** Sequences whose tokens after a head count less: LD-DPO's, arXiv 2409.06411. */
+export interface SequenceTails {
+  /** `[S]`: see {@link hostHeadEnds}. */
+  readonly headEnds: Tensor;
+  /** What each row of a sequence from its head's end on counts. */
+  readonly weight: number;
+}
+
 /**
- * sums[s] = sum of logps over sequence s's labelled tokens.
+ * Where the head of each sequence ends, for {@link sequenceLogps} with tails.
+ *
+ * @param lengths `[S]`: rows of each sequence, as for {@link hostSequenceIndex}
+ * @param heads `[S]`: how many first rows of each are its head; what is more than there are is all
+ * @returns `[S]`, to upload
+ * @throws {RangeError} when there are not as many heads as sequences
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.deepEqual([...hostHeadEnds([2, 5], [2, 2])], [2, 4]); // rows 4, 5 and 6 are the second one's tail
+ * ```
+ */
+export function hostHeadEnds(
+  lengths: ArrayLike<number>,
+  heads: ArrayLike<number>,
+): Uint32Array<ArrayBuffer> {
+  if (heads.length !== lengths.length) {
+    throw new RangeError(
+      `Cannot end heads: expected one of each of ${lengths.length} sequences, found ${heads.length}`,
+    );
+  }
+  const ends = new Uint32Array(lengths.length);
+  let start = 0;
+  for (let s = 0; s < lengths.length; s++) {
+    ends[s] = start + Math.min(heads[s], lengths[s]);
+    start += lengths[s];
+  }
+  return ends;
+}
+
+/**
+ * sums[s] = sum of logps over sequence s's labelled tokens; with tails those after its head times their weight.
  *
  * @param logps `[R]` from `tokenLogps`
  * @param sequences of {@link hostSequenceIndex}, on the GPU: S sequences of R rows
+ * @param options.tails the rows that count less; none by default
  * @returns `[S]`, in nats
- * @throws {ShapeError} when the index is not one of R rows
+ * @throws {ShapeError} when the index is not one of R rows, or the tails are not those of S sequences
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -75,31 +116,54 @@ export function hostSequenceIndex(
  * assert.deepEqual([...await toHost(sums)], [-3, -4]);
  * ```
  */
-export function sequenceLogps(logps: Tensor, { offsets, segments }: SequenceIndex): Tensor {
+export function sequenceLogps(
+  logps: Tensor,
+  { offsets, segments }: SequenceIndex,
+  options: { tails?: SequenceTails } = {},
+): Tensor {
   expectShape("sequence_logps", "logps", logps.shape, segments.shape);
   const { gpu, shape: [rows] } = logps;
   const count = offsets.shape[0] - 1;
+  const { tails } = options;
+  if (tails) expectShape("sequence_logps", "head ends", tails.headEnds.shape, [count]);
+  const constants = { tails: tails !== undefined };
+  const tailed = tailInputs(tails);
   const sums = empty(gpu, [count]);
   gpu.dispatch(segmentSum, {
-    constants: {},
-    bindings: { values: logps.range, offsets: offsets.range, sums: sums.range },
-    params: { segments: count },
+    constants,
+    bindings: { values: logps.range, offsets: offsets.range, ...tailed.bindings, sums: sums.range },
+    params: { segments: count, ...tailed.params },
     workgroups: Math.ceil(count / SEGMENT_WORKGROUP),
   });
   return record(gpu, {
     name: "sequence_logps",
     inputs: [logps],
     output: sums,
-    // sums[s] = sum of its rows: dLogps[r] = dSums[s]
+    // sums[s] = sum of its rows times their weights: dLogps[r] = weight dSums[s]
     backward: (dSums, sink) => {
       const dLogps = sink.into(logps);
       if (!dLogps) return;
       gpu.dispatch(segmentSumBackward, {
-        constants: {},
-        bindings: { d_sums: dSums.range, segments: segments.range, d_values: dLogps.tensor.range },
-        params: { rows, count, accumulate: dLogps.accumulate ? 1 : 0 },
+        constants,
+        bindings: {
+          d_sums: dSums.range,
+          segments: segments.range,
+          ...tailed.bindings,
+          d_values: dLogps.tensor.range,
+        },
+        params: { rows, count, accumulate: dLogps.accumulate ? 1 : 0, ...tailed.params },
         workgroups: Math.ceil(rows / SEGMENT_WORKGROUP),
       });
     },
   });
+}
+
+/** What both kernels read of the tails. */
+function tailInputs(tails?: SequenceTails): {
+  bindings: Record<string, BufferRange>;
+  params: Record<string, number>;
+} {
+  return tails
+    ? { bindings: { head_ends: tails.headEnds.range }, params: { tail_weight: tails.weight } }
+    : { bindings: {}, params: {} };
 }

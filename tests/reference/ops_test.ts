@@ -246,6 +246,21 @@ Deno.test("sequence_logps: backward is the central difference, an empty sequence
   assert.equal(s[1], 0);
 });
 
+Deno.test("sequence_logps: tokens after a sequence's head count alpha (LD-DPO)", () => {
+  const tokens = normals(seededRandom(10), { length: 9 });
+  // The first sequence is all head, the third has 4 tokens after it.
+  const inputs = { tokenLogps: tokens, sequenceOffsets: [0, 3, 4, 9], heads: [3, 1, 1] };
+  const dims = { M: 9, S: 3, tailWeight: 0.3 };
+  assertBackward(sequenceLogps, { inputs, dims, outputs: ["s"], seed: 9 });
+  const { s, lengths } = sequenceLogps.forward(inputs, dims);
+  assert.deepEqual(lengths, Float64Array.of(3, 1, 5), "lengths stay full");
+  const tail = tokens[5] + tokens[6] + tokens[7] + tokens[8];
+  assert.ok(Math.abs(s[2] - (tokens[4] + 0.3 * tail)) < 1e-12);
+  const { s: plain } = sequenceLogps.forward({ tokenLogps: tokens, sequenceOffsets: [0, 3, 4, 9] }, dims);
+  assert.deepEqual(s.subarray(0, 2), plain.subarray(0, 2));
+  assert.deepEqual(sequenceLogps.forward(inputs, { ...dims, tailWeight: 1 }).s, plain);
+});
+
 Deno.test("ops refuse tensors, ids, labels and offsets that disagree with the dimensions", () => {
   const three = new Float64Array(3);
   const cases: (() => unknown)[] = [

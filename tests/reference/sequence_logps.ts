@@ -11,6 +11,8 @@ export interface SequenceLogpsInputs {
   tokenLogps: Float64Array;
   /** `[S + 1]` first labelled row of each sequence, then M. Counts labelled rows, not all rows. */
   sequenceOffsets: ArrayLike<number>;
+  /** `[S]` first tokens of each sequence that count in full (LD-DPO, arXiv 2409.06411); all by default. */
+  heads?: ArrayLike<number>;
 }
 
 /** Sizes of a sequence log-probability. */
@@ -19,10 +21,12 @@ export interface SequenceLogpsDims {
   M: number;
   /** Sequences. */
   S: number;
+  /** What the tokens after the heads count; 1 by default. */
+  tailWeight?: number;
 }
 
 /**
- * Sums the token log-probabilities of each sequence; an empty one gives 0.
+ * Sums the token log-probabilities of each sequence, those after its head times a weight; an empty one gives 0.
  *
  * @param inputs Token log-probabilities and offsets.
  * @param dims Sizes.
@@ -30,21 +34,25 @@ export interface SequenceLogpsDims {
  * @throws {RangeError} When a length or an offset disagrees with the dimensions.
  */
 export function forward(
-  { tokenLogps, sequenceOffsets }: SequenceLogpsInputs,
-  { M, S }: SequenceLogpsDims,
+  inputs: SequenceLogpsInputs,
+  dims: SequenceLogpsDims,
 ): { s: Float64Array; lengths: Float64Array } {
-  requireSequences({ tokenLogps, sequenceOffsets }, { M, S });
+  requireSequences(inputs, dims);
+  const { tokenLogps, sequenceOffsets } = inputs;
+  const { S } = dims;
   const s = new Float64Array(S);
   const lengths = new Float64Array(S);
   for (let i = 0; i < S; i++) {
     lengths[i] = sequenceOffsets[i + 1] - sequenceOffsets[i];
-    for (let m = sequenceOffsets[i]; m < sequenceOffsets[i + 1]; m++) s[i] += tokenLogps[m];
+    for (let m = sequenceOffsets[i]; m < sequenceOffsets[i + 1]; m++) {
+      s[i] += weightOf(inputs, dims, { i, m }) * tokenLogps[m];
+    }
   }
   return { s, lengths };
 }
 
 /**
- * s[i] = sum of its tokens' log-probabilities, so each token receives dS of its sequence.
+ * s[i] = sum of its tokens' log-probabilities times their weights, so each token receives its weight of dS of its sequence.
  *
  * @param inputs Token log-probabilities and offsets.
  * @param dims Sizes.
@@ -54,22 +62,35 @@ export function forward(
  */
 export function backward(
   inputs: SequenceLogpsInputs,
-  { M, S }: SequenceLogpsDims,
+  dims: SequenceLogpsDims,
   { dS }: { dS: Float64Array },
 ): { dTokenLogps: Float64Array } {
-  requireSequences(inputs, { M, S });
+  requireSequences(inputs, dims);
+  const { M, S } = dims;
   requireLengths("sequence_logps backward", { dS: [dS, S] });
   const dTokenLogps = new Float64Array(M);
   for (let i = 0; i < S; i++) {
-    dTokenLogps.fill(dS[i], inputs.sequenceOffsets[i], inputs.sequenceOffsets[i + 1]);
+    for (let m = inputs.sequenceOffsets[i]; m < inputs.sequenceOffsets[i + 1]; m++) {
+      dTokenLogps[m] = weightOf(inputs, dims, { i, m }) * dS[i];
+    }
   }
   return { dTokenLogps };
+}
+
+/** 1 in the head of sequence i. */
+function weightOf(
+  { sequenceOffsets, heads }: SequenceLogpsInputs,
+  { tailWeight = 1 }: SequenceLogpsDims,
+  { i, m }: { i: number; m: number },
+): number {
+  return heads === undefined || m < sequenceOffsets[i] + heads[i] ? 1 : tailWeight;
 }
 
 function requireSequences(inputs: SequenceLogpsInputs, { M, S }: SequenceLogpsDims): void {
   requireLengths("sequence_logps", {
     tokenLogps: [inputs.tokenLogps, M],
     sequenceOffsets: [inputs.sequenceOffsets, S + 1],
+    ...(inputs.heads ? { heads: [inputs.heads, S] } : {}),
   });
   requireOffsets(inputs.sequenceOffsets, M);
 }

@@ -36,6 +36,10 @@ export interface PairLossInputs {
   weights?: ArrayLike<number>;
   /** `[P]` summed log-probabilities of the prompts' own tokens. */
   promptLogps?: Float64Array;
+  /** `[2P]` sums over whole completions where `s` has weights (LD-DPO): of likelihoods and displacement; `s` by default. */
+  plain?: Float64Array;
+  /** `[2P]` those of the reference; there with `plain`. */
+  plainRef?: Float64Array;
 }
 
 type Settings = PairSettings & BatchSettings;
@@ -109,38 +113,41 @@ export function forward(
     values.forEach((value, p) => losses[p] += term.weight * value);
   }
   const loss = losses.reduce((sum, value) => sum + value, 0) / dims.normalizer;
-  return { losses, loss, metrics: metricsOf(pairs, dims) };
+  return { losses, loss, metrics: metricsOf(inputs, dims) };
 }
 
 /**
- * loss = sum over pairs of l(s_w, s_l) / normalizer, so dS holds each pair's two derivatives over the normalizer.
+ * loss = sum over pairs of l(s_w, s_l) / normalizer, so dS holds each pair's two derivatives over the normalizer. Where
+ * there are plain sums likelihoods are of those.
  *
  * @param inputs Sums, reference sums and lengths.
  * @param dims Sizes and settings.
  * @param upstream dLoss, 1 for the last op of a step.
- * @returns dS `[2P]`, laid out as s, and where there are prompts dPromptLogps `[P]`.
+ * @returns dS `[2P]`, laid out as s, where there are prompts dPromptLogps `[P]`, and where there are plain sums dPlain `[2P]`.
  * @throws {RangeError} When a length disagrees with the dimensions.
  */
 export function backward(
   inputs: PairLossInputs,
   dims: PairLossDims,
   { dLoss }: { dLoss: number },
-): { dS: Float64Array; dPromptLogps?: Float64Array } {
+): { dS: Float64Array; dPromptLogps?: Float64Array; dPlain?: Float64Array } {
   const { P, normalizer } = dims;
   const dS = new Float64Array(2 * P);
   const dPromptLogps = new Float64Array(P);
+  const dPlain = inputs.plain ? new Float64Array(2 * P) : dS;
   const pairs = pairsOf(inputs, dims);
   for (const term of termsOf(dims)) {
     const factor = dLoss * term.weight;
     const { heads, nll, hasPrompt, tokens } = evaluateTerm(inputs, pairs, { term, dims });
     heads.forEach((head, p) => {
       const w = inputs.weights?.[p] ?? 1;
-      dS[p] += factor * (w * head.dChosen / normalizer - nll / tokens);
+      dS[p] += factor * w * head.dChosen / normalizer;
+      dPlain[p] -= factor * nll / tokens;
       dS[P + p] += factor * w * head.dRejected / normalizer;
       if (hasPrompt) dPromptLogps[p] -= factor * nll / tokens;
     });
   }
-  return inputs.promptLogps ? { dS, dPromptLogps } : { dS };
+  return { dS, ...(inputs.promptLogps ? { dPromptLogps } : {}), ...(inputs.plain ? { dPlain } : {}) };
 }
 
 /**
@@ -185,17 +192,16 @@ function evaluateTerm(
   const tokens = chosenTokensOf(pairs, dims) + (hasPrompt ? dims.promptTokens! : 0);
   const values = heads.map(({ loss }, p) =>
     (inputs.weights?.[p] ?? 1) * loss +
-    nll * nllOf(inputs, pairs, { p, hasPrompt }) * dims.normalizer / tokens
+    nll * nllOf(inputs, { p, hasPrompt }) * dims.normalizer / tokens
   );
   return { heads, nll, tokens, hasPrompt, values };
 }
 
 function nllOf(
-  { promptLogps }: PairLossInputs,
-  pairs: readonly Pair[],
+  { s, plain = s, promptLogps }: PairLossInputs,
   { p, hasPrompt }: { p: number; hasPrompt: boolean },
 ): number {
-  return -pairs[p].chosen.s - (hasPrompt ? promptLogps![p] : 0);
+  return -plain[p] - (hasPrompt ? promptLogps![p] : 0);
 }
 
 function chosenTokensOf(pairs: readonly Pair[], { chosenTokens }: PairLossDims): number {
@@ -218,7 +224,7 @@ export function termMetrics(inputs: PairLossInputs, dims: PairLossDims): Record<
     const { values, hasPrompt, tokens, nll } = evaluateTerm(inputs, pairs, { term, dims });
     if (terms.length > 1) metrics[`loss/${term.loss}`] = sum(values) / dims.normalizer;
     if (nll || term.loss === "cpo") {
-      metrics.nll_loss = sum(pairs.map((_, p) => nllOf(inputs, pairs, { p, hasPrompt }))) / tokens;
+      metrics.nll_loss = sum(pairs.map((_, p) => nllOf(inputs, { p, hasPrompt }))) / tokens;
     }
     if (term.loss === "orpo") {
       const odds = pairs.map(logOdds);
@@ -238,12 +244,13 @@ export function termMetrics(inputs: PairLossInputs, dims: PairLossDims): Record<
  * @throws {RangeError} When a length disagrees with the dimensions or a completion is empty.
  */
 export function pairsOf(inputs: PairLossInputs, { P }: { P: number }): Pair[] {
-  const { s, ref, lengths, margins, weights, promptLogps } = inputs;
+  const { s, ref, lengths, margins, weights, promptLogps, plain, plainRef } = inputs;
   requireLengths("pair_loss", {
     ...{ s: [s, 2 * P], ref: [ref, 2 * P], lengths: [lengths, 2 * P] },
     ...(margins ? { margins: [margins, P] } : {}),
     ...(weights ? { weights: [weights, P] } : {}),
     ...(promptLogps ? { promptLogps: [promptLogps, P] } : {}),
+    ...(plain ? { plain: [plain, 2 * P], plainRef: [plainRef!, 2 * P] } : {}),
   });
   const at = (i: number) => {
     if (!(lengths[i] > 0)) {
@@ -252,6 +259,18 @@ export function pairsOf(inputs: PairLossInputs, { P }: { P: number }): Pair[] {
     return { s: s[i], ref: ref[i], n: lengths[i] };
   };
   return Array.from({ length: P }, (_, p) => ({ chosen: at(p), rejected: at(P + p) }));
+}
+
+/**
+ * The pairs with sums over whole completions, for everything that is about their likelihood and not about preference.
+ *
+ * @param inputs Sums, reference sums and lengths.
+ * @param dims Number of pairs.
+ * @returns `[P]` pairs.
+ */
+export function wholePairsOf(inputs: PairLossInputs, { P }: { P: number }): Pair[] {
+  const { s, ref, plain = s, plainRef = ref } = inputs;
+  return pairsOf({ ...inputs, s: plain, ref: plainRef }, { P });
 }
 
 /** Losses whose rewards are averaged log-probs, and those whose rewards are summed log-probs, as TRL logs them. */
@@ -270,9 +289,10 @@ function rewardsOf({ chosen, rejected }: Pair, kind: PairLossKind): { won: numbe
   return { won: term.beta * reward(chosen), lost: term.beta * reward(rejected) };
 }
 
-function metricsOf(pairs: Pair[], dims: PairLossDims): PairMetrics {
-  const mean = (read: (pair: Pair) => number) =>
-    pairs.reduce((sum, pair) => sum + read(pair), 0) / dims.normalizer;
+function metricsOf(inputs: PairLossInputs, dims: PairLossDims): PairMetrics {
+  const [pairs, whole] = [pairsOf(inputs, dims), wholePairsOf(inputs, dims)];
+  const mean = (read: (pair: Pair) => number, of = pairs) =>
+    of.reduce((sum, pair) => sum + read(pair), 0) / dims.normalizer;
   const won = (pair: Pair) => rewardsOf(pair, dims).won;
   const lost = (pair: Pair) => rewardsOf(pair, dims).lost;
   const chosenDelta = ({ chosen }: Pair) => chosen.s - chosen.ref;
@@ -283,8 +303,8 @@ function metricsOf(pairs: Pair[], dims: PairLossDims): PairMetrics {
     "rewards/accuracies": mean((pair) => won(pair) > lost(pair) ? 1 : 0),
     "logps/chosen": mean(({ chosen }) => chosen.s),
     "logps/rejected": mean(({ rejected }) => rejected.s),
-    "displacement/chosen_delta": mean(chosenDelta),
-    "displacement/rejected_delta": mean(({ rejected }) => rejected.s - rejected.ref),
-    "displacement/fraction": mean((pair) => chosenDelta(pair) < 0 ? 1 : 0),
+    "displacement/chosen_delta": mean(chosenDelta, whole),
+    "displacement/rejected_delta": mean(({ rejected }) => rejected.s - rejected.ref, whole),
+    "displacement/fraction": mean((pair) => chosenDelta(pair) < 0 ? 1 : 0, whole),
   };
 }

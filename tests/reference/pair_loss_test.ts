@@ -13,7 +13,7 @@ function randomPairs(
   P: number,
   seed: number,
   scale = 8,
-): Required<PairLossInputs> & { weights: Float64Array } {
+): Required<Omit<PairLossInputs, "plain" | "plainRef">> & { weights: Float64Array } {
   const random = seededRandom(seed);
   const ref = normals(random, { length: 2 * P, scale: 5 }).map((value) => value - 40);
   const moved = normals(random, { length: 2 * P, scale });
@@ -60,6 +60,39 @@ for (const [name, kind] of Object.entries(KINDS)) {
       assertBackward(pairLoss, { inputs, dims, outputs: ["loss"], seed: 1 });
     });
   }
+}
+
+/** The same pairs with sums over whole completions: less likely than what has weights. */
+function withPlain(inputs: PairLossInputs, seed: number): PairLossInputs {
+  const random = seededRandom(seed);
+  const tails = () => normals(random, { length: inputs.s.length, scale: 3 }).map((value) => -Math.abs(value));
+  const [tail, refTail] = [tails(), tails()];
+  return {
+    ...inputs,
+    plain: inputs.s.map((value, i) => value + tail[i]),
+    plainRef: inputs.ref.map((value, i) => value + refTail[i]),
+  };
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  Deno.test(`pair_loss ${name}: beside plain sums likelihoods are of those, preferences are not`, () => {
+    const P = 5;
+    const inputs = withPlain(inputsFor(kind, randomPairs(P, 2, scaleOf(kind))), 4);
+    const dims = { ...fixed(kind, inputs, P), P, normalizer: P, chosenTokens: 7 * P, promptTokens: 9 * P };
+    assertBackward(pairLoss, { inputs, dims, outputs: ["loss"], seed: 1 });
+    const { dPlain } = pairLoss.backward(inputs, dims, { dLoss: 1 });
+    const hasLikelihood = pairLoss.termsOf(kind).some(({ loss }) => ["sft", "cpo", "orpo"].includes(loss));
+    assert.equal(dPlain!.some((value) => value !== 0), hasLikelihood);
+    const { plain: _, plainRef: __, ...alone } = inputs;
+    const same = { ...alone, plain: alone.s, plainRef: alone.ref };
+    assert.deepEqual(pairLoss.forward(same, dims), pairLoss.forward(alone, dims));
+    const [{ metrics }, { metrics: without }] = [
+      pairLoss.forward(inputs, dims),
+      pairLoss.forward(alone, dims),
+    ];
+    assert.equal(metrics["logps/chosen"], without["logps/chosen"], "those of the loss");
+    assert.notEqual(metrics["displacement/chosen_delta"], without["displacement/chosen_delta"]);
+  });
 }
 
 for (const [name, kind] of Object.entries({ ...SINGLE_KINDS, mpo: SUM_KINDS.mpo })) {

@@ -65,7 +65,7 @@ export interface SpoOutputs {
 export function forward(inputs: PairLossInputs, dims: SpoDims): SpoOutputs {
   const { normalizer } = dims.pairLoss;
   const { loss, metrics } = pairLoss.forward(inputs, dims.pairLoss);
-  const pairs = pairLoss.pairsOf(inputs, dims.pairLoss);
+  const pairs = pairLoss.wholePairsOf(inputs, dims.pairLoss);
   const improvement = pairs.reduce((sum, { chosen }) => sum + shortfall(chosen, dims) / chosen.n, 0) /
     normalizer;
   const lowerLevel = pairs.reduce((sum, { chosen }) => sum - chosen.s / chosen.n, 0) / normalizer;
@@ -78,26 +78,27 @@ export function forward(inputs: PairLossInputs, dims: SpoDims): SpoOutputs {
 
 /**
  * total = loss + rho R + lambda phi(G - v*), so dS_w = dLoss/ds_w - (rho 1[shortfall > 0] + lambda phi'(gap)) / (n_w
- * normalizer), and dS_l is the pair loss's own.
+ * normalizer), and dS_l is the pair loss's own. Where there are plain sums, the second part is their gradient.
  *
  * @param inputs Sums `[2P]`, reference sums `[2P]` and lengths `[2P]`.
  * @param dims Settings.
  * @param upstream dTotal, 1 for the last op of a step.
- * @returns dS `[2P]`.
+ * @returns dS `[2P]`, and where there are plain sums dPlain `[2P]`.
  * @throws {RangeError} When a length disagrees with the dimensions.
  */
 export function backward(
   inputs: PairLossInputs,
   dims: SpoDims,
   { dTotal }: { dTotal: number },
-): { dS: Float64Array } {
-  const { dS } = pairLoss.backward(inputs, dims.pairLoss, { dLoss: dTotal });
+): { dS: Float64Array; dPlain?: Float64Array } {
+  const { dS, dPlain } = pairLoss.backward(inputs, dims.pairLoss, { dLoss: dTotal });
+  const dWhole = dPlain ?? dS;
   const { slope } = penaltyOf(forward(inputs, dims).gap, dims);
-  pairLoss.pairsOf(inputs, dims.pairLoss).forEach(({ chosen }, p) => {
+  pairLoss.wholePairsOf(inputs, dims.pairLoss).forEach(({ chosen }, p) => {
     const weight = dims.lambda * slope + (shortfall(chosen, dims) > 0 ? dims.rho : 0);
-    dS[p] -= dTotal * weight / (chosen.n * dims.pairLoss.normalizer);
+    dWhole[p] -= dTotal * weight / (chosen.n * dims.pairLoss.normalizer);
   });
-  return { dS };
+  return { dS, ...(dPlain ? { dPlain } : {}) };
 }
 
 /**

@@ -57,6 +57,20 @@ for (const kind of KINDS) {
     }
   }
 
+  Deno.test(`spo ${kind.loss}: beside plain sums G and R are of those`, () => {
+    const inputs = randomPairs(6);
+    const tail = normals(seededRandom(7), { length: 2 * P, scale: 2 }).map(Math.abs);
+    const plain = inputs.s.map((value, i) => value - tail[i]);
+    const whole = { ...inputs, plain, plainRef: inputs.ref.map((value, i) => value - 0.5 * tail[i]) };
+    for (const penalty of SHAPES) {
+      const dims = settings(kind, { penalty, rho: 0.4, margin: 0.5 });
+      assertBackward(spo, { inputs: whole, dims, outputs: ["total"], seed: 2 });
+      const { lowerLevel, improvement } = spo.forward(whole, dims);
+      const expected = spo.forward({ ...inputs, s: plain, ref: whole.plainRef }, dims);
+      assert.deepEqual([lowerLevel, improvement], [expected.lowerLevel, expected.improvement]);
+    }
+  });
+
   Deno.test(`spo ${kind.loss}: lambda = rho = 0 is the pair loss exactly`, () => {
     const inputs = randomPairs(3);
     const dims = settings(kind, { lambda: 0 });

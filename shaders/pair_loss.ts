@@ -26,7 +26,7 @@ export interface PairTermConstants {
 }
 
 /** What a batch may bring besides log-probs and lengths. */
-export type PairExtra = "margins" | "weights" | "prompt_logps";
+export type PairExtra = "margins" | "weights" | "prompt_logps" | "plain_logps" | "plain_reference";
 
 /** What a pair-loss pipeline is specialised on. */
 export interface PairLossConstants {
@@ -74,11 +74,14 @@ export const pairLoss: Kernel<PairLossConstants> = {
     the documentation of SPO). d_logps = d loss / d logps.
     logps, reference, lengths, d_logps [2P]: the chosen, then the rejected; margins, weights, prompt_logps, d_prompt [P];
     sorted: scratch of losses that sort the batch; loss [1]; state: see SPO_STATE.
+    plain_logps, plain_reference, d_plain [2P]: sums over whole answers where logps and reference weigh tokens; NLL, G,
+    the term of rho and the displacement metrics are of those then.
     A batch may come in several micro-batches: F and G add up, phi is applied with the last.`,
   build(constants) {
     const { terms, extras } = constants;
     const summed = summedPairMetrics(terms).length;
     const hasPrompt = extras.includes("prompt_logps");
+    const hasPlain = extras.includes("plain_logps");
     return {
       bindings: {
         logps: input("f32"),
@@ -88,6 +91,7 @@ export const pairLoss: Kernel<PairLossConstants> = {
         loss: output("f32"),
         d_logps: output("f32"),
         ...(hasPrompt ? { d_prompt: output("f32") } : {}),
+        ...(hasPlain ? { d_plain: output("f32") } : {}),
         ...(sortedPerPair(terms) > 0 ? { sorted: output("f32") } : {}),
         metrics: output("f32"),
         state: output("f32"),
@@ -136,12 +140,14 @@ function rewardTerm(terms: readonly PairTermConstants[]): number {
 function declarations(constants: PairLossConstants, summed: number): string {
   const { terms, extras } = constants;
   const hasBatch = terms.some(({ loss }) => headOf(loss).batch?.memory);
-  const optional = (name: PairExtra, otherwise: string) =>
-    extras.includes(name) ? `${name}[pair]` : otherwise;
+  const optional = (name: PairExtra, otherwise: string, at = "pair") =>
+    extras.includes(name) ? `${name}[${at}]` : otherwise;
+  // What the derivatives by the whole chosen answer's sum are added to.
+  const whole = extras.includes("plain_logps") ? "total_plain" : "total_w";
   return `${LOG_F32}${LOG_SIGMOID}${LOG1M_EXP}${hasBatch ? rowSum(LANES) : ""}
 const LANES = ${LANES}u;
 struct Sides { s_w: f32, s_l: f32, ref_w: f32, ref_l: f32, n_w: f32, n_l: f32 }
-struct Pair { d_w: f32, d_l: f32, d_prompt: f32, n_w: f32, numbers: array<f32, ${summed}> }
+struct Pair { d_w: f32, d_l: f32, d_prompt: f32, d_plain: f32, n_w: f32, numbers: array<f32, ${summed}> }
 var<workgroup> lane_sums: array<array<f32, ${summed}>, ${LANES}>;
 var<workgroup> lower_weight: f32;
 ${batchGlobals(terms).map((name) => `var<workgroup> ${name}: f32;`).join("\n")}
@@ -159,22 +165,29 @@ fn evaluate(pair: u32) -> Pair {
   let s_l = it.s_l;
   let n_w = it.n_w;
   let n_l = it.n_l;
-  let chosen_nll = -s_w * p.chosen_scale;
-  let sequence_nll = -(s_w + ${optional("prompt_logps", "0.0")}) * p.sequence_scale;
+  // The whole answers', where the sums above weigh tokens.
+  let whole_w = ${optional("plain_logps", "s_w")};
+  let whole_l = ${optional("plain_logps", "s_l", "p.pairs + pair")};
+  let whole_ref_w = ${optional("plain_reference", "it.ref_w")};
+  let whole_ref_l = ${optional("plain_reference", "it.ref_l", "p.pairs + pair")};
+  let chosen_nll = -whole_w * p.chosen_scale;
+  let sequence_nll = -(whole_w + ${optional("prompt_logps", "0.0")}) * p.sequence_scale;
   var total = 0.0;
   var total_w = 0.0;
   var total_l = 0.0;
   var total_prompt = 0.0;
+  var total_plain = 0.0;
   var total_nll = 0.0;
   var reward_w = 0.0;
   var reward_l = 0.0;
   var log_odds = 0.0;
 ${terms.map((_, index) => `  var value_${index} = 0.0;`).join("\n")}
-${terms.map((term, index) => termBlock(term, { index, terms })).join("\n")}
-  let shortfall = it.ref_w - s_w + p.margin;
+${terms.map((term, index) => termBlock(term, { index, terms, whole })).join("\n")}
+  let shortfall = whole_ref_w - whole_w + p.margin;
   let improvement = max(0.0, shortfall) / n_w;
-  let chosen_delta = s_w - it.ref_w;
-  return Pair(total_w - select(0.0, p.rho / n_w, shortfall > 0.0), total_l, total_prompt, n_w, array<f32, ${summed}>(
+  let chosen_delta = whole_w - whole_ref_w;
+  ${whole} -= select(0.0, p.rho / n_w, shortfall > 0.0);
+  return Pair(total_w, total_l, total_prompt, total_plain, n_w, array<f32, ${summed}>(
     total + p.rho * improvement,
     total,
     reward_w,
@@ -184,9 +197,9 @@ ${terms.map((term, index) => termBlock(term, { index, terms })).join("\n")}
     s_w,
     s_l,
     chosen_delta,
-    s_l - it.ref_l,
+    whole_l - whole_ref_l,
     select(0.0, 1.0, chosen_delta < 0.0),
-    -s_w / n_w,
+    -whole_w / n_w,
     improvement,
 ${summedPairMetrics(terms).slice(13).map((name) => `    ${extraMetric(name, terms)},`).join("\n")}
   ));
@@ -210,7 +223,7 @@ function extraMetric(name: string, terms: readonly PairTermConstants[]): string 
 /** One term: its head with its options under plain names, and what it adds to the sums. */
 function termBlock(
   term: PairTermConstants,
-  { index, terms }: { index: number; terms: readonly PairTermConstants[] },
+  { index, terms, whole }: { index: number; terms: readonly PairTermConstants[]; whole: string },
 ): string {
   const { loss, divergence = "reverse_kl", referenceFree } = term;
   const head = headOf(loss);
@@ -248,7 +261,8 @@ function termBlock(
     let weight = p.t${index}_weight;
     value_${index} = pair_weight * value + nll * ${nll}_nll;
     total += weight * value_${index};
-    total_w += weight * (pair_weight * d_w - nll * p.${nll}_scale);
+    total_w += weight * (pair_weight * d_w);
+    ${whole} -= weight * nll * p.${nll}_scale;
     total_l += weight * pair_weight * d_l;
     ${head.nll === "sequence" ? "total_prompt -= weight * nll * p.sequence_scale;" : ""}
     ${head.nll ? `total_nll = ${nll}_nll;` : ""}
@@ -332,7 +346,13 @@ if (lane == 0u) {
 workgroupBarrier();
 for (var pair = lane; pair < p.pairs; pair += LANES) {
   let it = evaluate(pair);
+#if ${extras.includes("plain_logps")}
+  d_logps[pair] = it.d_w * p.inverse_pairs;
+  d_plain[pair] = (it.d_plain - lower_weight / it.n_w) * p.inverse_pairs;
+  d_plain[p.pairs + pair] = 0.0;
+#else
   d_logps[pair] = (it.d_w - lower_weight / it.n_w) * p.inverse_pairs;
+#endif
   d_logps[p.pairs + pair] = it.d_l * p.inverse_pairs;
   ${extras.includes("prompt_logps") ? "d_prompt[pair] = it.d_prompt * p.inverse_pairs;" : ""}
 }`;

@@ -190,6 +190,11 @@ const PAIR_LOSS: PairLossConstants[] = [
     penalty: "linear",
     extras: ["margins", "weights", "prompt_logps"],
   },
+  {
+    terms: [{ loss: "ipo" }, { loss: "sft" }],
+    penalty: "linear",
+    extras: ["plain_logps", "plain_reference"],
+  },
 );
 
 /** All kernels by name. */

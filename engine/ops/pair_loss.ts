@@ -103,6 +103,16 @@ export interface PairLossInputs {
   readonly weights?: Tensor;
   /** `[P]`: summed log-probs of the prompts' own tokens, for a likelihood of whole sequences (ORPO). */
   readonly promptLogps?: Tensor;
+  /**
+   * Sums over whole answers, where `logps` and `reference` weigh tokens (LD-DPO): negative log-likelihoods, SPO's terms
+   * and the displacement metrics are of these. The same by default.
+   */
+  readonly plain?: {
+    /** `[2P]`: the policy's; with a gradient of their own. */
+    readonly logps: Tensor;
+    /** `[2P]`: the reference's. */
+    readonly reference: Tensor;
+  };
   /** Tokens of the chosen answers of the whole step; needed by terms with a negative log-likelihood. */
   readonly chosenTokens?: Scalar;
   /** Tokens behind `promptLogps`, of the whole step. */
@@ -195,6 +205,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   const loss = empty(gpu, [1]);
   const dLogps = empty(gpu, [sequences]);
   const dPrompt = extras.prompt_logps ? empty(gpu, [pairs]) : undefined;
+  const dPlain = inputs.plain ? empty(gpu, [sequences]) : undefined;
   const sorted = sortedPerPair(terms) * pairs;
   gpu.dispatch(pairLossKernel, {
     constants: {
@@ -214,6 +225,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
       loss: loss.range,
       d_logps: dLogps.range,
       ...(dPrompt ? { d_prompt: dPrompt.range } : {}),
+      ...(dPlain ? { d_plain: dPlain.range } : {}),
       ...(sorted > 0 ? { sorted: empty(gpu, [sorted]).range } : {}),
       metrics: inputs.metrics.range,
       state: inputs.state.range,
@@ -223,6 +235,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   });
   const sides: [Tensor, Tensor][] = [[logps, dLogps]];
   if (inputs.promptLogps && dPrompt) sides.push([inputs.promptLogps, dPrompt]);
+  if (inputs.plain && dPlain) sides.push([inputs.plain.logps, dPlain]);
   return record(gpu, {
     name: `pair_loss ${terms.map(({ loss }) => loss).join("+")}`,
     inputs: sides.map(([input]) => input),
@@ -250,16 +263,20 @@ function extrasOf(inputs: PairLossInputs, pairs: number): Partial<Record<PairExt
   const names = terms.map(({ loss }) => loss);
   // Sorted over the batch, a value is of no one pair: nothing to weigh.
   const weighs = names.some((loss) => loss !== "sft") && sortedPerPair(terms) === 0;
-  const readers: [PairExtra, string, Tensor | undefined, boolean][] = [
-    ["margins", "margins", inputs.margins, names.every((loss) => loss === "sft" || headOf(loss).takesMargin)],
-    ["weights", "weights", inputs.weights, weighs],
-    ["prompt_logps", "promptLogps", inputs.promptLogps, names.some(readsPrompt)],
+  const takesMargin = names.every((loss) => loss === "sft" || headOf(loss).takesMargin);
+  const { plain } = inputs;
+  const readers: [PairExtra, string, Tensor | undefined, { isRead: boolean; length: number }][] = [
+    ["margins", "margins", inputs.margins, { isRead: takesMargin, length: pairs }],
+    ["weights", "weights", inputs.weights, { isRead: weighs, length: pairs }],
+    ["prompt_logps", "promptLogps", inputs.promptLogps, { isRead: names.some(readsPrompt), length: pairs }],
+    ["plain_logps", "plain.logps", plain?.logps, { isRead: true, length: 2 * pairs }],
+    ["plain_reference", "plain.reference", plain?.reference, { isRead: true, length: 2 * pairs }],
   ];
   const given: Partial<Record<PairExtra, Tensor>> = {};
-  for (const [name, label, tensor, isRead] of readers) {
+  for (const [name, label, tensor, { isRead, length }] of readers) {
     if (!tensor) continue;
     if (!isRead) throw misfit(terms, `losses that read ${label}`);
-    expectShape("pair_loss", label, tensor.shape, [pairs]);
+    expectShape("pair_loss", label, tensor.shape, [length]);
     given[name] = tensor;
   }
   return given;

@@ -7,6 +7,7 @@ import { batchBeta, marginMoments, marginShifts, meanMargin, moving } from "../r
 import * as reference from "../reference/pair_loss.ts";
 import { BATCH_KINDS, SINGLE_KINDS, SUM_KINDS } from "../reference/pair_loss_cases.ts";
 import { normals, seededRandom } from "../reference/random.ts";
+import * as spoReference from "../reference/spo.ts";
 import { assertClose } from "./check_op.ts";
 import { pairLossOptions } from "./pair_loss_options.ts";
 import { randomPairs, runSteps, WHOLE } from "./pair_loss_steps.ts";
@@ -50,10 +51,11 @@ async function check(
     ...{ pairOptions: pairLossOptions(kind), spo: NO_PENALTY, promptTokens },
   });
   const dims = { ...kind, P, normalizer: P, promptTokens };
-  const { dS, dPromptLogps } = reference.backward(inputs, dims, { dLoss: 1 });
+  const { dS, dPromptLogps, dPlain } = reference.backward(inputs, dims, { dLoss: 1 });
   assertClose([found.loss], [reference.forward(inputs, dims).loss], { what: "loss", ...LOOSE });
   assertClose(found.dLogps, dS, { what: "d logps", ...LOOSE });
   if (dPromptLogps) assertClose(found.dPrompt!, dPromptLogps, { what: "d prompt logps", ...LOOSE });
+  if (dPlain) assertClose(found.dPlain!, dPlain, { what: "d plain logps", ...LOOSE });
   const names = pairMetrics(pairLossOptions(kind).terms);
   for (const [name, value] of Object.entries(reference.termMetrics(inputs, dims))) {
     assertClose([metrics[names.indexOf(name)]], [value], { what: name, ...LOOSE });
@@ -87,6 +89,54 @@ gpuTest(
     await check(gpu, SUM_KINDS["sft first, then odds and sorts"], { promptLogps });
   },
 );
+
+for (const [name, kind] of Object.entries({ ...SINGLE_KINDS, ...SUM_KINDS, aot: BATCH_KINDS.aot })) {
+  gpuTest(
+    `pair_loss ${name}: beside plain sums likelihoods are of those, preferences are not`,
+    async (gpu) => {
+      const prompts = "terms" in kind && name !== "mpo" || name === "orpo"
+        ? { promptLogps: drawn(P, 3).map((value) => value - 20) }
+        : {};
+      await check(gpu, kind, { ...prompts, ...plainSums(randomPairs(P, 8, kind)) });
+    },
+  );
+}
+
+/** Sums over whole completions, whose tails the sums of `inputs` lack. */
+function plainSums({ s, ref }: reference.PairLossInputs): { plain: Float64Array; plainRef: Float64Array } {
+  const longer = (values: Float64Array, seed: number) => {
+    const tail = drawn(values.length, seed);
+    return values.map((value, i) => Math.fround(value - 4 * Math.abs(tail[i])));
+  };
+  return { plain: longer(s, 5), plainRef: longer(ref, 6) };
+}
+
+gpuTest("pair_loss: SPO's terms and the displacement metrics are of the plain sums", async (gpu) => {
+  for (const kind of [SINGLE_KINDS.dpo, SUM_KINDS.mpo]) {
+    for (const penalty of ["linear", "quadratic"] as const) {
+      const pairs = randomPairs(P, 8, kind);
+      const inputs = { ...pairs, ...plainSums(pairs) };
+      const spo = { ...NO_PENALTY, penalty, lambda: 0.6, epsilon: 0.5, vStar: 2.5, rho: 0.3, margin: 2 };
+      const pairOptions = pairLossOptions(kind);
+      const { found: [found], metrics } = await runSteps(gpu, [inputs], { pairOptions, spo });
+      const dims = { pairLoss: { ...kind, P, normalizer: P }, ...spo };
+      const expected = spoReference.forward(inputs, dims);
+      const { dS, dPlain } = spoReference.backward(inputs, dims, { dTotal: 1 });
+      assertClose([found.loss], [expected.total], { what: "loss", ...LOOSE });
+      assertClose(found.dLogps, dS, { what: "d logps", ...LOOSE });
+      assertClose(found.dPlain!, dPlain!, { what: "d plain logps", ...LOOSE });
+      const names = pairMetrics(pairOptions.terms);
+      const numbers = {
+        ...expected.metrics,
+        "spo/lower_level": expected.lowerLevel,
+        "spo/improvement": expected.improvement,
+      };
+      for (const [name, value] of Object.entries(numbers)) {
+        assertClose([metrics[names.indexOf(name)]], [value], { what: name, ...LOOSE });
+      }
+    }
+  }
+});
 
 gpuTest(
   "pair_loss alphadpo: margins are normalised by moving moments that start with the first batch",
@@ -215,5 +265,11 @@ gpuTest(
         ...{ microBatch: WHOLE(2), ...short },
       }), /margins/);
     release(short.margins);
+    assert.throws(() =>
+      pairLoss(tensor(4), {
+        ...{ reference: tensor(4), lengths: tensor(4), metrics: tensor(METRICS_STRIDE), metricsRow: 0 },
+        ...{ state: tensor(SPO_STATE.size), pairLoss: pairLossOptions(SINGLE_KINDS.dpo), spo: NO_PENALTY },
+        ...{ microBatch: WHOLE(2), plain: { logps: tensor(4), reference: tensor(2) } },
+      }), /plain.reference of shape \[4\], found \[2\]/);
   },
 );

@@ -35,7 +35,10 @@ export async function runSteps(
     promptTokens?: number;
   },
 ): Promise<
-  { found: { loss: number; dLogps: Float32Array; dPrompt?: Float32Array }[]; metrics: Float32Array }
+  {
+    found: { loss: number; dLogps: Float32Array; dPrompt?: Float32Array; dPlain?: Float32Array }[];
+    metrics: Float32Array;
+  }
 > {
   const { pairOptions, spo, split = false } = options;
   const state = options.state ?? spoState(gpu, { lambda: 0 });
@@ -43,7 +46,8 @@ export async function runSteps(
   const pairsInBatch = batches.reduce((total, { s }) => total + s.length / 2, 0);
   const tokensInBatch = batches.reduce((total, { lengths }) => total + chosenTokens(lengths), 0);
   const read: Tensor[] = [metrics];
-  for (const [index, { s, ref, lengths, margins, weights, promptLogps }] of batches.entries()) {
+  for (const [index, batch] of batches.entries()) {
+    const { s, ref, lengths, margins, weights, promptLogps, plain, plainRef } = batch;
     const shape = [s.length];
     const grad = fromHost(gpu, new Float32Array(s.length), { shape });
     const logps = fromHost(gpu, Float32Array.from(s), { shape });
@@ -51,12 +55,22 @@ export async function runSteps(
     const optional = (values?: ArrayLike<number>) => values && upload(gpu, Float32Array.from(values));
     const prompts = promptLogps && fromHost(gpu, Float32Array.from(promptLogps), { shape: [s.length / 2] });
     const dPrompt = prompts && fromHost(gpu, new Float32Array(s.length / 2), { shape: prompts.shape });
+    const whole = plain && fromHost(gpu, Float32Array.from(plain), { shape });
+    const dPlain = whole && fromHost(gpu, new Float32Array(s.length), { shape });
     const tape = new Tape(gpu);
     const loss = tape.keep(pairLoss({ ...logps, requiresGrad: true, grad }, {
       reference: upload(gpu, Float32Array.from(ref)),
       lengths: upload(gpu, Float32Array.from(lengths)),
       ...{ margins: optional(margins), weights: optional(weights), promptTokens: options.promptTokens },
       ...(prompts ? { promptLogps: { ...prompts, requiresGrad: true, grad: dPrompt } } : {}),
+      ...(whole
+        ? {
+          plain: {
+            logps: { ...whole, requiresGrad: true, grad: dPlain },
+            reference: upload(gpu, Float32Array.from(plainRef!)),
+          },
+        }
+        : {}),
       metrics,
       metricsRow: options.metricsRow ?? 0,
       state,
@@ -71,17 +85,19 @@ export async function runSteps(
     release(logps);
     release(one);
     if (prompts) release(prompts);
-    read.push(loss, grad, dPrompt ?? grad);
+    if (whole) release(whole);
+    read.push(loss, grad, dPrompt ?? grad, dPlain ?? grad);
   }
   const [foundMetrics, ...values] = await readAll(gpu, read);
   for (const tensor of new Set(read)) if (tensor !== options.metrics) release(tensor);
   if (!options.state) release(state);
   return {
     metrics: foundMetrics,
-    found: batches.map(({ promptLogps }, index) => ({
-      loss: values[3 * index][0],
-      dLogps: values[3 * index + 1],
-      ...(promptLogps ? { dPrompt: values[3 * index + 2] } : {}),
+    found: batches.map(({ promptLogps, plain }, index) => ({
+      loss: values[4 * index][0],
+      dLogps: values[4 * index + 1],
+      ...(promptLogps ? { dPrompt: values[4 * index + 2] } : {}),
+      ...(plain ? { dPlain: values[4 * index + 3] } : {}),
     })),
   };
 }

@@ -45,6 +45,8 @@ export interface PairHead {
   readonly options: readonly string[];
   /** Whether the loss reads the reference's log-probs. */
   readonly readsReference: boolean;
+  /** Whether it does so in a detached number alone: what it compares are log-probs of the policy, not log-ratios. */
+  readonly detachesReference?: boolean;
   /** Whether it is built on a margin of c and r, so that an f-divergence may stand in, or the reference be left out. */
   readonly takesDivergence?: boolean;
   /** Whether a pair's margin is subtracted inside. */
@@ -362,6 +364,7 @@ d_l = -d_w;`,
   alphadpo: {
     options: ["beta", "gamma", "alpha"],
     readsReference: true,
+    detachesReference: true,
     takesMargin: true,
     batch: {
       shares: ["mean", "deviation"],

@@ -42,6 +42,8 @@ const lossOptionsShape = {
   fAlphaDivergenceCoef: z.number().optional(),
   /** Losses on log-ratios: take the reference's log-probs to be 0. */
   referenceFree: z.boolean().optional(),
+  /** LD-DPO: what tokens past the length of the pair's shorter answer count; off by default, which is 1. */
+  ldAlpha: z.number().min(0).max(1).optional(),
   /** kto, apo_zero_unpaired: factor of the good answers' losses. */
   desirableWeight: z.number().positive().optional(),
   /** kto, apo_zero_unpaired: factor of the bad answers' losses. */

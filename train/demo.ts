@@ -74,7 +74,7 @@ export async function runDemo(
     training: await withProgress(
       session,
       "reference log-probs",
-      (onProgress) => referenceLogps(model, data.pairs, { onProgress }),
+      (onProgress) => referenceLogps(model, data.pairs, { onProgress, ldAlpha: loss.ldAlpha }),
     ),
     heldOut: await referenceLogps(model, data.heldOutPairs),
   };

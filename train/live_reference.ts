@@ -4,11 +4,13 @@
  */
 import { mix } from "../engine/ops/mix.ts";
 import type { Parameters } from "../engine/parameters.ts";
+import type { SequenceTails } from "../engine/ops/sequence_logps.ts";
 import { noGrad } from "../engine/tape.ts";
 import { scope, type Tensor } from "../engine/tensor.ts";
 import { withAdapterOff } from "./adapters/lora.ts";
+import { type SequenceSums, sequenceSums } from "./losses/length_desensitization.ts";
 import type { BatchTensors } from "./models/batch_tensors.ts";
-import { batchSequenceLogps, type Model } from "./models/model.ts";
+import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
 
 /** A reference on the GPU. Dispose it when done; the policy stays. */
 export interface LiveReference extends Disposable {
@@ -102,4 +104,23 @@ function withTrained(model: Model, trained: Parameters): Model {
  */
 export function detachedSequenceLogps(model: Model, batch: BatchTensors): Tensor {
   return scope(model.gpu, () => noGrad(model.gpu, () => batchSequenceLogps(model, batch)));
+}
+
+/**
+ * {@link sequenceSums} without gradient, whose activations are given back at once.
+ *
+ * @param model a reference
+ * @param batch S packed sequences
+ * @param tails which of their tokens count less; none by default
+ */
+export function detachedSequenceSums(
+  model: Model,
+  batch: BatchTensors,
+  tails?: SequenceTails,
+): SequenceSums {
+  const [plain, weighted] = scope(model.gpu, () => {
+    const sums = noGrad(model.gpu, () => sequenceSums(batchTokenLogps(model, batch), batch, tails));
+    return [sums.plain, sums.weighted];
+  });
+  return { plain, weighted };
 }

@@ -5,7 +5,7 @@
 import type { DeviceTensors } from "../engine/inputs.ts";
 import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
-import { sequenceLogps } from "../engine/ops/sequence_logps.ts";
+import { hostHeadEnds, sequenceLogps } from "../engine/ops/sequence_logps.ts";
 import { scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
@@ -13,11 +13,12 @@ import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } 
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
 import { ConfigError } from "./errors.ts";
+import { pairHeads, sequenceSums } from "./losses/length_desensitization.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
-import { detachedSequenceLogps, type LiveReference } from "./live_reference.ts";
-import type { ReferenceLogps } from "./reference.ts";
+import { detachedSequenceSums, type LiveReference } from "./live_reference.ts";
+import type { ReferenceLogps, SideLogps } from "./reference.ts";
 import type { SolverFactory } from "./solvers/solver.ts";
 
 /** Where in a run a micro-batch is. All but `metrics` changes between replays of a graph: ops read it in functions. */
@@ -222,6 +223,8 @@ export function preferenceObjective(
         "found one that does not",
     );
   }
+  refusePlainReference(options);
+  const { ldAlpha } = loss;
   const metricNames = pairMetrics(loss.head.terms);
   const spo = spoState(model.gpu, { lambda: options.lambda });
   const packing = { sharePrompts: options.sharePrompts, promptLabels: loss.needsPromptLogps };
@@ -243,17 +246,23 @@ export function preferenceObjective(
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
       const packed = packPairs(pick(items), packing);
+      const sides = ({ chosen, rejected }: SideLogps) => Float32Array.from([...of(chosen), ...of(rejected)]);
+      const { completionLengths: lengths } = packed;
       return {
         batch: hostBatch(model, packed, size),
-        ...("model" in reference
-          ? {}
-          : { reference: Float32Array.from([...of(reference.chosen), ...of(reference.rejected)]) }),
-        lengths: Float32Array.from(packed.completionLengths),
+        ..."model" in reference ? {} : { reference: sides(reference.desensitized ?? reference) },
+        lengths: Float32Array.from(lengths),
+        ...(ldAlpha === undefined ? {} : {
+          tails: {
+            headEnds: hostHeadEnds(lengths, pairHeads(lengths)),
+            ..."model" in reference ? {} : { reference: sides(reference) },
+          },
+        }),
         ...(hasMargins ? { margins: Float32Array.from(pick(items), ({ margin }) => margin!) } : {}),
       };
     },
     source: (item) => formatSource(pairs[item].source),
-    forward({ batch, reference: precomputed, lengths, margins }, state) {
+    forward({ batch, reference: precomputed, lengths, margins, tails: given }, state) {
       const observe = (hidden: Tensor) => {
         const slot = (index: number) => ({
           metrics: state.metrics,
@@ -264,9 +273,14 @@ export function preferenceObjective(
         reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
       };
       // Before the policy's own pass, whose activations stay until the backward.
-      const reference = precomputed ?? detachedSequenceLogps(live!.model, batch);
+      const tails = given && { headEnds: given.headEnds, weight: ldAlpha! };
+      const reference = precomputed
+        ? { weighted: precomputed, plain: given?.reference ?? precomputed }
+        : detachedSequenceSums(live!.model, batch, tails);
       const logps = batchTokenLogps(model, batch, options.ches ? { observe } : {});
-      return pairLoss(sequenceLogps(logps, batch.sequences), {
+      const policy = sequenceSums(logps, batch, tails);
+      return pairLoss(policy.weighted, {
+        ...(tails ? { plain: { logps: policy.plain, reference: reference.plain } } : {}),
         ...(batch.prompts
           ? {
             promptLogps: sequenceLogps(logps, batch.prompts),
@@ -274,7 +288,7 @@ export function preferenceObjective(
           }
           : {}),
         ...(margins ? { margins } : {}),
-        reference,
+        reference: reference.weighted,
         lengths,
         metrics: state.metrics,
         metricsRow: () => state.metricsRow,
@@ -293,14 +307,40 @@ export function preferenceObjective(
   };
 }
 
+/** LD-DPO weighs the tokens of both models: sums over whole answers cannot be weighed afterwards. */
+function refusePlainReference({ pairs, reference, loss }: PreferenceOptions): void {
+  const { ldAlpha } = loss;
+  if (ldAlpha === undefined) return;
+  if (pairs[0].referenceChosen !== undefined) {
+    throw new ConfigError(
+      `Cannot train with ldAlpha ${ldAlpha}: expected data without log-probs of a reference, whose tokens it weighs, ` +
+        `found sums over whole answers in ${formatSource(pairs[0].source)}`,
+    );
+  }
+  const found = "model" in reference ? ldAlpha : reference.desensitized?.ldAlpha;
+  if (found === ldAlpha) return;
+  throw new RangeError(
+    `Cannot train with ldAlpha ${ldAlpha}: expected a reference's log-probs under it, found ${
+      found === undefined ? "sums over whole answers" : `ones under ${found}`
+    }`,
+  );
+}
+
 /** A batch of P pairs. */
 export interface PairArrays {
   /** 2 P sequences, the chosen first. */
   readonly batch: HostBatch;
-  /** `[2 P]`: the reference's summed log-probs, where they are precomputed. */
+  /** `[2 P]`: the reference's summed log-probs as the loss reads them, where they are precomputed. */
   readonly reference?: Float32Array;
   /** `[2 P]`: completion lengths in tokens. */
   readonly lengths: Float32Array;
   /** `[P]`, where the data has them. */
   readonly margins?: Float32Array;
+  /** Where tokens past the pair's shorter answer have a weight (LD-DPO). */
+  readonly tails?: {
+    /** `[2 P]`: see `hostHeadEnds`. */
+    readonly headEnds: Uint32Array;
+    /** `[2 P]`: the reference's log-probs summed over whole answers, where they are precomputed. */
+    readonly reference?: Float32Array;
+  };
 }

@@ -5,20 +5,28 @@
 import type { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
-import { noGrad } from "../engine/tape.ts";
-import { release, scope, toHost } from "../engine/tensor.ts";
+import { hostHeadEnds } from "../engine/ops/sequence_logps.ts";
+import { release, toHost, upload } from "../engine/tensor.ts";
 import { writeFileAtomically } from "./atomic_file.ts";
 import { packSequences } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
+import { detachedSequenceSums } from "./live_reference.ts";
+import { pairHeads } from "./losses/length_desensitization.ts";
 import { uploadBatch } from "./models/batch_tensors.ts";
-import { batchSequenceLogps, type Model } from "./models/model.ts";
+import type { Model } from "./models/model.ts";
 
-/** Summed completion log-probs of every pair. */
-export interface ReferenceLogps {
+/** A number for each side of P pairs. */
+export interface SideLogps {
   /** `[P]`, in nats. */
   readonly chosen: Float32Array;
   /** `[P]`, in nats. */
   readonly rejected: Float32Array;
+}
+
+/** Summed completion log-probs of every pair. */
+export interface ReferenceLogps extends SideLogps {
+  /** The same with tokens past the pair's shorter answer counting `ldAlpha`, where that was asked for (LD-DPO). */
+  readonly desensitized?: SideLogps & { readonly ldAlpha: number };
 }
 
 /** How to compute them. */
@@ -29,6 +37,8 @@ export interface ReferenceOptions {
   readonly maxTokens?: number;
   /** Told how many of how many sequences are done. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** What tokens past the pair's shorter answer count, for sums under it beside the plain ones (LD-DPO). */
+  readonly ldAlpha?: number;
 }
 
 /** Changes when the computation does, so that old results are not taken for new ones. */
@@ -55,7 +65,7 @@ export function givenReference(pairs: readonly EncodedPair[]): ReferenceLogps | 
  * @param model the reference, as it is now
  * @param pairs the data
  * @param options where to keep them
- * @returns `[P]` of each side, in nats
+ * @returns `[P]` of each side, in nats, under `ldAlpha` too where that is given
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -83,16 +93,19 @@ export async function referenceLogps(
   pairs: readonly EncodedPair[],
   options: ReferenceOptions = {},
 ): Promise<ReferenceLogps> {
-  const { cacheFolder } = options;
-  const key = cacheFolder && await cacheKey(model, pairs);
+  const { cacheFolder, ldAlpha } = options;
+  const key = cacheFolder && await cacheKey(model, pairs, ldAlpha);
   // What a planning device gives is no result.
   const path = cacheFolder && !model.gpu.isPlanning ? join(cacheFolder, `${key}.f32`) : undefined;
-  const cached = path && await readCached(path, pairs.length);
-  if (cached) return split(cached);
+  const cached = path && await readCached(path, pairs.length * (ldAlpha === undefined ? 2 : 4));
+  if (cached) return split(cached, ldAlpha);
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
-  const sums = await completionLogps(model, sequences, options);
-  if (path) await writeCached(path, sums);
-  return split(sums);
+  const heads = pairHeads(sequences.map(({ completionIds }) => completionIds.length));
+  const tails = ldAlpha === undefined ? undefined : { heads, weight: ldAlpha };
+  const sums = await completionSums(model, sequences, { ...options, tails });
+  const values = tails ? Float32Array.of(...sums.plain, ...sums.weighted) : sums.plain;
+  if (path) await writeCached(path, values);
+  return split(values, ldAlpha);
 }
 
 /**
@@ -123,9 +136,25 @@ export async function referenceLogps(
 export async function completionLogps(
   model: Model,
   sequences: readonly EncodedCompletion[],
-  options: Omit<ReferenceOptions, "cacheFolder"> = {},
+  options: Omit<ReferenceOptions, "cacheFolder" | "ldAlpha"> = {},
 ): Promise<Float32Array<ArrayBuffer>> {
-  const sums = new Float32Array(sequences.length);
+  return (await completionSums(model, sequences, options)).plain;
+}
+
+/** How sequences are scored. */
+interface ScoringOptions extends Pick<ReferenceOptions, "maxTokens" | "onProgress"> {
+  /** Tokens of each sequence, `[S]`, that count in full, and what the rest counts; all by default. */
+  readonly tails?: { readonly heads: readonly number[]; readonly weight: number };
+}
+
+/** Both sums of every sequence, `[S]` each; without tails they are the same. */
+async function completionSums(
+  model: Model,
+  sequences: readonly EncodedCompletion[],
+  options: ScoringOptions,
+): Promise<Record<"plain" | "weighted", Float32Array<ArrayBuffer>>> {
+  const plain = new Float32Array(sequences.length);
+  const weighted = options.tails ? new Float32Array(sequences.length) : plain;
   const batches = batchesOf(sequences, options.maxTokens ?? 4096);
   const size = (batch: readonly EncodedCompletion[], of: (s: EncodedCompletion) => number) =>
     batch.reduce((total, sequence) => total + of(sequence), 0);
@@ -137,20 +166,23 @@ export async function completionLogps(
   };
   let done = 0;
   for (const batch of model.gpu.isPlanning ? oneOfEachLength(batches) : batches) {
-    const tensor = scope(
-      model.gpu,
-      () =>
-        noGrad(
-          model.gpu,
-          () => batchSequenceLogps(model, uploadBatch(model, packSequences(batch), capacity)),
-        ),
-    );
-    sums.set(await toHost(tensor), done);
-    release(tensor);
+    const packed = packSequences(batch);
+    const tails = options.tails && {
+      headEnds: upload(
+        model.gpu,
+        hostHeadEnds(packed.completionLengths, options.tails.heads.slice(done, done + batch.length)),
+        { capacity: capacity.labels },
+      ),
+      weight: options.tails.weight,
+    };
+    const sums = detachedSequenceSums(model, uploadBatch(model, packed, capacity), tails);
+    plain.set(await toHost(sums.plain), done);
+    if (tails) weighted.set(await toHost(sums.weighted), done);
+    new Set([sums.plain, sums.weighted]).forEach(release);
     done += batch.length;
     options.onProgress?.(done, sequences.length);
   }
-  return sums;
+  return { plain, weighted };
 }
 
 /** Consecutive sequences of at most so many tokens; a longer one goes alone. */
@@ -174,8 +206,9 @@ function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedComple
   return [...new Map(batches.map((batch) => [batch.length, batch])).values()];
 }
 
-async function cacheKey(model: Model, pairs: readonly EncodedPair[]): Promise<string> {
+async function cacheKey(model: Model, pairs: readonly EncodedPair[], ldAlpha?: number): Promise<string> {
   const hash = createHash("sha256");
+  if (ldAlpha !== undefined) hash.update(JSON.stringify({ ldAlpha }));
   // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
   hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
   if (model.adapter) {
@@ -205,10 +238,10 @@ async function writeCached(path: string, sums: Float32Array<ArrayBuffer>): Promi
 }
 
 /** What was kept, or nothing where the file is missing or damaged: it is computed again then, and replaced. */
-async function readCached(path: string, pairs: number): Promise<Float32Array | undefined> {
+async function readCached(path: string, count: number): Promise<Float32Array | undefined> {
   try {
     const bytes = await Deno.readFile(path);
-    const [values, digest] = [bytes.slice(0, pairs * 8), bytes.subarray(pairs * 8)];
+    const [values, digest] = [bytes.slice(0, count * 4), bytes.subarray(count * 4)];
     return digestOf(values).equals(digest) ? new Float32Array(values.buffer) : undefined;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
@@ -220,6 +253,15 @@ function digestOf(bytes: Uint8Array): Buffer {
   return createHash("sha256").update(bytes).digest();
 }
 
-function split(sums: Float32Array): ReferenceLogps {
+function split(values: Float32Array, ldAlpha?: number): ReferenceLogps {
+  if (ldAlpha === undefined) return sidesOf(values);
+  const half = values.length / 2;
+  return {
+    ...sidesOf(values.subarray(0, half)),
+    desensitized: { ldAlpha, ...sidesOf(values.subarray(half)) },
+  };
+}
+
+function sidesOf(sums: Float32Array): SideLogps {
   return { chosen: sums.subarray(0, sums.length / 2), rejected: sums.subarray(sums.length / 2) };
 }

@@ -125,12 +125,12 @@ export async function runTraining(
 ): Promise<PhaseResult[]> {
   if (prepared.examples) return await runUnpaired(session, prepared);
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
-  const beta = resolveLoss(config)?.beta ?? 1;
+  const { beta = 1, ldAlpha } = resolveLoss(config) ?? {};
   const isReference = startsAtReference(prepared);
-  const cached = async (label: string, of: readonly EncodedPair[]) =>
+  const cached = async (label: string, of: readonly EncodedPair[], ldAlpha?: number) =>
     givenReference(of) ?? await withProgress(session, label, (onProgress) => {
       const keep = (reference: Model) =>
-        referenceLogps(reference, of, { cacheFolder: options.cacheFolder, onProgress });
+        referenceLogps(reference, of, { cacheFolder: options.cacheFolder, onProgress, ldAlpha });
       // A fresh adapter changes nothing, and its base's log-probs may be there from other runs.
       const isBase = !prepared.continuesAdapter || config.lora.reference === "base";
       return isBase ? withAdapterOff(model, keep) : keep(model);
@@ -145,7 +145,7 @@ export async function runTraining(
     );
   using live = config.loss === "sft" || config.precomputeReference ? undefined : liveReferenceOf(prepared);
   const isRead = config.loss !== "sft" && !live;
-  const reference = live ?? (isRead ? await cached("reference log-probs", pairs) : undefined);
+  const reference = live ?? (isRead ? await cached("reference log-probs", pairs, ldAlpha) : undefined);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
   await trainPhase(session, { name, objective, train: trainOptions(config) });

@@ -61,6 +61,10 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   fDivergenceType: [LOSS, "divergence that the reward of a loss on log-ratios belongs to"],
   fAlphaDivergenceCoef: [LOSS, "coefficient of alpha_divergence (default 0.5)"],
   referenceFree: [LOSS, "take the reference's log-probs to be 0 in a loss on log-ratios"],
+  ldAlpha: [
+    LOSS,
+    "LD-DPO: what tokens past the pair's shorter answer count, 0 to 1 (default: off, which is 1)",
+  ],
   desirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of good answers (default 1)"],
   undesirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of bad answers (default 1)"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],

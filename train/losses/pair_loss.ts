@@ -20,7 +20,10 @@ export interface PairLossDefinition<Options> {
   readonly name: string;
   /** Which head of the kernel. */
   readonly head: PairLossName;
-  /** Its own options; any other option given with it is refused. Losses on log-ratios also take {@link LogRatioOptions}. */
+  /**
+   * Its own options; any other option given with it is refused. Losses on log-ratios also take {@link LogRatioOptions},
+   * those that compare sums of log-ratios {@link TailOptions}.
+   */
   readonly options: PairLossOptionsSchema<Options>;
   /** Options to the head's numbers; by default each under its name in snake case, booleans as 1 and 0. */
   readonly numbers?: (options: Options) => Readonly<Record<string, number>>;
@@ -38,6 +41,12 @@ export interface LogRatioOptions {
   readonly referenceFree: boolean;
 }
 
+/** Options of every loss that compares log-ratios of whole answers. */
+export interface TailOptions {
+  /** LD-DPO: what tokens past the length of the pair's shorter answer count; 1 each where it is not given. */
+  readonly ldAlpha?: number;
+}
+
 /** A loss with its options filled in. */
 export interface ResolvedPairLoss {
   /** As `--loss` has it; `a+b` for a weighted sum. */
@@ -50,6 +59,8 @@ export interface ResolvedPairLoss {
   readonly needsPromptLogps: boolean;
   /** Whether pairs may have margins, which it then takes into account. */
   readonly takesMargin: boolean;
+  /** What tokens past the length of the pair's shorter answer count (LD-DPO); 1 each where it is not given. */
+  readonly ldAlpha?: number;
   /** Whether a step must be one micro-batch: pairs of a batch depend on each other. */
   readonly needsWholeBatch: boolean;
   /** Scale of the rewards in the metrics; 1 for a loss that has none. */
@@ -91,6 +102,9 @@ const logRatioSchema = z.strictObject({
   });
 });
 
+/** The options of {@link TailOptions} as zod has them. */
+const tailSchema = z.strictObject({ ldAlpha: z.number().min(0).max(1).optional() });
+
 /** TRL's default. */
 const DEFAULT_ALPHA_COEF = 0.5;
 
@@ -118,16 +132,23 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
   definition: PairLossDefinition<Options>,
 ): PairLoss {
   const { name, head, numbers = snakeNumbers } = definition;
-  const { takesDivergence, takesMargin = false, readsReference, batch, nll } = headOf(head);
+  const { takesDivergence, takesMargin = false, readsReference, detachesReference, batch, nll } = headOf(
+    head,
+  );
   const logRatioNames = takesDivergence ? Object.keys(logRatioSchema.shape) : [];
+  const tailNames = readsReference && !detachesReference ? Object.keys(tailSchema.shape) : [];
+  const sharedNames = [...logRatioNames, ...tailNames];
   return {
     name,
-    optionNames: [...Object.keys(definition.options.shape), ...logRatioNames],
+    optionNames: [...Object.keys(definition.options.shape), ...sharedNames],
     resolve(given) {
-      const pick = (ofRatio: boolean) =>
-        Object.fromEntries(Object.entries(given).filter(([key]) => logRatioNames.includes(key) === ofRatio));
-      const own = definition.options.parse(pick(false));
-      const ratio = takesDivergence ? logRatio(logRatioSchema.parse(pick(true))) : undefined;
+      const pick = (isPicked: (key: string) => boolean) =>
+        Object.fromEntries(Object.entries(given).filter(([key]) => isPicked(key)));
+      const own = definition.options.parse(pick((key) => !sharedNames.includes(key)));
+      const tail = tailSchema.parse(pick((key) => tailNames.includes(key)));
+      const ratio = takesDivergence
+        ? logRatio(logRatioSchema.parse(pick((key) => logRatioNames.includes(key))))
+        : undefined;
       const term: PairLossTerm = {
         loss: head,
         weight: 1,
@@ -138,13 +159,14 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
       const initialLoss = isReferenceFree ? undefined : definition.initialLoss?.(own);
       return {
         name,
-        options: { ...own, ...ratio?.options },
+        options: { ...own, ...ratio?.options, ...tail },
         needsReference: readsReference && !isReferenceFree,
         needsPromptLogps: nll === "sequence",
         takesMargin,
         needsWholeBatch: batch !== undefined,
         beta: term.options.beta ?? 1,
         head: { terms: [term] },
+        ...tail,
         ...(initialLoss === undefined ? {} : { initialLoss }),
       };
     },

@@ -59,11 +59,13 @@ export function resolvePairLoss(names: string, choice: LossChoice = {}): Resolve
   const terms = weighted(names, { weights: choice.weights, describe });
   const losses = terms.map(([name]) => PAIR_TERMS[name]);
   refuseUnread(options, { losses, describe });
+  refusePlainTerms(options, { losses, describe });
   const parts = losses.map((loss) => resolveTerm(loss, { options, describe }));
   const [first] = parts;
   if (parts.length === 1 && terms[0][1] === 1) return first;
   const initial = parts.map(({ initialLoss }, index) => (initialLoss ?? NaN) * terms[index][1]);
   const initialLoss = initial.reduce((total, value) => total + value, 0);
+  const ldAlpha = parts.find((part) => part.ldAlpha !== undefined)?.ldAlpha;
   return {
     name: parts.map(({ name }) => name).join("+"),
     options: commonOptions(parts),
@@ -77,6 +79,7 @@ export function resolvePairLoss(names: string, choice: LossChoice = {}): Resolve
         head.terms.map((term) => ({ ...term, weight: term.weight * terms[index][1] }))
       ),
     },
+    ...(ldAlpha === undefined ? {} : { ldAlpha }),
     ...(Number.isNaN(initialLoss) ? {} : { initialLoss }),
   };
 }
@@ -138,6 +141,21 @@ function refuseUnread(
     `Cannot use ${describe(unread)}: expected a loss that reads it (${
       users.map(({ name }) => name).join(", ")
     }), found ${losses.map(({ name }) => name).join(", ")}`,
+  );
+}
+
+/** All terms of a sum see the same log-probs, so that `ldAlpha` must be of each; likelihoods are of whole answers. */
+function refusePlainTerms(
+  { ldAlpha }: Readonly<Record<string, unknown>>,
+  { losses, describe }: { losses: readonly PairLoss[]; describe: (setting: string) => string },
+): void {
+  const other = losses.find(({ name, optionNames }) => name !== "sft" && !optionNames.includes("ldAlpha"));
+  if (ldAlpha === undefined || other === undefined) return;
+  throw new ConfigError(
+    `Cannot use ${
+      describe("ldAlpha")
+    }: expected losses that compare log-ratios of whole answers, found ${other.name}, which compares ` +
+      "log-probs of the policy alone",
   );
 }
 

@@ -106,7 +106,8 @@ export async function profileRun(
   // No more than one batch may be there: then it is every step's.
   const pairs = prepared.pairs.slice(0, config.batchSize * 4);
   const { model } = prepared.loaded;
-  const reference = config.loss === "sft" ? undefined : await referenceLogps(model, pairs);
+  const { ldAlpha } = resolveLoss(config) ?? {};
+  const reference = config.loss === "sft" ? undefined : await referenceLogps(model, pairs, { ldAlpha });
   using objective = makeObjective({ ...prepared, pairs }, reference);
   return await profileStep(objective, {
     title: `${config.loss} step of ${config.model} on ${config.data}, ${config.batchSize} pairs`,

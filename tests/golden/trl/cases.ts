@@ -54,7 +54,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   dpo_js: one("dpo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
   ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
-  dpo_ld: { ...one("dpo"), pending: "LD-DPO in the objective" },
+  dpo_ld: one("dpo", { ...BETA, ldAlpha: 0.5 }),
   dpo_wpo: { ...one("dpo"), pending: "WPO in the objective" },
   dpo_tr: { ...one("dpo"), sync: { alpha: 0.6, steps: 3 } },
   cpo: { ...one("cpo"), differs: LOGITS },

@@ -128,9 +128,11 @@ export async function runCase(
 
 async function objectiveOf(model: Model, { loss, weights, options }: ParityCase): Promise<Objective> {
   if (loss === "sft") return sftObjective(model, PAIRS.map(({ chosen }) => chosen));
+  const resolved = resolvePairLoss(loss, { weights, options });
+  const { ldAlpha } = resolved;
   return preferenceObjective(model, {
-    ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS), lambda: 0 },
-    loss: resolvePairLoss(loss, { weights, options }),
+    ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS, { ldAlpha }), lambda: 0 },
+    loss: resolved,
     spoAt: () => NO_PENALTY,
   });
 }

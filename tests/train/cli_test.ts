@@ -252,6 +252,42 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
   }
 });
 
+Deno.test("--ld-alpha: in the run's settings and numbers, and refused with reference log-probs of the data", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const longer = PAIRS.map((pair) => ({ ...pair, rejected: "0000$" }));
+    const write = (rows: readonly object[]) =>
+      Deno.writeTextFile(join(folder, "pairs.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"));
+    await write(longer);
+    const steps = ["--loss", "dpo", "--max-steps", "1"];
+    const first = async (run: string, ...flags: string[]) => {
+      const { code, error } = await keel([...args.with(6, run), ...steps, ...flags]);
+      assert.equal(code, 0, error);
+      return JSON.parse((await Deno.readTextFile(join(run, "metrics.jsonl"))).split("\n")[0]);
+    };
+    const [ld, off] = [await first(output, "--ld-alpha", "0.5"), await first(join(folder, "off"))];
+    assert.equal(ld["logps/chosen"], off["logps/chosen"], "the shorter side");
+    // Ids are nearly equally likely at first: 2 + 0.5 * 3 tokens instead of 5.
+    const share = ld["logps/rejected"] / off["logps/rejected"];
+    assert.ok(Math.abs(share - 3.5 / 5) < 0.05, `found ${share}`);
+    assert.ok(Math.abs(ld.loss - Math.LN2) < 1e-6);
+    assert.equal(JSON.parse(await Deno.readTextFile(join(output, "config.json"))).ldAlpha, 0.5);
+    await write(
+      longer.map((pair) => ({ ...pair, reference_chosen_logps: -3, reference_rejected_logps: -4 })),
+    );
+    const never = join(folder, "never");
+    const refused = await keel([...args.with(6, never), ...steps, "--ld-alpha", "0.5"]);
+    assert.equal(refused.code, 1);
+    assert.match(
+      refused.error,
+      /ldAlpha 0\.5: expected data without log-probs of a reference.*pairs\.jsonl:1/,
+    );
+    assert.ok(!existsSync(never));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("LoRA: trained, trained on, and merged, each by one command", async () => {
   const { folder } = await workspace();
   try {

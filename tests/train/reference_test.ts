@@ -70,6 +70,37 @@ gpuTest("another weight, token, split or order of pairs is another entry of the 
   await isNew(PAIRS);
 });
 
+gpuTest("under ldAlpha the cache has its own entries, with the plain sums beside", async (gpu) => {
+  using model = tinyModel(gpu);
+  const cacheFolder = temporaryFolder();
+  const plain = await referenceLogps(model, PAIRS, { cacheFolder });
+  const found = [];
+  for (const ldAlpha of [1, 0.5, 0]) {
+    const first = await referenceLogps(model, PAIRS, { cacheFolder, ldAlpha });
+    const { dispatches } = gpu.stats();
+    const again = await referenceLogps(model, PAIRS, { cacheFolder, ldAlpha });
+    assert.equal(gpu.stats().dispatches, dispatches, "read back");
+    assert.deepEqual(again, first);
+    assert.deepEqual([first.chosen, first.rejected], [plain.chosen, plain.rejected]);
+    assert.equal(first.desensitized!.ldAlpha, ldAlpha);
+    found.push(first.desensitized!);
+  }
+  assert.equal(namesIn(cacheFolder).length, 4);
+  const [whole, half, none] = found;
+  assert.deepEqual([whole.chosen, whole.rejected], [plain.chosen, plain.rejected]);
+  for (const side of ["chosen", "rejected"] as const) {
+    const tokens = await referenceTokenLogps(model, PAIRS.map((pair) => pair[side]));
+    const heads = PAIRS.map((pair) =>
+      Math.min(pair.chosen.completionIds.length, pair.rejected.completionIds.length)
+    );
+    assert.ok(tokens.some(({ length }, p) => length > heads[p]), `${side}: some are the longer one`);
+    const weighted = (alpha: number) =>
+      tokens.map((logps, p) => sum(logps.slice(0, heads[p])) + alpha * sum(logps.slice(heads[p])));
+    assertClose(half[side], weighted(0.5), { what: `${side} under 0.5` });
+    assertClose(none[side], weighted(0), { what: `${side} under 0` });
+  }
+});
+
 gpuTest("another config with the same weights is another entry of the cache", async (gpu) => {
   const cacheFolder = temporaryFolder();
   using model = tinyModel(gpu);

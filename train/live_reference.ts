@@ -103,7 +103,7 @@ function withTrained(model: Model, trained: Parameters): Model {
  * @returns `[S]`, in nats
  */
 export function detachedSequenceLogps(model: Model, batch: BatchTensors): Tensor {
-  return scope(model.gpu, () => noGrad(model.gpu, () => batchSequenceLogps(model, batch)));
+  return noGrad(model.gpu, () => scope(model.gpu, () => batchSequenceLogps(model, batch)));
 }
 
 /**
@@ -118,9 +118,11 @@ export function detachedSequenceSums(
   batch: BatchTensors,
   tails?: SequenceTails,
 ): SequenceSums {
-  const [plain, weighted] = scope(model.gpu, () => {
-    const sums = noGrad(model.gpu, () => sequenceSums(batchTokenLogps(model, batch), batch, tails));
-    return [sums.plain, sums.weighted];
-  });
+  // Without a tape first: a recording one owns what is made within a scope until its backward.
+  const [plain, weighted] = noGrad(model.gpu, () =>
+    scope(model.gpu, () => {
+      const sums = sequenceSums(batchTokenLogps(model, batch), batch, tails);
+      return [sums.plain, sums.weighted];
+    }));
   return { plain, weighted };
 }

@@ -105,7 +105,13 @@ export {
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { type SpoStrategy, spoStrategy, type SpoStrategyOptions } from "./solvers/spo_strategy.ts";
 export type { Solver, SolverContext, SolverFactory, SolverReport, SolverStep } from "./solvers/solver.ts";
-export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
+export {
+  completionLogps,
+  type ReferenceLogps,
+  referenceLogps,
+  type ReferenceOptions,
+  type SideLogps,
+} from "./reference.ts";
 export type { LiveReference } from "./live_reference.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PairArrays, PreferenceOptions } from "./objective.ts";

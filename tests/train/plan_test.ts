@@ -65,6 +65,8 @@ for (
     },
     { spo: { solver: "alternating", innerLearningRate: 0.1 } },
     { spo: { solver: "penalty", vStar: "track", innerLearningRate: 0.1, lowerLevelMean: "token" } },
+    { loss: "dpo", ldAlpha: 0.5, gradientAccumulationSteps: 2 },
+    { loss: "dpo", ldAlpha: 0.5, precomputeReference: false },
     { loss: "dpo", lora: { rank: 4 } },
     { loss: "dpo", lora: { rank: 3 }, activationCheckpointing: true, gradientAccumulationSteps: 2 },
   ]

@@ -104,15 +104,10 @@ export interface PairLossInputs {
   /** `[P]`: summed log-probs of the prompts' own tokens, for a likelihood of whole sequences (ORPO). */
   readonly promptLogps?: Tensor;
   /**
-   * Sums over whole answers, where `logps` and `reference` weigh tokens (LD-DPO): negative log-likelihoods, SPO's terms
-   * and the displacement metrics are of these. The same by default.
+   * `[2P]` each: sums over whole answers, where `logps` and `reference` weigh tokens (LD-DPO). Negative log-likelihoods,
+   * SPO's terms and the displacement metrics are of these, which have a gradient of their own. The same by default.
    */
-  readonly plain?: {
-    /** `[2P]`: the policy's; with a gradient of their own. */
-    readonly logps: Tensor;
-    /** `[2P]`: the reference's. */
-    readonly reference: Tensor;
-  };
+  readonly plain?: { readonly logps: Tensor; readonly reference: Tensor };
   /** Tokens of the chosen answers of the whole step; needed by terms with a negative log-likelihood. */
   readonly chosenTokens?: Scalar;
   /** Tokens behind `promptLogps`, of the whole step. */
@@ -259,12 +254,11 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
 
 /** The optional inputs that were given, checked against the terms. */
 function extrasOf(inputs: PairLossInputs, pairs: number): Partial<Record<PairExtra, Tensor>> {
-  const { terms } = inputs.pairLoss;
+  const { plain, pairLoss: { terms } } = inputs;
   const names = terms.map(({ loss }) => loss);
   // Sorted over the batch, a value is of no one pair: nothing to weigh.
   const weighs = names.some((loss) => loss !== "sft") && sortedPerPair(terms) === 0;
   const takesMargin = names.every((loss) => loss === "sft" || headOf(loss).takesMargin);
-  const { plain } = inputs;
   const readers: [PairExtra, string, Tensor | undefined, { isRead: boolean; length: number }][] = [
     ["margins", "margins", inputs.margins, { isRead: takesMargin, length: pairs }],
     ["weights", "weights", inputs.weights, { isRead: weighs, length: pairs }],

@@ -5,7 +5,7 @@
 import { adamw } from "./adamw.ts";
 import { axpby } from "./axpby.ts";
 import { chesScores } from "./ches.ts";
-import { spoPenalty, weightedSum } from "./lower_level.ts";
+import { spoPenalty } from "./lower_level.ts";
 import {
   attentionRowsBackwardKv,
   attentionRowsBackwardQ,
@@ -246,9 +246,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(rmsNormWeightPartial, OPERANDS),
   entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
-  entry(scaledSum, NONE),
+  entry(scaledSum, BOTH.map((weighted) => ({ weighted }))),
   entry(spoPenalty, (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ penalty }))),
-  entry(weightedSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),

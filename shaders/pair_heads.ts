@@ -99,28 +99,43 @@ const moving = (memory: string, value: string) =>
     (1 - BATCH_DECAY).toFixed(1)
   } * ${value}, ${value}, memory_0 == 0.0);`;
 
-/** Ranks `of(pair)` in the batch by counting, ties in order, and puts every value in its place of `sorted`. */
-const sortInto = (place: string, of: string) => `
+/**
+ * Ranks each of the keys in the batch by counting, ties in order. In `sorted` each has three floats a pair: itself, the
+ * keys in ascending order, and its own place among them. The loop over the others starts at the lane: lavapipe writes a
+ * uniform bound into the code of a loop that starts at a constant, and compiles that code anew at every dispatch.
+ */
+const sortBatch = (keys: readonly string[]): BatchPart => ({
+  shares: [],
+  memory: 0,
+  sorted: 3 * keys.length,
+  wgsl: `
 for (var pair = lane; pair < p.pairs; pair += LANES) {
   let it = each(pair);
-  let mine = ${of};
-  var rank = 0u;
-  for (var other = 0u; other < p.pairs; other++) {
-    let it = each(other);
-    let theirs = ${of};
-    if (theirs < mine || (theirs == mine && other < pair)) { rank++; }
+  ${keys.map((key, k) => `sorted[sorted_first + ${3 * k}u * p.pairs + pair] = ${key};`).join("\n  ")}
+}
+storageBarrier();
+workgroupBarrier();
+for (var pair = lane; pair < p.pairs; pair += LANES) {
+  for (var key = 0u; key < ${keys.length}u; key++) {
+    let keys = sorted_first + 3u * key * p.pairs;
+    let mine = sorted[keys + pair];
+    var rank = 0u;
+    for (var turn = lane; turn < lane + p.pairs; turn++) {
+      let other = turn - lane;
+      let theirs = sorted[keys + other];
+      rank += select(0u, 1u, theirs < mine || (theirs == mine && other < pair));
+    }
+    sorted[keys + p.pairs + rank] = mine;
+    sorted[keys + 2u * p.pairs + pair] = f32(rank);
   }
-  sorted[sorted_first + ${place} * p.pairs + rank] = mine;
-}`;
+}`,
+});
 
-/** Declares `name`, the place of `mine` among the batch's `of(it)`. */
-const rankOf = (name: string, mine: string, of: string) => `
-var ${name} = 0u;
-for (var other = 0u; other < p.pairs; other++) {
-  let it = each(other);
-  let theirs = ${of};
-  if (theirs < ${mine} || (theirs == ${mine} && other < pair)) { ${name}++; }
-}`;
+/** The key `of` that is at the place of the pair's key `at`. */
+const matched = (of: number, at: number) =>
+  `sorted[sorted_first + ${3 * of + 1}u * p.pairs + u32(sorted[sorted_first + ${
+    3 * at + 2
+  }u * p.pairs + pair])]`;
 
 /** Every pairwise loss. */
 export const HEADS: Readonly<Record<PairLossName, PairHead>> = {
@@ -267,10 +282,9 @@ d_l = -d / n_l;`,
   aot: {
     options: ["beta", "label_smoothing"],
     readsReference: true,
-    batch: { shares: [], memory: 0, sorted: 1, wgsl: sortInto("0u", "it.ref_w - it.ref_l") },
+    batch: sortBatch(["it.s_w - it.s_l", "it.ref_w - it.ref_l"]),
     wgsl: `
-let mine = s_w - s_l;${rankOf("place", "mine", "it.s_w - it.s_l")}
-let z = beta * (mine - sorted[sorted_first + place]);${SMOOTHED_LOGISTIC}
+let z = beta * (s_w - s_l - ${matched(1, 0)});${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});
 d_l = -d_w;`,
   },
@@ -278,16 +292,11 @@ d_l = -d_w;`,
   aot_unpaired: {
     options: ["beta", "label_smoothing"],
     readsReference: true,
-    batch: {
-      shares: [],
-      memory: 0,
-      sorted: 2,
-      wgsl: sortInto("0u", "it.s_w - it.ref_w") + sortInto("1u", "it.s_l - it.ref_l"),
-    },
-    wgsl: `${rankOf("place_w", "c", "it.s_w - it.ref_w")}${rankOf("place_l", "r", "it.s_l - it.ref_l")}
-var z = beta * (sorted[sorted_first + place_l] - r);
+    batch: sortBatch(["it.s_w - it.ref_w", "it.s_l - it.ref_l"]),
+    wgsl: `
+var z = beta * (${matched(0, 1)} - r);
 d_l = -beta * (${SMOOTHED_SLOPE});
-z = beta * (c - sorted[sorted_first + p.pairs + place_w]);${SMOOTHED_LOGISTIC}
+z = beta * (c - ${matched(1, 0)});${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});`,
   },
   // arXiv 2401.08417.

@@ -20,8 +20,8 @@ export {
   MemoryBudgetError,
   type MemoryCategory,
   type MemoryStats,
-  Scope,
 } from "./buffers.ts";
+export { Scope } from "./scope.ts";
 export { type DeviceLimits, openPlanningGpu, type PlanningOptions } from "./planning_gpu.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";

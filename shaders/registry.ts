@@ -63,7 +63,8 @@ import {
   segmentSumBackward,
   squareSumPartial,
 } from "./reduce.ts";
-import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
+import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial } from "./rms_norm.ts";
+import type { RowConstants } from "./rows.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
 import { swigluBackward, swigluForward } from "./swiglu.ts";

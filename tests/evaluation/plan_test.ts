@@ -17,7 +17,7 @@ import { planGeneration } from "../../train/generation/plan.ts";
 import { checkModelOrAdapter, loadModelOrAdapter } from "../../train/models/load_model.ts";
 import { PlanError, planningOptions, planRun } from "../../train/plan.ts";
 import { gpuTest } from "../gpu.ts";
-import { DIGIT_PAIRS, writeCheckpoint, writeLines } from "../story/user.ts";
+import { DIGIT_PAIRS, runTask, writeCheckpoint, writeLines } from "../story/user.ts";
 import { temporaryFolder } from "../tiny_model.ts";
 
 const nothing = () => {};
@@ -91,4 +91,12 @@ gpuTest("the planned memory of a generation counts its adapter", async (gpu) => 
     totals.push(plan.totalBytes);
   }
   assert.ok(totals[1] > totals[0], `${totals}`);
+});
+
+gpuTest("eval refuses what its budget does not hold, before weights are read", async (gpu) => {
+  const { model, pairs } = await workspace(gpu);
+  const args = ["--model", model, "--data", pairs, "--memory-budget-gb", "0.001"];
+  const { code, out, error } = await runTask("eval", args);
+  assert.deepEqual([code, out], [1, ""]);
+  assert.match(error, /Cannot evaluate: expected at most .* of GPU memory \(the budget\), found .* planned/);
 });

@@ -3,6 +3,14 @@
  * left to the garbage collector, which does not see GPU memory.
  * @module
  */
+import { emptyStats, LASTING, type MemoryCategory, type MemoryStats } from "./memory_stats.ts";
+
+export {
+  type CategoryStats,
+  MEMORY_CATEGORIES,
+  type MemoryCategory,
+  type MemoryStats,
+} from "./memory_stats.ts";
 
 /**
  * Thrown before an allocation that would pass the byte budget.
@@ -82,60 +90,6 @@ export class Allocation {
     this.#references = 1;
     return this;
   }
-}
-
-/**
- * What memory is for: buffers are uploads, staging, uniforms, textures, metrics and tables.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { createParameters, openGpu } from "./mod.ts";
- * import { ensureAdapter } from "../train/software_driver.ts";
- *
- * await ensureAdapter();
- * using gpu = await openGpu();
- * using _parameters = createParameters(gpu, new Map([["weight", [64, 64]]]), { trainable: true });
- * const { categories } = gpu.stats().memory;
- * const bytes = MEMORY_CATEGORIES.map((category) => categories[category].usedBytes);
- * assert.deepEqual(bytes, [64 * 64 * 4, 64 * 64 * 4, 0, 0, 0]);
- * ```
- */
-export const MEMORY_CATEGORIES = ["parameters", "gradients", "optimizer", "activations", "buffers"] as const;
-
-/** One of {@link MEMORY_CATEGORIES}. */
-export type MemoryCategory = typeof MEMORY_CATEGORIES[number];
-
-const LASTING: ReadonlySet<MemoryCategory> = new Set(["parameters", "gradients", "optimizer"]);
-
-/** What one category holds. */
-export interface CategoryStats {
-  /** Bytes of its buffers that exist, in use or free: a buffer never changes its category. */
-  totalBytes: number;
-  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
-  usedBytes: number;
-  /** Its part of the pool's `peakBytes`: the bytes that existed then. */
-  peakBytes: number;
-}
-
-/** What the pool holds, in bytes and in buffers. */
-export interface MemoryStats {
-  /** Buffers created since the start; constant once a run has warmed up. */
-  created: number;
-  /** Bytes of all buffers that exist, in use or free. */
-  totalBytes: number;
-  /** Bytes that somebody holds; fixed buffers and textures are not among them. */
-  usedBytes: number;
-  /** Largest `totalBytes` so far. */
-  peakBytes: number;
-  /** The same by what it is for; each kind of bytes adds up to the pool's. */
-  categories: Record<MemoryCategory, CategoryStats>;
-}
-
-function emptyStats(): MemoryStats {
-  const none = { totalBytes: 0, usedBytes: 0, peakBytes: 0 };
-  const categories = Object.fromEntries(MEMORY_CATEGORIES.map((name) => [name, { ...none }]));
-  return { created: 0, ...none, categories: categories as MemoryStats["categories"] };
 }
 
 /** Rounds up to a quarter of a power of two, at least 256 bytes, so that near sizes share buffers. */
@@ -416,49 +370,5 @@ export class BufferArena implements Disposable {
     this.#open = false;
     for (const free of this.#free.values()) for (const allocation of free) this.pool.adopt(allocation);
     this.#free.clear();
-  }
-}
-
-/**
- * Owns allocations until it ends.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { openGpu } from "./mod.ts";
- * import { ensureAdapter } from "../train/software_driver.ts";
- *
- * await ensureAdapter();
- * using gpu = await openGpu();
- *
- * const own = new Scope();
- * gpu.pushScope(own);
- * gpu.allocate(256, "temporary"); // owned by the innermost scope
- * gpu.popScope(own);
- * assert.equal(gpu.stats().memory.usedBytes, 0);
- * ```
- */
-export class Scope {
-  readonly #owned = new Set<Allocation>();
-
-  /** Takes over a reference. */
-  own(allocation: Allocation): void {
-    this.#owned.add(allocation);
-  }
-
-  /** Releases one allocation early; nothing happens when this scope does not own it. */
-  releaseEarly(allocation: Allocation): void {
-    if (this.#owned.delete(allocation)) allocation.release();
-  }
-
-  /** Hands one allocation to another owner, who must release it. */
-  disown(allocation: Allocation): boolean {
-    return this.#owned.delete(allocation);
-  }
-
-  /** Releases everything that is still owned. */
-  end(): void {
-    for (const allocation of this.#owned) allocation.release();
-    this.#owned.clear();
   }
 }

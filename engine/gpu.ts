@@ -8,8 +8,8 @@ import {
   BufferPool,
   type MemoryCategory,
   type MemoryStats,
-  type Scope,
 } from "./buffers.ts";
+import type { Scope } from "./scope.ts";
 import { PipelineCache } from "./pipelines.ts";
 import { CommandQueue, type Dispatch, type QueueStats } from "./queue.ts";
 import type { Kernel } from "../shaders/kernel.ts";

@@ -3,7 +3,8 @@
  * its inputs and the scalars given as functions change.
  * @module
  */
-import { type Allocation, BufferArena, Scope } from "./buffers.ts";
+import { type Allocation, BufferArena } from "./buffers.ts";
+import { Scope } from "./scope.ts";
 import type { Gpu } from "./gpu.ts";
 import {
   type BufferRange,

@@ -20,8 +20,8 @@ export {
   MemoryBudgetError,
   type MemoryCategory,
   type MemoryStats,
-  Scope,
 } from "./buffers.ts";
+export { Scope } from "./scope.ts";
 export { type DeviceLimits, openPlanningGpu, type PlanningOptions } from "./planning_gpu.ts";
 export { PipelineCache, ShaderError } from "./pipelines.ts";
 export type { Pipeline } from "./pipelines.ts";
@@ -120,7 +120,6 @@ export { type MetricSlot, scaledSum } from "./ops/scaled_sum.ts";
 export { axpby, type AxpbyOptions } from "./ops/axpby.ts";
 export { chesScores } from "./ops/ches.ts";
 export { spoPenalty, type SpoPenaltyInputs } from "./ops/spo_penalty.ts";
-export { weightedSum } from "./ops/weighted_sum.ts";
 export {
   type HostBounds,
   hostBounds,

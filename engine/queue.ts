@@ -3,114 +3,32 @@
  * arenas that are written once, just before the submit.
  * @module
  */
-import type { Kernel, KernelSource } from "../shaders/kernel.ts";
+import type { Kernel } from "../shaders/kernel.ts";
 import { type Allocation, bucketBytes, type BufferPool } from "./buffers.ts";
 import type { Pipeline, PipelineCache } from "./pipelines.ts";
+import { type Scalar, valueOf } from "./scalar.ts";
+import type {
+  BufferRange,
+  CommandRecorder,
+  Dispatch,
+  DispatchObserver,
+  EncodedDispatch,
+  ObservedDispatch,
+  ResolvedDispatch,
+} from "./commands.ts";
 import { TexelStage, type TexelTexture } from "./texels.ts";
+import { type Page, UploadArena } from "./upload_arena.ts";
 
-/** A range of a buffer to bind or copy. */
-export interface BufferRange {
-  /** The buffer. */
-  readonly allocation: Allocation;
-  /** Where the range starts. */
-  readonly offsetBytes: number;
-  /** How long it is. */
-  readonly sizeBytes: number;
-  /** For uploads: the submit they belong to; later use is an error. */
-  readonly epoch?: number;
-}
-
-/** A number of a dispatch. A function is asked again each time that a recorded graph is replayed. */
-export type Scalar = number | (() => number);
-
-/**
- * A number that follows from others, asked again whenever one of them is.
- *
- * @param from what it follows from
- * @param of computes it, in f64
- * @returns a number where all of `from` are numbers, else a function
- */
-export function derive(from: readonly Scalar[], of: (...values: number[]) => number): Scalar {
-  const now = () => of(...from.map(valueOf));
-  return from.every((scalar) => typeof scalar === "number") ? now() : now;
-}
-
-/** A condition that a kernel reads as 1 or 0. A function is asked again at each replay, as for {@link Scalar}. */
-export type Flag = boolean | (() => boolean);
-
-/** 1 or 0. */
-export function flagScalar(flag: Flag): Scalar {
-  return typeof flag === "function" ? () => (flag() ? 1 : 0) : flag ? 1 : 0;
-}
-
-/** A scalar's value now. */
-export function valueOf(scalar: Scalar): number {
-  return typeof scalar === "number" ? scalar : scalar();
-}
-
-/** One dispatch. */
-export interface Dispatch<Constants> {
-  /** Which member of the kernel's family. */
-  readonly constants: Constants;
-  /** A range for each binding of the kernel. */
-  readonly bindings: Readonly<Record<string, BufferRange>>;
-  /** A number for each member of its uniform block. */
-  readonly params: Readonly<Record<string, Scalar>>;
-  /** Workgroups in x and y; a single number is folded into both where it passes the limit of one dimension. */
-  readonly workgroups: number | readonly [number, number];
-}
-
-/** A dispatch whose kernel is compiled and whose ranges are in the order of its bindings. */
-export interface ResolvedDispatch {
-  /** The compiled kernel. */
-  readonly pipeline: Pipeline;
-  /** One for each binding, the uniform block excepted. */
-  readonly ranges: readonly BufferRange[];
-  /** A number for each member of its uniform block. */
-  readonly params: Readonly<Record<string, Scalar>>;
-  /** Workgroups in x and y, each within the limit. */
-  readonly workgroups: readonly [number, number];
-}
-
-/** A dispatch with everything made that it needs. */
-export interface EncodedDispatch extends ResolvedDispatch {
-  /** Its buffers and textures. */
-  readonly group: GPUBindGroup;
-  /** Where its uniform block starts. */
-  readonly offsets: number[];
-}
-
-/** Takes commands in place of the encoder. */
-export interface CommandRecorder {
-  /** A dispatch. */
-  dispatch(dispatch: ResolvedDispatch): void;
-  /** A copy of `source` to the start of `target`. */
-  copy(source: BufferRange, target: BufferRange): void;
-  /** Zeroing a range. */
-  clear(range: BufferRange): void;
-}
-
-/** A dispatch as an observer sees it. */
-export interface ObservedDispatch extends Omit<Dispatch<unknown>, "params" | "workgroups"> {
-  /** A number for each member of its uniform block. */
-  readonly params: Readonly<Record<string, number>>;
-  /** The kernel's name. */
-  readonly name: string;
-  /** What it binds, and which of it is written. */
-  readonly source: KernelSource;
-}
-
-/** Watches what is encoded, replays of graphs included: how `deno task profile` times kernels. */
-export interface DispatchObserver {
-  /**
-   * Called before each dispatch.
-   *
-   * @returns where the GPU writes the time before and after it; the dispatch then has a compute pass of its own
-   */
-  onDispatch(dispatch: ObservedDispatch): GPUComputePassTimestampWrites | undefined;
-  /** Called when a submit's last command is recorded: what is added here sees the times of its dispatches. */
-  onSubmit(encoder: GPUCommandEncoder): void;
-}
+export type {
+  BufferRange,
+  CommandRecorder,
+  Dispatch,
+  DispatchObserver,
+  EncodedDispatch,
+  ObservedDispatch,
+  ResolvedDispatch,
+} from "./commands.ts";
+export { derive, type Flag, flagScalar, type Scalar, valueOf } from "./scalar.ts";
 
 /** Counters that tests and the profiler read. */
 export interface QueueStats {
@@ -127,49 +45,6 @@ export interface QueueStats {
 const MAX_WORKGROUPS = 65535;
 const MAX_BIND_GROUPS = 16384;
 const MAX_UNSENT_BYTES = 2 ** 24;
-
-interface Page {
-  readonly buffer: GPUBuffer;
-  readonly allocation: Allocation;
-  readonly mirror: Uint8Array<ArrayBuffer>;
-  used: number;
-}
-
-/** Allocates from pages that are rewound at each submit. */
-class Arena {
-  readonly pages: Page[] = [];
-  #current = 0;
-
-  constructor(
-    private readonly makePage: (sizeBytes: number) => Page,
-    private readonly pageBytes: number,
-    private readonly alignment: number,
-  ) {}
-
-  take(sizeBytes: number): { page: Page; offsetBytes: number } {
-    for (; this.#current < this.pages.length; this.#current++) {
-      const page = this.pages[this.#current];
-      const offsetBytes = Math.ceil(page.used / this.alignment) * this.alignment;
-      if (offsetBytes + sizeBytes <= page.mirror.length) {
-        page.used = offsetBytes + sizeBytes;
-        return { page, offsetBytes };
-      }
-    }
-    const page = this.makePage(Math.max(this.pageBytes, sizeBytes));
-    page.used = sizeBytes;
-    this.pages.push(page);
-    return { page, offsetBytes: 0 };
-  }
-
-  write(queue: GPUQueue): void {
-    for (const page of this.pages) {
-      const length = Math.ceil(page.used / 4) * 4;
-      if (length > 0) queue.writeBuffer(page.buffer, 0, page.mirror, 0, length);
-      page.used = 0;
-    }
-    this.#current = 0;
-  }
-}
 
 /**
  * Records dispatches and copies, submits them, reads results back.
@@ -200,8 +75,8 @@ export class CommandQueue {
   recorder: CommandRecorder | null = null;
   /** Watches every dispatch and submit while it is set. */
   observer: DispatchObserver | null = null;
-  readonly #uniforms: Arena;
-  readonly #uploads: Arena;
+  readonly #uniforms: UploadArena;
+  readonly #uploads: UploadArena;
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #staging = new Map<number, Allocation[]>();
   readonly #texels: TexelStage;
@@ -234,8 +109,12 @@ export class CommandQueue {
       );
       return { buffer: allocation.buffer, allocation, mirror: new Uint8Array(sizeBytes), used: 0 };
     };
-    this.#uniforms = new Arena(makePage(GPUBufferUsage.UNIFORM), 65536, minUniformBufferOffsetAlignment);
-    this.#uploads = new Arena(
+    this.#uniforms = new UploadArena(
+      makePage(GPUBufferUsage.UNIFORM),
+      65536,
+      minUniformBufferOffsetAlignment,
+    );
+    this.#uploads = new UploadArena(
       makePage(GPUBufferUsage.STORAGE),
       1 << 20,
       Math.max(16, minStorageBufferOffsetAlignment),

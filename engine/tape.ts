@@ -2,7 +2,8 @@
  * The autograd tape: ops record how to send a gradient back; `backward` walks the record from its end.
  * @module
  */
-import { type Allocation, Scope } from "./buffers.ts";
+import type { Allocation } from "./buffers.ts";
+import { Scope } from "./scope.ts";
 import { accumulateInto } from "./ops/accumulate.ts";
 import type { Gpu } from "./gpu.ts";
 import { expectShape, ShapeError } from "./shape.ts";

@@ -2,7 +2,7 @@
  * Tensors: a shape over a range of a GPU buffer.
  * @module
  */
-import { Scope } from "./buffers.ts";
+import { Scope } from "./scope.ts";
 import type { Allocation, MemoryCategory } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import { DTYPE_SIZE_BYTES, narrow, widen } from "./dtype.ts";

@@ -3,9 +3,9 @@
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { rowGrid, rowSum, sumOf, vectorType } from "./lib.ts";
+import { vectorType } from "./lib.ts";
 import { type OperandConstants, operands } from "./operand.ts";
-import type { RowConstants } from "./rms_norm.ts";
+import { type RowConstants, rowFrame } from "./rows.ts";
 import { storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
@@ -29,18 +29,14 @@ export const headNormForward: Kernel<RowConstants> = {
     h < H + K, y = x of the other K heads. x, y [N, (H + 2 K) D]; q, k [D]; r [N, H + 2 K] is saved. One head per
     invocation or per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: { x: rows.input, q: input(type), k: input(type), rstd: output("f32"), y: rows.output },
       params: { rows: "u32", heads: "u32", kv_heads: "u32", head_dim: "u32", eps: "f32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 ${HEAD(width)}
 var squares = ${type}();
 for (var d = lane; d < count; d += ${lanes}u) {
@@ -66,10 +62,8 @@ export const headNormBackward: Kernel<RowConstants> = {
     d_x (+)= r (g - x r^2 mean over d of (g x)); of values d_x (+)= dy. x, d_y, d_x [N, (H + 2 K) D]; q, k [D];
     r [N, H + 2 K] from the forward. One head per invocation or per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: {
         x: rows.input,
@@ -80,11 +74,9 @@ export const headNormBackward: Kernel<RowConstants> = {
         d_x: rows.output,
       },
       params: { rows: "u32", heads: "u32", kv_heads: "u32", head_dim: "u32", accumulate: "u32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 ${HEAD(width)}
 var products = ${type}();
 for (var d = lane; d < count; d += ${lanes}u) {

@@ -3,9 +3,9 @@
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { rowGrid, rowSum, sumOf, vectorType } from "./lib.ts";
+import { vectorType } from "./lib.ts";
 import { type OperandConstants, operands } from "./operand.ts";
-import type { RowConstants } from "./rms_norm.ts";
+import { type RowConstants, rowFrame } from "./rows.ts";
 import { storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
 
@@ -20,10 +20,8 @@ export const layerNormForward: Kernel<RowConstants> = {
     variance takes a second pass: the mean of the squares less the square of the mean cancels. One row per invocation or
     per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: {
         x: rows.input,
@@ -34,11 +32,9 @@ export const layerNormForward: Kernel<RowConstants> = {
         y: rows.output,
       },
       params: { rows: "u32", columns: "u32", eps: "f32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 var sums = ${type}();
@@ -69,10 +65,8 @@ export const layerNormBackward: Kernel<RowConstants> = {
     d_x[n, c] (+)= rstd (g[c] - mean over c of g - z[c] mean over c of (g z)).
     x, d_y, d_x [N, C]; weight [C]; mean, rstd [N] from the forward. One row per invocation or per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: {
         x: rows.input,
@@ -83,11 +77,9 @@ export const layerNormBackward: Kernel<RowConstants> = {
         d_x: rows.output,
       },
       params: { rows: "u32", columns: "u32", accumulate: "u32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 let m = mean[min(row, p.rows - 1u)];

@@ -1,36 +1,11 @@
 /**
- * The lower level of a bilevel problem on data of its own: G as a weighted sum of log-probs, and the penalty on it.
+ * The penalty on the lower level of a bilevel problem that has a pass of its own.
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { rowSum } from "./lib.ts";
 import { SPO_STATE } from "./pair_loss.ts";
-import { REDUCE_LANES } from "./reduce.ts";
 import { PENALTIES, type PenaltyName, vStarUpdate } from "./spo_fragments.ts";
 import { wgsl } from "./wgsl.ts";
-
-/** y = scale times the sum of weight times x. */
-export const weightedSum: Kernel<Record<string, never>> = {
-  name: "weighted_sum",
-  doc:
-    `y[0] = scale sum over r of weights[r] x[r]; metrics[metric] (+)= the same. x, weights [R]. One workgroup; the
-    order is fixed.`,
-  build: () => ({
-    bindings: { x: input("f32"), weights: input("f32"), y: output("f32"), metrics: output("f32") },
-    params: { rows: "u32", scale: "f32", metric: "u32", accumulate: "u32" },
-    workgroupSize: [REDUCE_LANES, 1],
-    workgroupBytes: REDUCE_LANES * 4,
-    declarations: rowSum(REDUCE_LANES),
-    body: wgsl`
-var partial = 0.0;
-for (var r = local_id.x; r < p.rows; r += ${REDUCE_LANES}u) { partial += weights[r] * x[r]; }
-let total = row_sum(partial, local_id.x) * p.scale;
-if (local_id.x == 0u) {
-  y[0] = total;
-  if (p.accumulate != 0u) { metrics[p.metric] += total; } else { metrics[p.metric] = total; }
-}`,
-  }),
-};
 
 /** lambda phi(G - v*) of a G that has a pass of its own. */
 export const spoPenalty: Kernel<{ penalty: PenaltyName }> = {

@@ -11,6 +11,19 @@
  */
 
 import { LARGEST_EXPONENT } from "./divergence.ts";
+import {
+  ALPHADPO_LEAST_STD,
+  type BatchPart,
+  BETA_DPO_LEAST_BETA,
+  matched,
+  moving,
+  ORPO_LEAST_REST,
+  SMOOTHED_LOGISTIC,
+  SMOOTHED_SLOPE,
+  sortBatch,
+} from "./pair_fragments.ts";
+
+export type { BatchPart };
 
 /** The losses that have a head here. */
 export type PairLossName =
@@ -62,67 +75,6 @@ export interface PairHead {
   /** The fragment. */
   readonly wgsl: string;
 }
-
-/**
- * What a head computes over the whole batch before its pairs. Its fragment runs in uniform control flow with `lane`;
- * `each(pair)` loads a pair (s_w, s_l, ref_w, ref_l, n_w, n_l), `row_sum(x, lane)` adds over the lanes. It sets the numbers named in `shares`, which the
- * fragment of the pair then sees, and may change `memory_0`.., which last from step to step (0 at first).
- */
-export interface BatchPart {
-  readonly shares: readonly string[];
-  /** Floats that last from step to step. */
-  readonly memory: number;
-  /** Floats a pair in `sorted`, which pairs may read after this part. */
-  readonly sorted: number;
-  readonly wgsl: string;
-}
-
-/** Least standard deviation of AlphaDPO's margins, in nats a token: below it they are rounding, as at the first step. */
-export const ALPHADPO_LEAST_STD = 1e-3;
-
-/** Least dynamic beta of beta-DPO. */
-export const BETA_DPO_LEAST_BETA = 1e-3;
-
-/** Weight of the past in AlphaDPO's and beta-DPO's moving means. */
-export const BATCH_DECAY = 0.9;
-
-/** Least 1 - p of ORPO's odds, where p is 1 to f32 rounding. */
-export const ORPO_LEAST_REST = 1e-8;
-
-const SMOOTHED_LOGISTIC = `
-value = -(1.0 - label_smoothing) * log_sigmoid(z) - label_smoothing * log_sigmoid(-z);`;
-
-/** Slope of the smoothed logistic by z: sigmoid(z) - (1 - e), without cancellation for large z. */
-const SMOOTHED_SLOPE = "label_smoothing - sigmoid(-z)";
-
-/** A moving mean over steps that starts with the first value; `memory_0` counts the steps. */
-const moving = (memory: string, value: string) =>
-  `${memory} = select(${BATCH_DECAY} * ${memory} + ${
-    (1 - BATCH_DECAY).toFixed(1)
-  } * ${value}, ${value}, memory_0 == 0.0);`;
-
-/** Ranks `of(pair)` in the batch by counting, ties in order, and puts every value in its place of `sorted`. */
-const sortInto = (place: string, of: string) => `
-for (var pair = lane; pair < p.pairs; pair += LANES) {
-  let it = each(pair);
-  let mine = ${of};
-  var rank = 0u;
-  for (var other = 0u; other < p.pairs; other++) {
-    let it = each(other);
-    let theirs = ${of};
-    if (theirs < mine || (theirs == mine && other < pair)) { rank++; }
-  }
-  sorted[sorted_first + ${place} * p.pairs + rank] = mine;
-}`;
-
-/** Declares `name`, the place of `mine` among the batch's `of(it)`. */
-const rankOf = (name: string, mine: string, of: string) => `
-var ${name} = 0u;
-for (var other = 0u; other < p.pairs; other++) {
-  let it = each(other);
-  let theirs = ${of};
-  if (theirs < ${mine} || (theirs == ${mine} && other < pair)) { ${name}++; }
-}`;
 
 /** Every pairwise loss. */
 export const HEADS: Readonly<Record<PairLossName, PairHead>> = {
@@ -269,10 +221,9 @@ d_l = -d / n_l;`,
   aot: {
     options: ["beta", "label_smoothing"],
     readsReference: true,
-    batch: { shares: [], memory: 0, sorted: 1, wgsl: sortInto("0u", "it.ref_w - it.ref_l") },
+    batch: sortBatch(["it.s_w - it.s_l", "it.ref_w - it.ref_l"]),
     wgsl: `
-let mine = s_w - s_l;${rankOf("place", "mine", "it.s_w - it.s_l")}
-let z = beta * (mine - sorted[sorted_first + place]);${SMOOTHED_LOGISTIC}
+let z = beta * (s_w - s_l - ${matched(1, 0)});${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});
 d_l = -d_w;`,
   },
@@ -280,16 +231,11 @@ d_l = -d_w;`,
   aot_unpaired: {
     options: ["beta", "label_smoothing"],
     readsReference: true,
-    batch: {
-      shares: [],
-      memory: 0,
-      sorted: 2,
-      wgsl: sortInto("0u", "it.s_w - it.ref_w") + sortInto("1u", "it.s_l - it.ref_l"),
-    },
-    wgsl: `${rankOf("place_w", "c", "it.s_w - it.ref_w")}${rankOf("place_l", "r", "it.s_l - it.ref_l")}
-var z = beta * (sorted[sorted_first + place_l] - r);
+    batch: sortBatch(["it.s_w - it.ref_w", "it.s_l - it.ref_l"]),
+    wgsl: `
+var z = beta * (${matched(0, 1)} - r);
 d_l = -beta * (${SMOOTHED_SLOPE});
-z = beta * (c - sorted[sorted_first + p.pairs + place_w]);${SMOOTHED_LOGISTIC}
+z = beta * (c - ${matched(1, 0)});${SMOOTHED_LOGISTIC}
 d_w = beta * (${SMOOTHED_SLOPE});`,
   },
   // arXiv 2401.08417.

@@ -86,26 +86,31 @@ d_values[r] = value;`,
 /** Lanes of the kernels that reduce over one workgroup. */
 export const REDUCE_LANES = 64;
 
-/** y = scale times the sum of x. */
-export const scaledSum: Kernel<Record<string, never>> = {
+/** y = scale times the sum of x, or of weights times x. */
+export const scaledSum: Kernel<{ weighted: boolean }> = {
   name: "scaled_sum",
-  doc:
-    "y[0] = scale sum over r of x[r]; metrics[metric] (+)= the same. x [R]. One workgroup; the order is fixed.",
-  build: () => ({
-    bindings: { x: input("f32"), y: output("f32"), metrics: output("f32") },
-    params: { rows: "u32", scale: "f32", metric: "u32", accumulate: "u32" },
-    workgroupSize: [REDUCE_LANES, 1],
-    workgroupBytes: REDUCE_LANES * 4,
-    declarations: rowSum(REDUCE_LANES),
-    body: wgsl`
+  doc: `y[0] = scale sum over r of weights[r] x[r] (1 where there are none); metrics[metric] (+)= the same.
+    x, weights [R]. One workgroup; the order is fixed.`,
+  build({ weighted }) {
+    const weights: Record<string, StorageBinding> = weighted ? { weights: input("f32") } : {};
+    return {
+      bindings: { x: input("f32"), ...weights, y: output("f32"), metrics: output("f32") },
+      params: { rows: "u32", scale: "f32", metric: "u32", accumulate: "u32" },
+      workgroupSize: [REDUCE_LANES, 1],
+      workgroupBytes: REDUCE_LANES * 4,
+      declarations: rowSum(REDUCE_LANES),
+      body: wgsl`
 var partial = 0.0;
-for (var r = local_id.x; r < p.rows; r += ${REDUCE_LANES}u) { partial += x[r]; }
+for (var r = local_id.x; r < p.rows; r += ${REDUCE_LANES}u) { partial += ${
+        weighted ? "weights[r] * x[r]" : "x[r]"
+      }; }
 let total = row_sum(partial, local_id.x) * p.scale;
 if (local_id.x == 0u) {
   y[0] = total;
   if (p.accumulate != 0u) { metrics[p.metric] += total; } else { metrics[p.metric] = total; }
 }`,
-  }),
+    };
+  },
 };
 
 /** dX (+)= dY times what the forward knows: a constant, or a saved gradient. */

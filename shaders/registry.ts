@@ -5,7 +5,7 @@
 import { adamw } from "./adamw.ts";
 import { axpby } from "./axpby.ts";
 import { chesScores } from "./ches.ts";
-import { spoPenalty, weightedSum } from "./lower_level.ts";
+import { spoPenalty } from "./lower_level.ts";
 import {
   attentionRowsBackwardKv,
   attentionRowsBackwardQ,
@@ -63,7 +63,8 @@ import {
   segmentSumBackward,
   squareSumPartial,
 } from "./reduce.ts";
-import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
+import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial } from "./rms_norm.ts";
+import type { RowConstants } from "./rows.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
 import { swigluBackward, swigluForward } from "./swiglu.ts";
@@ -251,9 +252,8 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(rmsNormWeightPartial, OPERANDS),
   entry(ropeInPlace, OPERANDS),
   entry(scaleByScalar, BOTH.map((saved) => ({ saved }))),
-  entry(scaledSum, NONE),
+  entry(scaledSum, BOTH.map((weighted) => ({ weighted }))),
   entry(spoPenalty, (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ penalty }))),
-  entry(weightedSum, NONE),
   entry(segmentSum, BOTH.map((tails) => ({ tails }))),
   entry(segmentSumBackward, BOTH.map((tails) => ({ tails }))),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),

@@ -3,18 +3,11 @@
  * @module
  */
 import { input, type Kernel, output } from "./kernel.ts";
-import { rowGrid, rowSum, sumOf, vectorType } from "./lib.ts";
+import { vectorType } from "./lib.ts";
 import { type OperandConstants, operands } from "./operand.ts";
+import { type RowConstants, rowFrame } from "./rows.ts";
 import { storageFunctions } from "./storage.ts";
 import { wgsl } from "./wgsl.ts";
-
-/** What a row kernel is specialised on. */
-export interface RowConstants extends OperandConstants {
-  /** Invocations that share a row: 1 or a power of two. */
-  readonly lanes: number;
-  /** Invocations of a subgroup, where the sum over a row may use subgroup operations; else 0. */
-  readonly subgroup: number;
-}
 
 /** Rows of x summed by one workgroup of {@link rmsNormWeightPartial}. */
 export const ROWS_PER_PARTIAL = 64;
@@ -25,18 +18,14 @@ export const rmsNormForward: Kernel<RowConstants> = {
   doc: `y[n, c] = x[n, c] rstd[n] weight[c], rstd[n] = 1 / sqrt(mean over c of x^2 + eps).
     x, y [N, C]; weight [C]; rstd [N] is saved. One row per invocation or per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: { x: rows.input, weight: input(type), rstd: output("f32"), y: rows.output },
       params: { rows: "u32", columns: "u32", eps: "f32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 var squares = ${type}();
@@ -60,10 +49,8 @@ export const rmsNormBackward: Kernel<RowConstants> = {
   doc: `y = x rstd w: with g = dy w, d_x[n, c] (+)= rstd (g[c] - x[c] rstd^2 mean over c of (g x)).
     x, d_y, d_x [N, C]; weight [C]; rstd [N] from the forward. One row per invocation or per workgroup.`,
   build(constants) {
-    const { lanes, width, storage } = constants;
-    const type = vectorType(width);
-    const grid = rowGrid(lanes);
-    const rows = operands(constants);
+    const { lanes, width } = constants;
+    const { type, rows, setup, frame } = rowFrame(constants);
     return {
       bindings: {
         x: rows.input,
@@ -73,11 +60,9 @@ export const rmsNormBackward: Kernel<RowConstants> = {
         d_x: rows.output,
       },
       params: { rows: "u32", columns: "u32", accumulate: "u32" },
-      workgroupSize: grid.workgroupSize,
-      workgroupBytes: lanes * 4,
-      declarations: rowSum(lanes, constants.subgroup) + sumOf(width) + storageFunctions(storage),
+      ...frame,
       body: wgsl`
-${grid.setup}
+${setup}
 let count = p.columns / ${width}u;
 let base = min(row, p.rows - 1u) * count;
 var products = ${type}();

@@ -3,7 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
+import { loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
+import { refuseConflicts, refuseUnpairedParts } from "./config_conflicts.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
@@ -14,7 +15,7 @@ import {
   UNPAIRED_OPTIONS,
 } from "./losses/unpaired.ts";
 import type { ReferenceSync } from "./live_reference.ts";
-import { findSpoConflict, readSpoOptions, spoSchema } from "./losses/spo.ts";
+import { readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
 
@@ -159,83 +160,9 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   if (!result.success) throw firstIssue(result.error, raw, { source });
   const config = result.data;
   refuseUnreadOptions(config, raw, { source });
-  const spoGiven = new Set(Object.keys((raw.spo as Record<string, unknown> | undefined) ?? {}));
-  const conflict = findSpoConflict(config.spo, spoGiven);
-  if (conflict) {
-    throw new ConfigError(
-      `Cannot use ${source.describe(["spo", conflict[0]])}: expected ${
-        conflict[1]
-      }, found settings that do not read it`,
-    );
-  }
-  const loraGiven = new Set(Object.keys((raw.lora as Record<string, unknown> | undefined) ?? {}));
-  const unread = findLoraConflict(config.lora, loraGiven);
-  if (unread) {
-    throw new ConfigError(
-      `Cannot use ${source.describe(["lora", unread[0]])}: expected ${
-        unread[1]
-      }, found settings that do not read it`,
-    );
-  }
-  if (config.batchSize % config.gradientAccumulationSteps !== 0) {
-    throw new ConfigError(
-      `Cannot use ${source.describe(["gradientAccumulationSteps"])}: expected a divisor of the batch size ` +
-        `${config.batchSize}, found ${config.gradientAccumulationSteps}`,
-    );
-  }
-  const { spo } = config;
-  if (config.ches && config.dtype === "f16") {
-    throw new ConfigError(`Cannot use ${source.describe(["ches"])}: expected f32, found dtype f16`);
-  }
-  const takesInnerSteps = spo.solver === "unrolled" || (spo.solver === "penalty" && spo.vStar === "track");
-  if (config.dtype === "f16" && takesInnerSteps) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["dtype"])
-      }: expected f32 with SPO's inner steps (solver unrolled, vStar track), ` +
-        "found f16",
-    );
-  }
-  refuseUncoupledBatch(config, source);
-  refuseUnreadReference(config, raw, { source });
-  if (spo.sftBatchSize !== undefined && spo.sftBatchSize % config.gradientAccumulationSteps !== 0) {
-    throw new ConfigError(
-      `Cannot use ${source.describe(["spo", "sftBatchSize"])}: expected a multiple of the ` +
-        `${config.gradientAccumulationSteps} micro-batches, found ${spo.sftBatchSize}`,
-    );
-  }
-  refuseSplitBatch(config, source);
+  const losses = { loss: resolveLoss(config, source), unpaired: resolveUnpaired(config, source) };
+  refuseConflicts(config, raw, { source, ...losses });
   return config;
-}
-
-/** Some losses and penalties need a step's batch in one piece. */
-function refuseSplitBatch(config: RunConfig, source: ConfigSource): void {
-  const { spo, gradientAccumulationSteps, batchTokens } = config;
-  const split: [string, string, number | undefined][] = [
-    ["gradientAccumulationSteps", "1", gradientAccumulationSteps > 1 ? gradientAccumulationSteps : undefined],
-    ["batchTokens", "none", batchTokens],
-  ];
-  for (const [name, expected, found] of split) {
-    if (found === undefined) continue;
-    const flag = source.describe([name]);
-    if (resolveLoss(config, source)?.needsWholeBatch) {
-      throw new ConfigError(
-        `Cannot use ${flag}: expected ${expected} with ${config.loss}, whose pairs depend on the whole batch, found ${found}`,
-      );
-    }
-    const curved = spo.penalty !== "linear" || spo.lambdaSchedule === "dual";
-    if (spo.solver === "penalty" && curved) {
-      throw new ConfigError(
-        `Cannot use ${flag}: expected ${expected} with this SPO penalty, whose slope depends on the whole batch`,
-      );
-    }
-    if (
-      name === "batchTokens" &&
-      (spo.solver === "unrolled" || spo.solver === "alternating" || spo.vStar === "track")
-    ) {
-      throw new ConfigError(`Cannot use ${flag}: expected none with passes of SPO's own, found ${found}`);
-    }
-  }
 }
 
 /**
@@ -293,56 +220,6 @@ function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<ty
   };
 }
 
-/** Settings of the reference that the others leave nothing to do for. */
-function refuseUnreadReference(
-  config: RunConfig,
-  raw: Readonly<Record<string, unknown>>,
-  { source }: { source: ConfigSource },
-): void {
-  const refuse = (name: string, expected: string, found: string): void => {
-    throw new ConfigError(`Cannot use ${source.describe([name])}: expected ${expected}, found ${found}`);
-  };
-  const isUnpaired = isUnpairedLoss(config.loss);
-  if (raw.precomputeReference !== undefined && (isUnpaired || config.loss === "sft")) {
-    refuse("precomputeReference", "a pairwise loss, whose reference can be either", config.loss);
-  }
-  for (const name of Object.keys(DEFAULT_SYNC)) {
-    if (raw[name] !== undefined && !config.syncRefModel) refuse(name, "syncRefModel with it", "none");
-  }
-  if (!config.syncRefModel) return;
-  const readsReference = isUnpaired || resolveLoss(config, source)?.needsReference;
-  if (!readsReference) refuse("syncRefModel", "a loss that reads the reference", config.loss);
-  if (config.lora.rank !== undefined) {
-    refuse("syncRefModel", "no LoRA, whose reference is the model that it is on", `rank ${config.lora.rank}`);
-  }
-  if (!isUnpaired && config.precomputeReference) {
-    refuse("syncRefModel", "precomputeReference false, since the reference moves", "it precomputed");
-  }
-}
-
-/** A KL estimate is of the whole batch, of prompts with other prompts' answers. */
-function refuseUncoupledBatch(config: RunConfig, source: ConfigSource): void {
-  if (!resolveUnpaired(config, source)?.needsKl) return;
-  if (config.batchSize < 2) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["batchSize"])
-      }: expected at least 2 with ${config.loss}, whose KL estimate ` +
-        `pairs a prompt with another's answer, found ${config.batchSize}`,
-    );
-  }
-  const { gradientAccumulationSteps: parts, batchTokens } = config;
-  const split = parts > 1 ? ["gradientAccumulationSteps", 1, parts] : ["batchTokens", "none", batchTokens];
-  if (split[2] !== undefined) {
-    throw new ConfigError(
-      `Cannot use ${source.describe([String(split[0])])}: expected ${
-        split[1]
-      } with ${config.loss}, whose KL estimate ` +
-        `is of the whole batch, found ${split[2]}`,
-    );
-  }
-}
-
 /**
  * Every setting that a run reads, with the defaults of its loss: the content of its config.json.
  *
@@ -385,29 +262,6 @@ function refuseUnreadOptions(
   if (pairwise) {
     throw new ConfigError(
       `Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found ${config.loss}`,
-    );
-  }
-}
-
-/** What belongs to answers without pairs, given to a loss on pairs. */
-function refuseUnpairedParts(config: RunConfig, source: ConfigSource): void {
-  const names = config.loss.split(",").map((name) => name.trim());
-  const unpaired = names.find(isUnpairedLoss);
-  if (names.length > 1 && unpaired) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["loss"])
-      }: expected ${unpaired} alone, which has no pairs, found ${config.loss}`,
-    );
-  }
-  const option = (["desirableWeight", "undesirableWeight"] as const).find((name) =>
-    config[name] !== undefined
-  );
-  if (option && !unpaired) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe([option])
-      }: expected kto or apo_zero_unpaired as loss, found ${config.loss}`,
     );
   }
 }

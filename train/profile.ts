@@ -10,7 +10,7 @@ import { partOf, type StepPart } from "./profile/costs.ts";
 import { type KernelTime, observeTimes, type TimeObserver } from "./profile/timestamps.ts";
 import { train, type TrainOptions } from "./trainer.ts";
 
-export { formatProfile } from "./profile/format.ts";
+export { formatProfile, PREFERENCE_GOAL } from "./profile/format.ts";
 
 /** What to profile. */
 export interface ProfileOptions {
@@ -57,8 +57,18 @@ export interface ProfileReport {
   readonly kernelMs: number;
   /** The largest share first. */
   readonly kernels: readonly KernelProfile[];
-  /** Milliseconds a step of each part. */
-  readonly parts: Readonly<Record<StepPart, number>>;
+  /** What the step's kernels are part of; the preference part's share is to be under {@link PREFERENCE_GOAL}. */
+  readonly parts: Readonly<Record<StepPart, PartProfile>>;
+}
+
+/** All kernels of one part of a step. */
+export interface PartProfile {
+  /** A step. */
+  readonly ms: number;
+  /** Of the time of all kernels, 0 to 1. */
+  readonly share: number;
+  /** Their names, the largest share first. */
+  readonly kernels: readonly string[];
 }
 
 /** Timed steps by default: few on a software adapter, whose steps are long. */
@@ -87,10 +97,23 @@ export async function profileStep(objective: Objective, options: ProfileOptions)
   const totalNs = times.reduce((total, { ns }) => total + ns, 0);
   const kernels = times.map((time) => profileOf(time, { ceilings, steps, totalNs }))
     .toSorted((a, b) => b.ns - a.ns);
-  const parts: Record<StepPart, number> = { model: 0, preference: 0, optimizer: 0 };
-  for (const { name, ms } of kernels) parts[partOf(name)] += ms;
-  const kernelMs = totalNs / steps / 1e6;
-  return { title, conditions, ceilings, steps, stepMs, observedStepMs, kernelMs, kernels, parts };
+  const part = (of: StepPart): PartProfile => sumPart(kernels.filter(({ name }) => partOf(name) === of));
+  return {
+    ...{ title, conditions, ceilings, steps, stepMs, observedStepMs },
+    kernelMs: totalNs / steps / 1e6,
+    kernels,
+    parts: { model: part("model"), optimizer: part("optimizer"), preference: part("preference") },
+  };
+}
+
+function sumPart(kernels: readonly KernelProfile[]): PartProfile {
+  const sum = (of: (kernel: KernelProfile) => number) =>
+    kernels.reduce((total, kernel) => total + of(kernel), 0);
+  return {
+    ms: sum(({ ms }) => ms),
+    share: sum(({ share }) => share),
+    kernels: kernels.map(({ name }) => name),
+  };
 }
 
 /** Three runs of so many steps in one training: to warm up, unobserved, observed. */

@@ -48,6 +48,11 @@ export interface PreparedRun extends Disposable {
   readonly evalExamples?: readonly EncodedExample[];
 }
 
+/** What a run's loss is made of: everything but its tokenizer. */
+export type RunParts = Omit<PreparedRun, "loaded" | keyof Disposable> & {
+  readonly loaded: Pick<LoadedModel, "model">;
+};
+
 /**
  * Loads the model of a run; on a planning device, takes the memory for it alone.
  *
@@ -165,19 +170,19 @@ export async function runTraining(
 }
 
 /** Whether the reference is the model as the run finds it. */
-export function startsAtReference({ config, continuesAdapter, pairs, evalPairs }: PreparedRun): boolean {
+export function startsAtReference({ config, continuesAdapter, pairs, evalPairs }: RunParts): boolean {
   if (givenReference(pairs) ?? givenReference(evalPairs)) return false;
   return !continuesAdapter || config.lora.reference === "start";
 }
 
 /** The reference to run in every step. A fresh adapter's base is the model as it starts, and takes no memory. */
-export function liveReferenceOf({ config, loaded: { model }, continuesAdapter }: PreparedRun): LiveReference {
+export function liveReferenceOf({ config, loaded: { model }, continuesAdapter }: RunParts): LiveReference {
   const isBase = model.adapter !== undefined && (!continuesAdapter || config.lora.reference === "base");
   return liveReference(model, { reference: isBase ? "base" : "start", sync: resolveSync(config) });
 }
 
 /** What a run minimises. */
-export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps | LiveReference): Objective {
+export function makeObjective(prepared: RunParts, reference?: ReferenceLogps | LiveReference): Objective {
   const { config, loaded: { model }, pairs, sft } = prepared;
   const loss = resolveLoss(config);
   if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));

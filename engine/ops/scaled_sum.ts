@@ -19,14 +19,16 @@ export interface MetricSlot {
 }
 
 /**
- * y = scale * sum(x). With x = token log-probs and scale = -1 / (tokens of the whole batch) it is the token-mean
- * cross entropy, which adds up exactly over micro-batches.
+ * y = scale * sum of weights[r] x[r]. Without weights, with x = token log-probs and scale = -1 / (tokens of the whole batch) it is the token-mean
+ * cross entropy. With x = summed log-probs of sequences, weights = 1 / lengths and scale = -1 / (sequences of the whole
+ * batch) it is SPO's lower level G. Both add up exactly over micro-batches.
  *
  * @param x `[R]`
  * @param options.scale the factor
+ * @param options.weights `[R]`, no gradient; 1 each by default
  * @param options.metric also written there, when given
  * @returns `[1]`
- * @throws {ShapeError} when x is not a vector
+ * @throws {ShapeError} when x is not a vector, or the weights are not as many
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -35,19 +37,30 @@ export interface MetricSlot {
  *
  * await ensureAdapter();
  * using gpu = await openGpu();
- * const logps = fromHost(gpu, Float32Array.of(-1, -2, -3, -4), { shape: [4] });
- * assert.deepEqual([...await toHost(scaledSum(logps, { scale: -1 / 4 }))], [2.5]);
+ * const vector = (...values: number[]) => fromHost(gpu, Float32Array.from(values), { shape: [values.length] });
+ * assert.deepEqual([...await toHost(scaledSum(vector(-1, -2, -3, -4), { scale: -1 / 4 }))], [2.5]);
+ * const weighted = scaledSum(vector(-2, -6), { weights: vector(1 / 2, 1 / 4), scale: -1 / 2 });
+ * assert.deepEqual([...await toHost(weighted)], [1.25]);
  * ```
  */
-export function scaledSum(x: Tensor, options: { scale: Scalar; metric?: MetricSlot }): Tensor {
+export function scaledSum(
+  x: Tensor,
+  options: { scale: Scalar; weights?: Tensor; metric?: MetricSlot },
+): Tensor {
   expectShape("scaled_sum", "x", x.shape, [-1]);
   const { gpu, shape: [rows] } = x;
-  const { scale } = options;
+  const { scale, weights } = options;
+  if (weights) expectShape("scaled_sum", "weights", weights.shape, [rows]);
   const y = empty(gpu, [1]);
   const metric = options.metric ?? { metrics: empty(gpu, [1]), index: 0, accumulate: false };
   gpu.dispatch(scaledSumKernel, {
-    constants: {},
-    bindings: { x: x.range, y: y.range, metrics: metric.metrics.range },
+    constants: { weighted: weights !== undefined },
+    bindings: {
+      x: x.range,
+      ...(weights ? { weights: weights.range } : {}),
+      y: y.range,
+      metrics: metric.metrics.range,
+    },
     params: { rows, scale, metric: metric.index, accumulate: flagScalar(metric.accumulate) },
     workgroups: 1,
   });
@@ -55,13 +68,17 @@ export function scaledSum(x: Tensor, options: { scale: Scalar; metric?: MetricSl
     name: "scaled_sum",
     inputs: [x],
     output: y,
-    // y = scale sum(x): dX = scale dY
+    // y = scale sum(w x): dX = scale dY w
     backward: (dY, sink) => {
       const dX = sink.into(x);
       if (!dX) return;
       gpu.dispatch(scaleByScalar, {
-        constants: { saved: false },
-        bindings: { d_y: dY.range, d_x: dX.tensor.range },
+        constants: { saved: weights !== undefined },
+        bindings: {
+          d_y: dY.range,
+          ...(weights ? { factor: weights.range } : {}),
+          d_x: dX.tensor.range,
+        },
         params: { rows, scale, accumulate: dX.accumulate ? 1 : 0 },
         workgroups: Math.ceil(rows / SEGMENT_WORKGROUP),
       });

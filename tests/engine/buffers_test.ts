@@ -5,8 +5,8 @@ import {
   MEMORY_CATEGORIES,
   MemoryBudgetError,
   type MemoryCategory,
-  Scope,
 } from "../../engine/buffers.ts";
+import { Scope } from "../../engine/scope.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import { empty, release, scope, type Tensor } from "../../engine/tensor.ts";
 import { ShapeError } from "../../engine/shape.ts";

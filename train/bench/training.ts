@@ -97,7 +97,7 @@ export async function benchTraining(
 }
 
 /** The same seed every time: a reference made so equals the policy. */
-function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): Model {
+export function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): Model {
   const model = createModel(gpu, shapeConfig(options.shape), { trainable: options.trainable });
   initializeModel(model, createRandom(1));
   return model;
@@ -129,7 +129,7 @@ export async function benchObjective(
   using stack = new DisposableStack();
   const model = stack.use(benchModel(gpu, { shape, trainable: true }));
   const random = createRandom(2);
-  const completions = () => Array.from({ length: shape.batch }, () => randomCompletion(shape, random));
+  const completions = () => randomCompletions(shape, random);
   const create = async (): Promise<Objective> => {
     if (kind === "sft") return sftObjective(model, completions());
     const rejected = completions();
@@ -150,10 +150,12 @@ export async function benchObjective(
   return { ...objective, [Symbol.dispose]: () => owned.dispose() };
 }
 
-/** Random ids, one of them the prompt: every other position counts, as in pre-training. */
-function randomCompletion(shape: TrainingShape, random: Random): EncodedCompletion {
-  const ids = Array.from({ length: shape.tokens }, () => uniformInt(random, shape.vocabulary));
-  return { promptIds: ids.slice(0, 1), completionIds: ids.slice(1), source: { file: "random", line: 1 } };
+/** A batch of random ids, one of each sequence the prompt: every other position counts, as in pre-training. */
+export function randomCompletions(shape: TrainingShape, random: Random): EncodedCompletion[] {
+  return Array.from({ length: shape.batch }, () => {
+    const ids = Array.from({ length: shape.tokens }, () => uniformInt(random, shape.vocabulary));
+    return { promptIds: ids.slice(0, 1), completionIds: ids.slice(1), source: { file: "random", line: 1 } };
+  });
 }
 
 /** DPO whose reference runs in every step, as trainers do that keep both models: no log-probs come from before. */

@@ -5,8 +5,10 @@
 import { writeFileAtomically } from "../atomic_file.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { checkOutputFile, withDetails } from "../evaluation/files.ts";
+import { refuseEvaluationOverBudget } from "../evaluation/plan.ts";
 import { chooseTask, prepareEvaluation } from "../evaluation/prepare.ts";
 import { type EvaluationReport, formatReport } from "../evaluation/report.ts";
+import { planningOptions, planRun } from "../plan.ts";
 import type { RunHooks } from "../session.ts";
 import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
 import { evalFlagsSchema } from "./eval.ts";
@@ -29,6 +31,8 @@ export async function runEval(invocation: Invocation): Promise<number> {
   using stop = stopOnSignal();
   const hooks: RunHooks = { log, progress: terminalProgress, signal: stop.signal };
   using gpu = await openDevice(flags, hooks);
+  const plan = await planRun(planningOptions(gpu), ({ gpu }) => prepared.plan(gpu));
+  refuseEvaluationOverBudget(plan);
   const results = await withDetails(details, (onDetail) => prepared.run(gpu, hooks, onDetail));
   const report: EvaluationReport = {
     task,

@@ -18,7 +18,7 @@ export async function runProfile(invocation: Invocation): Promise<number> {
   const isRun = flags.config.model !== undefined || flags.config.data !== undefined;
   const report = isRun
     ? await profileRun(gpu, flags, { log, progress: terminalProgress })
-    : await profileShape(gpu, flags, log);
+    : await profileShape(gpu, flags, { log });
   console.log(flags.json ? JSON.stringify(report, null, 2) : formatProfile(report, flags));
   return 0;
 }

@@ -114,6 +114,32 @@ export async function evaluateAnswers(
   return { questions: questions.length, exactMatch: Object.fromEntries(shares), unended };
 }
 
+/**
+ * Sizes of the batches that take the most memory: the one with the largest cache, and the one with the longest prompt.
+ *
+ * @param task questions and checker
+ * @param options tokenizer and batches
+ * @returns sequences, positions and prompt tokens of each
+ */
+export function largestBatches(
+  task: AnswerTask,
+  options: Pick<ExactMatchOptions, "tokenizer" | "batchTokens">,
+): { size: { sequences: number; positions: number }; promptTokens: number }[] {
+  const prompts = task.questions.map(({ prompt }) => encodePrompt(prompt, options));
+  const sizes = [...batchesOf(prompts, task, options.batchTokens ?? 4096)].map((batch) => {
+    const promptTokens = Math.max(...batch.map((index) => prompts[index].length));
+    // The last token is not taken in.
+    const positions = promptTokens + task.maxNewTokens - 1;
+    return { size: { sequences: batch.length, positions }, promptTokens };
+  });
+  const most = (of: (one: typeof sizes[number]) => number) =>
+    sizes.reduce((best, one) => (of(one) > of(best) ? one : best));
+  return [
+    most(({ size: { sequences, positions } }) => sequences * positions),
+    most(({ size: { sequences }, promptTokens }) => sequences * promptTokens),
+  ];
+}
+
 function refuseLongPrompts(
   prompts: readonly (readonly number[])[],
   { task, positions }: { task: AnswerTask; positions: number },

@@ -3,15 +3,18 @@
  * @module
  */
 import type { EvalFlags } from "../commands/eval.ts";
+import type { EncodedCompletion } from "../data/encode.ts";
 import { ConfigError } from "../errors.ts";
+import { planDecoding } from "../generation/plan.ts";
 import { architectureOf } from "../models/registry.ts";
 import { readStopIds } from "../generation/stop_ids.ts";
 import { type ResolveHooks, resolveModel } from "../hub/resolve_model.ts";
 import { checkModelOrAdapter } from "../models/load_model.ts";
+import { completionLogps } from "../reference.ts";
 import { withProgress } from "../session.ts";
 import { readGsm8k } from "../tasks/gsm8k.ts";
 import { detectTask, type EvaluationTask } from "./detect.ts";
-import { type AnswerTask, evaluateAnswers } from "./exact_match.ts";
+import { type AnswerTask, evaluateAnswers, largestBatches } from "./exact_match.ts";
 import { evaluatePerplexity } from "./perplexity.ts";
 import { type EvaluationInput, openModel, type PreparedEvaluation } from "./input.ts";
 import { preparePreferences } from "./prepare_preferences.ts";
@@ -116,6 +119,13 @@ async function preparePerplexity(input: EvaluationInput): Promise<PreparedEvalua
   const total = await surveyTexts(path, flags.limit);
   return {
     settings: { maxLength, stride, dtype: flags.dtype },
+    async plan(gpu) {
+      using model = await openModel(gpu, input);
+      const { batchTokens: maxTokens } = flags;
+      for (const batch of plannedWindows({ maxLength, stride, batchTokens: maxTokens })) {
+        await completionLogps(model, batch, { maxTokens });
+      }
+    },
     async run(gpu, hooks, onDetail) {
       using model = await openModel(gpu, input);
       return await withProgress(hooks, "perplexity", async (onProgress) => {
@@ -140,6 +150,21 @@ async function preparePerplexity(input: EvaluationInput): Promise<PreparedEvalua
       });
     },
   };
+}
+
+/** Batches of the longest windows: of texts that fit one, of the beginning, the middle and the end of a long text. */
+function plannedWindows(
+  { maxLength, stride, batchTokens }: { maxLength: number; stride: number; batchTokens: number },
+): EncodedCompletion[][] {
+  const window = (given: number): EncodedCompletion => ({
+    promptIds: Array<number>(given).fill(0),
+    completionIds: Array<number>(maxLength - given).fill(0),
+    source: { file: "planned" },
+  });
+  const [first, later] = [window(1), window(maxLength - stride)];
+  const count = Math.max(1, Math.floor(batchTokens / maxLength));
+  const most = Array.from({ length: count }, () => later);
+  return [[first, ...most.slice(1)], most, [later], Array.from({ length: count }, () => first)];
 }
 
 async function prepareGsm8k(input: EvaluationInput): Promise<PreparedEvaluation> {
@@ -181,6 +206,13 @@ function answering(
 ): PreparedEvaluation {
   return {
     settings,
+    async plan(gpu) {
+      using model = await openModel(gpu, input);
+      const { tokenizer, flags: { batchTokens } } = input;
+      for (const sizes of largestBatches(task, { tokenizer, batchTokens })) {
+        await planDecoding(model, { ...sizes, reading: "ids" });
+      }
+    },
     async run(gpu, hooks, onDetail) {
       using model = await openModel(gpu, input);
       return await withProgress(hooks, "answers", (onProgress) =>

@@ -5,7 +5,7 @@
 import { type EncodedPair, encodePairs } from "../data/encode.ts";
 import { formatSkipped, readPreferences } from "../data/records.ts";
 import { CheckpointError } from "../errors.ts";
-import { checkModelOrAdapter, type ModelFolders } from "../models/load_model.ts";
+import { checkModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf } from "../models/registry.ts";
 import { type ReferenceLogps, referenceLogps } from "../reference.ts";
 import { withProgress } from "../session.ts";
@@ -45,8 +45,14 @@ export async function preparePreferences(input: EvaluationInput): Promise<Prepar
       dtype,
       ...(reference === undefined ? {} : { reference: flags.reference, beta }),
     },
+    async plan(gpu) {
+      for (const of of [input, ...(reference ? [reference] : [])]) {
+        using model = await openModel(gpu, { ...input, ...of });
+        await referenceLogps(model, pairs, { maxTokens: flags.batchTokens });
+      }
+    },
     async run(gpu, hooks, onDetail) {
-      const score = async (label: string, of: { folders: ModelFolders }): Promise<ReferenceLogps> => {
+      const score = async (label: string, of: ScoredModel): Promise<ReferenceLogps> => {
         // One after the other: the two models never need memory at the same time.
         using model = await openModel(gpu, { ...input, ...of });
         return await withProgress(
@@ -56,18 +62,21 @@ export async function preparePreferences(input: EvaluationInput): Promise<Prepar
         );
       };
       const policy = await score("model", input);
-      const base = reference === undefined ? undefined : await score("reference", { folders: reference });
+      const base = reference === undefined ? undefined : await score("reference", reference);
       for (const [index, pair] of pairs.entries()) await onDetail(detailOf(pair, index, { policy, base }));
       return comparePreferences(pairs, { policy, reference: base, beta });
     },
   };
 }
 
+/** Where a model is, and what it is. */
+type ScoredModel = Pick<EvaluationInput, "folders" | "modelConfig">;
+
 /** Log-probs of different tokens cannot be compared. */
 async function checkReference(
   reference: string,
   { name, modelConfig, tokenizer, resolve, pair }: EvaluationInput & { pair: EncodedPair },
-): Promise<ModelFolders> {
+): Promise<ScoredModel> {
   const other = await checkModelOrAdapter(reference, { resolve });
   const [expected, found] = [modelConfig, other.config].map((config) =>
     architectureOf(config).dimensions.vocab
@@ -85,7 +94,7 @@ async function checkReference(
         "other ids for the first record",
     );
   }
-  return other.folders;
+  return { folders: other.folders, modelConfig: other.config };
 }
 
 function detailOf(

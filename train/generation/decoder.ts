@@ -15,6 +15,7 @@ import { empty, release, scope, type Tensor, upload } from "../../engine/tensor.
 import type { Model } from "../models/model.ts";
 import { type CacheSize, createKeyValueCache, type KeyValueCache } from "./cache.ts";
 import { cachedHiddenStates, type CachedTokens } from "./forward.ts";
+import { commonPrefix, cutSegments, packSegments, type Segment } from "./segments.ts";
 
 /** What is read back for a sequence: the most probable id, or all logits. */
 export type Reading = "ids" | "logits";
@@ -35,16 +36,6 @@ export interface DecodeRow {
   readonly slot: number;
   /** The token to take in. */
   readonly id: number;
-}
-
-/** Tokens of one sequence that are taken in together. */
-interface Segment {
-  readonly slot: number;
-  /** Of the first in its sequence. */
-  readonly position: number;
-  readonly ids: readonly number[];
-  /** Which result its last token gives; none where more of the sequence is to come. */
-  readonly row?: number;
 }
 
 /** Steps that one wait for the device can serve, at most. */
@@ -213,15 +204,7 @@ export class Decoder implements Disposable {
     const { prefillTokens } = this.options;
     const first = reuse ? Math.min(commonPrefix(this.cached[slot], ids), ids.length - 1) : 0;
     this.cached[slot] = [];
-    const segments: Segment[] = [];
-    for (let position = first; position < ids.length; position += prefillTokens) {
-      const end = Math.min(ids.length, position + prefillTokens);
-      segments.push({
-        ...{ slot, position, ids: ids.slice(position, end) },
-        ...(end === ids.length ? { row } : {}),
-      });
-    }
-    return segments;
+    return cutSegments({ slot, ids }, { row, first, limit: prefillTokens });
   }
 
   #takeIn(requests: readonly PrefillRequest[], reading: Reading): void {
@@ -355,33 +338,6 @@ export class Decoder implements Disposable {
 /** A range of 32-bit elements. */
 function part({ range }: Tensor, first: number, count: number): BufferRange {
   return { ...range, offsetBytes: range.offsetBytes + first * 4, sizeBytes: count * 4 };
-}
-
-/** How many tokens two sequences begin with alike. */
-function commonPrefix(a: readonly number[], b: readonly number[]): number {
-  const end = Math.min(a.length, b.length);
-  for (let index = 0; index < end; index++) if (a[index] !== b[index]) return index;
-  return end;
-}
-
-/** Segments in order, together as far as they fit; those of one sequence follow each other, never in one pack. */
-function packSegments(segments: readonly Segment[], limit: number): Segment[][] {
-  const packs: Segment[][] = [];
-  let tokens = Infinity;
-  for (const segment of segments) {
-    const pack = packs.at(-1);
-    // Whole prompts go through the faster kernel: what continues a sequence is packed with its like only.
-    const isAlike = pack && (pack[0].position === 0) === (segment.position === 0) &&
-      pack.at(-1)!.slot !== segment.slot;
-    if (isAlike && tokens + segment.ids.length <= limit) {
-      pack.push(segment);
-      tokens += segment.ids.length;
-    } else {
-      packs.push([segment]);
-      tokens = segment.ids.length;
-    }
-  }
-  return packs;
 }
 
 /**

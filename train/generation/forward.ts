@@ -2,7 +2,7 @@
  * A model's forward pass over new tokens of sequences whose earlier tokens are in a key/value cache.
  * @module
  */
-import { Scope } from "../../engine/buffers.ts";
+import { Scope } from "../../engine/scope.ts";
 import { attention } from "../../engine/ops/attention.ts";
 import { cachedAttention } from "../../engine/ops/cached_attention.ts";
 import { writeCache } from "../../engine/ops/kv_cache.ts";

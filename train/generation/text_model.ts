@@ -106,7 +106,9 @@ export async function openModel(
   const gpu = stack.use(await openDevice(flags, { log }));
   const model = { trainable: false, dtype: flags.dtype };
   const reading = temperature === 0 && repetitionPenalty === 1 ? "ids" : "logits";
-  const plan = await planGeneration(planningOptions(gpu), { config, model, size, promptTokens, reading });
+  const plan = await planGeneration(planningOptions(gpu), {
+    ...{ config, folders, model, size, promptTokens, reading },
+  });
   refuseGenerationOverBudget(plan, size);
   const loaded = await loadModelOrAdapter(gpu, folders, model);
   const decoder = stack.use(createDecoder(stack.use(loaded.model), size));

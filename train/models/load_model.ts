@@ -12,8 +12,8 @@ import {
 } from "../adapters/adapter_files.ts";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { CheckpointError } from "../errors.ts";
-import type { ModelOptions } from "./model.ts";
-import { checkModel, checkVocabulary, type LoadedModel, loadModel } from "./model_files.ts";
+import type { Model, ModelOptions } from "./model.ts";
+import { checkModel, checkVocabulary, type LoadedModel, loadModel, loadNothing } from "./model_files.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
 
 /** Where a model's files are. */
@@ -149,6 +149,30 @@ export async function loadModelOrAdapter(
     return { model: await loadAdapter(model, folders.adapter, options), tokenizer: ofModel };
   } catch (error) {
     model[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/**
+ * Takes the memory of a checked model or adapter on a planning device; the weights of the model are not read.
+ *
+ * @param gpu a planning device
+ * @param checked of {@link checkModelOrAdapter}
+ * @param options as of {@link loadModelOrAdapter}
+ * @returns the model, which the caller disposes
+ * @throws {CheckpointError} naming the adapter's file and tensor or key
+ */
+export async function planModelOrAdapter(
+  gpu: Gpu,
+  { folders: { adapter }, config }: { folders: Pick<ModelFolders, "adapter">; config: ModelConfig },
+  options: ModelOptions,
+): Promise<Model> {
+  if (adapter === undefined) return loadNothing(gpu, config, options);
+  const base = loadNothing(gpu, config, { ...options, trainable: false });
+  try {
+    return await loadAdapter(base, adapter, options);
+  } catch (error) {
+    base[Symbol.dispose]();
     throw error;
   }
 }

@@ -19,12 +19,16 @@ export interface CostContext {
   readonly attendedKeys: number;
 }
 
-/** What a kernel is part of. All that is not named here is the model. */
+/**
+ * What a kernel is part of. `preference` is everything that a preference run does besides the model, its head's log-probs
+ * and the optimizer: sums over sequences, the loss, SPO, CHES, a moving reference, and their backward. All that is not
+ * named in the table is the model.
+ */
 export type StepPart = "model" | "preference" | "optimizer";
 
 interface Work extends CostContext {
   readonly params: Readonly<Record<string, number>>;
-  /** Compile-time constants that are numbers. */
+  /** Compile-time constants that are numbers or flags. */
   readonly constants: Readonly<Record<string, number>>;
   /** Bytes of a bound range. */
   readonly bytes: (name: string) => number;
@@ -52,7 +56,24 @@ const attention = (products: number): KernelCost => ({
     2 * products * headDim * tokens * heads * attendedKeys,
 });
 
-/** By kernel name. */
+/** Of the losses' small kernels what counts is that they run, not what they compute. */
+const lossOf = (...names: string[]): KernelCost => ({
+  flops: () => 0,
+  bytes: ({ bytes }) => names.reduce((total, name) => total + bytes(name), 0),
+  part: "preference",
+});
+/** Tokens of queries over a cache: each sees its own keys alone, however many slots and positions the cache has. */
+const cachedAttention: KernelCost = {
+  flops: ({ bytes, params: { heads }, constants: { headDim }, attendedKeys }) =>
+    4 * headDim * heads * attendedKeys * bytes("positions") / 4,
+  bytes: ({ bytes, params: { heads, kv_heads }, attendedKeys }) => {
+    const perKey = bytes("qkv") / (heads + 2 * kv_heads) * 2 * kv_heads;
+    const queries = bytes("qkv") * heads / (heads + 2 * kv_heads);
+    return 2 * queries + bytes("slots") + bytes("positions") + perKey * attendedKeys;
+  },
+};
+
+/** By kernel name: every kernel of the registry, which a test asserts. */
 export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   accumulate: { ...perElement(1), bytes: ({ bytes }) => bytes("part") + 2 * bytes("total") },
   adamw: {
@@ -64,6 +85,12 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   activation_forward: perElement(4),
   add_forward: perElement(1),
   argmax_rows: perRowElement(0),
+  // y is read where it is added to.
+  axpby: {
+    flops: ({ params }) => (params.b === 0 ? 1 : 3) * 4 * params.quads,
+    bytes: ({ bytes, params }) => bytes("x") + (params.b === 0 ? 1 : 2) * bytes("y"),
+    part: "preference",
+  },
   // q k^T and p v.
   attention_rows_forward: attention(2),
   attention_tiles_forward: attention(2),
@@ -73,6 +100,16 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   // q k^T again, dOut v^T, dS^T q, p^T dOut.
   attention_rows_backward_kv: attention(4),
   attention_tiles_backward_kv: attention(4),
+  cached_attention_blocks: cachedAttention,
+  cached_attention_combine: {
+    flops: ({ params: { rows, splits }, constants: { headDim } }) => rows * splits * (2 * headDim + 4),
+  },
+  cached_attention_lanes: cachedAttention,
+  // Sums of a completion's rows, then two inner products a pair.
+  ches_scores: {
+    flops: ({ bytes, params: { pairs, columns } }) => bytes("hidden") / 4 + 4 * pairs * columns,
+    part: "preference",
+  },
   clip_state: { flops: ({ params }) => params.count, part: "optimizer" },
   column_sum: perRowElement(1),
   column_sum_partial: perRowElement(1),
@@ -94,6 +131,13 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
     bytes: ({ bytes, params: { heads, total } }) =>
       (bytes("x") + bytes("d_y") + bytes("rstd")) * heads / total + bytes("partial"),
   },
+  kto_loss: lossOf("logps", "reference", "desirable", "d_logps"),
+  // Of the packed heads, keys and values: read and written. Of the cache, the places that are written.
+  kv_cache_write: {
+    flops: () => 0,
+    bytes: ({ bytes, params: { row_quads, kv_quads } }) =>
+      2 * bytes("qkv") * kv_quads / row_quads + bytes("slots") + bytes("positions"),
+  },
   layer_norm_forward: perRowElement(7),
   layer_norm_backward: perRowElement(11),
   layer_norm_gain_partial: perRowElement(5),
@@ -105,11 +149,13 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   matmul: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
   matmul_pair: { flops: ({ params: { m, n, k, k2 } }) => 2 * m * n * (k + k2) },
   matmul_rows: { flops: ({ params: { m, n, k } }) => 2 * m * n * k },
-  pair_loss: {
-    flops: () => 0,
-    bytes: ({ bytes }) => bytes("logps") + bytes("reference") + bytes("lengths") + bytes("d_logps"),
+  // y is read and written.
+  mix: {
+    flops: ({ params }) => 3 * 4 * params.quads,
+    bytes: ({ bytes, constants: { copy } }) => bytes("x") + 2 * bytes("y") + (copy ? bytes("copy") : 0),
     part: "preference",
   },
+  pair_loss: lossOf("logps", "reference", "lengths", "d_logps"),
   rms_norm_forward: perRowElement(4),
   rms_norm_backward: perRowElement(8),
   rms_norm_weight_partial: perRowElement(3),
@@ -122,12 +168,13 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
   },
   scale_by_scalar: { flops: ({ params }) => 2 * params.rows, part: "preference" },
   scaled_sum: {
-    flops: ({ params }) => params.rows,
-    bytes: ({ bytes }) => bytes("x"),
+    flops: ({ params, constants: { weighted } }) => (weighted ? 2 : 1) * params.rows,
+    bytes: ({ params, constants: { weighted } }) => (weighted ? 2 : 1) * 4 * params.rows,
     part: "preference",
   },
   segment_sum: { flops: ({ bytes }) => bytes("values") / 4, part: "preference" },
   segment_sum_backward: { flops: () => 0, part: "preference" },
+  spo_penalty: lossOf("lower", "loss", "slope"),
   square_sum_partial: { flops: ({ params }) => 8 * params.quads, part: "optimizer" },
   swiglu_forward: perRowElement(5),
   swiglu_backward: perRowElement(11),

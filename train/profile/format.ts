@@ -3,11 +3,14 @@
  * @module
  */
 import { conditionLines, formatNumber } from "../bench/format.ts";
-import type { KernelProfile, ProfileReport } from "../profile.ts";
+import type { KernelProfile, PartProfile, ProfileReport } from "../profile.ts";
 import { type Cell, formatMarkdownTable, formatTable } from "../table.ts";
 
 /** The share of a step's wall time that its kernels must add up to; a note says where they do not. */
 export const ACCOUNTED_SHARE = { least: 0.6, most: 1.1 };
+
+/** The share of a step's kernels that its preference part is to stay under. */
+export const PREFERENCE_GOAL = 0.02;
 
 const HEADERS = ["kernel", "ms/step", "% of step", "dispatches", "GFLOP/s", "GB/s", "FLOP/byte", "% of roof"];
 
@@ -23,7 +26,7 @@ export function formatProfile(report: ProfileReport, options: { markdown?: boole
   return [
     conditionLines(report.conditions, bullet),
     `Profile: ${report.title}\n\n${table(HEADERS, report.kernels.map(row))}`,
-    lines([ceilingLine(report), sumLine(report), partLine(report)]),
+    lines([ceilingLine(report), sumLine(report), partLine(report), preferenceLine(report)]),
   ].join("\n");
 }
 
@@ -73,9 +76,16 @@ function sumLine({ kernelMs, stepMs, observedStepMs, steps }: ProfileReport): st
     `${formatNumber(stepMs)} ms in training (${steps} steps of each)`;
 }
 
-function partLine({ parts, kernelMs }: ProfileReport): string {
-  const share = (ms: number) => `${formatNumber(ms)} ms, ${percent(ms / kernelMs)} %`;
-  return `The preference part (sequence sums, loss, and their backward): ${
-    share(parts.preference)
-  }; optimizer: ${share(parts.optimizer)}; model: ${share(parts.model)}`;
+function partLine({ parts: { model, optimizer } }: ProfileReport): string {
+  const ofAll = ({ ms, share }: PartProfile) => `${formatNumber(ms)} ms, ${percent(share)} %`;
+  return `Model: ${ofAll(model)}; optimizer: ${ofAll(optimizer)}`;
+}
+
+function preferenceLine({ parts: { preference: { ms, share, kernels } } }: ProfileReport): string {
+  const goal = share < PREFERENCE_GOAL ? "under the goal of" : "NOT UNDER THE GOAL OF";
+  return `The preference part, all but the model, its head's log-probs and the optimizer (${
+    kernels.join(", ") || "no kernel"
+  }): ${formatNumber(ms)} ms, ${formatNumber(100 * share)} % of the kernels, ${goal} ${
+    percent(PREFERENCE_GOAL)
+  } %`;
 }

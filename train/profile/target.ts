@@ -3,16 +3,27 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
-import { describeShape, type ShapeName, TRAINING_SHAPES } from "../bench/shapes.ts";
-import { benchObjective, benchTrainOptions } from "../bench/training.ts";
+import { describeShape, type ShapeName, TRAINING_SHAPES, type TrainingShape } from "../bench/shapes.ts";
+import { benchModel, benchTrainOptions, randomCompletions } from "../bench/training.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { profileFlagsSchema } from "../commands/profile.ts";
-import { parseRunConfig, resolveLoss, resolveUnpaired, type RunConfig } from "../config.ts";
+import { LOSS_OPTIONS, parseRunConfig, resolveLoss, resolveUnpaired, type RunConfig } from "../config.ts";
+import type { EncodedCompletion } from "../data/encode.ts";
 import { ConfigError } from "../errors.ts";
-import { PAIR_LOSSES } from "../losses/registry.ts";
-import { type ProfileReport, profileStep } from "../profile.ts";
+import { isUnpairedLoss } from "../losses/unpaired.ts";
+import type { Objective } from "../objective.ts";
+import { unpairedObjective } from "../objectives/kto.ts";
+import { type ProfileOptions, type ProfileReport, profileStep } from "../profile.ts";
+import { createRandom } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
-import { makeObjective, prepareRun, trainOptions } from "../run.ts";
+import {
+  liveReferenceOf,
+  makeObjective,
+  prepareRun,
+  type RunParts,
+  startsAtReference,
+  trainOptions,
+} from "../run.ts";
 import type { RunHooks } from "../session.ts";
 
 /** The flags of `profile`, split into its own and a run's. */
@@ -24,15 +35,25 @@ export interface ProfileFlags {
   readonly config: RunConfig;
 }
 
-/** Settings of a run that steps on random tokens read, too. */
-const SHAPE_SETTINGS = [
+/** Settings of a run that steps on random tokens read, too: of the loss and what is around it. */
+const SHAPE_SETTINGS: readonly string[] = [
   "loss",
-  "beta",
-  "labelSmoothing",
-  "lengthNormalize",
-  "gammaBetaRatio",
+  "lossWeights",
+  ...LOSS_OPTIONS,
+  "ches",
+  "precomputeReference",
+  "syncRefModel",
+  "refModelMixupAlpha",
+  "refModelSyncSteps",
   "memoryBudgetGb",
 ];
+
+/** Options of SPO that need data. */
+const DATA_SETTINGS = ["spo.sftData", "spo.sftBatchSize"];
+
+function isOfShape(name: string): boolean {
+  return SHAPE_SETTINGS.includes(name) || (name.startsWith("spo.") && !DATA_SETTINGS.includes(name));
+}
 
 /**
  * @param invocation of `profile`
@@ -45,17 +66,12 @@ export function parseProfile(invocation: Invocation): ProfileFlags {
     Object.fromEntries(Object.entries(raw).filter(([name]) => own.includes(name) === isOwn));
   const flags = parseFlags(profileFlagsSchema, { raw: pick(true), source });
   const config = parseRunConfig(pick(false), source);
-  if (resolveUnpaired(config)) {
-    throw new ConfigError(
-      `Cannot profile ${config.loss}: expected sft or a pairwise loss, found one on labelled answers`,
-    );
-  }
   if (config.model !== undefined || config.data !== undefined) {
     if (!given.has("shape")) return { ...flags, config };
     throw new ConfigError("Cannot use --shape: expected neither --model nor --data with it, found one");
   }
-  const unread = [...given].find((name) => !own.includes(name) && !SHAPE_SETTINGS.includes(name));
-  if (unread === undefined) return { ...flags, config };
+  const unread = [...given].find((name) => !own.includes(name) && !isOfShape(name));
+  if (unread === undefined) return { ...flags, config: ofShape(config, flags.shape) };
   throw new ConfigError(
     `Cannot use ${
       source.describe(unread.split("."))
@@ -64,29 +80,89 @@ export function parseProfile(invocation: Invocation): ProfileFlags {
   );
 }
 
+/** @throws {ConfigError} when the shape's batch is too small for the loss */
+function ofShape(config: RunConfig, name: ShapeName): RunConfig {
+  const { batch: batchSize } = TRAINING_SHAPES[name];
+  if (!resolveUnpaired(config)?.needsKl || batchSize > 1) return { ...config, batchSize };
+  throw new ConfigError(
+    `Cannot use --shape ${name}: expected a batch of at least 2 with ${config.loss}, whose KL estimate pairs a prompt ` +
+      `with another's answer, found ${batchSize}`,
+  );
+}
+
 /**
- * Profiles a step on random tokens; a preference loss has cached reference log-probs.
+ * Profiles a step on random tokens.
  *
  * @param gpu the device
  * @param flags from {@link parseProfile}
- * @param log told what is measured next
+ * @param options.log told what is measured next
+ * @param options.ceilings measured where absent
  */
 export async function profileShape(
   gpu: Gpu,
   { config, shape: name, steps }: ProfileFlags,
-  log: (line: string) => void,
+  options: Pick<ProfileOptions, "log" | "ceilings">,
 ): Promise<ProfileReport> {
   const shape = TRAINING_SHAPES[name];
-  const loss = resolveLoss(config);
-  const kind = loss ? "dpo, cached reference" : "sft";
-  using objective = await benchObjective(gpu, { kind, shape, loss: loss ?? PAIR_LOSSES.dpo.resolve({}) });
+  using model = benchModel(gpu, { shape, trainable: true });
+  using objective = await stepObjective({ config, loaded: { model }, ...randomData(shape, config) });
   return await profileStep(objective, {
-    title: `${loss ? `${config.loss} step, cached reference` : "sft step"}: ${describeShape(shape)}`,
+    title: `${stepName(config)}: ${describeShape(shape)}`,
     train: benchTrainOptions({ shape, maxSteps: 1 }),
-    sequenceLengths: () => Array(loss ? 2 : 1).fill(shape.tokens),
+    sequenceLengths: () => [shape.tokens],
     steps,
-    log,
+    ...options,
   });
+}
+
+/** One batch of records of the kind that the loss takes. */
+function randomData(shape: TrainingShape, { loss }: RunConfig): Pick<
+  RunParts,
+  "pairs" | "evalPairs" | "examples"
+> {
+  const random = createRandom(2);
+  const [rejected, chosen] = [0, 1].map(() => randomCompletions(shape, random));
+  if (isUnpairedLoss(loss)) {
+    const examples = chosen.map((answer, index) => ({ ...answer, desirable: index % 2 === 0 }));
+    return { pairs: [], evalPairs: [], examples };
+  }
+  const pairs = chosen.map((answer, index) => ({
+    ...{ chosen: answer, rejected: rejected[index], source: answer.source },
+  }));
+  return { pairs, evalPairs: [] };
+}
+
+/** The step in words: what is minimised, and what comes with it. */
+function stepName({ loss, spo, ches, precomputeReference }: RunConfig): string {
+  if (loss === "sft") return "sft step";
+  const parts = [loss, ...(spo.solver === "none" ? [] : [`SPO ${spo.solver}`]), ...(ches ? ["CHES"] : [])];
+  const isCached = precomputeReference && !isUnpairedLoss(loss);
+  return `${parts.join(" + ")} step, ${isCached ? "cached reference" : "reference run in every step"}`;
+}
+
+/** A run's loss on its records; what it owns lives as long as it does. */
+async function stepObjective(parts: RunParts): Promise<Objective> {
+  using stack = new DisposableStack();
+  const { config, loaded: { model }, pairs, examples } = parts;
+  const isSft = config.loss === "sft";
+  const live = examples || (!isSft && !config.precomputeReference)
+    ? stack.use(liveReferenceOf(parts))
+    : undefined;
+  const objective: Objective = stack.use(
+    examples
+      ? unpairedObjective(model, {
+        ...{ examples, reference: live!, loss: resolveUnpaired(config)! },
+        startsAtReference: startsAtReference(parts),
+      })
+      : makeObjective(
+        parts,
+        isSft
+          ? undefined
+          : live ?? await referenceLogps(model, pairs, { ldAlpha: resolveLoss(config)?.ldAlpha }),
+      ),
+  );
+  const owned = stack.move();
+  return { ...objective, [Symbol.dispose]: () => owned.dispose() };
 }
 
 /**
@@ -104,18 +180,19 @@ export async function profileRun(
 ): Promise<ProfileReport> {
   using prepared = await prepareRun(gpu, config, hooks);
   // No more than one batch may be there: then it is every step's.
-  const pairs = prepared.pairs.slice(0, config.batchSize * 4);
-  const { model } = prepared.loaded;
-  const { ldAlpha } = resolveLoss(config) ?? {};
-  const reference = config.loss === "sft" ? undefined : await referenceLogps(model, pairs, { ldAlpha });
-  using objective = makeObjective({ ...prepared, pairs }, reference);
+  const most = config.batchSize * 4;
+  const [pairs, examples] = [prepared.pairs.slice(0, most), prepared.examples?.slice(0, most)];
+  using objective = await stepObjective({ ...prepared, pairs, ...(examples ? { examples } : {}) });
+  const lengthOf = ({ promptIds, completionIds }: EncodedCompletion) =>
+    promptIds.length + completionIds.length;
   return await profileStep(objective, {
-    title: `${config.loss} step of ${config.model} on ${config.data}, ${config.batchSize} pairs`,
+    title: `${stepName(config)} of ${config.model} on ${config.data}, ${config.batchSize} ` +
+      (examples ? "answers" : "pairs"),
     train: trainOptions(config),
     sequenceLengths: (item) => {
+      if (examples) return [lengthOf(examples[item])];
       const { chosen, rejected } = pairs[item];
-      return (config.loss === "sft" ? [chosen] : [chosen, rejected])
-        .map(({ promptIds, completionIds }) => promptIds.length + completionIds.length);
+      return (config.loss === "sft" ? [chosen] : [chosen, rejected]).map(lengthOf);
     },
     steps,
     log: hooks.log,

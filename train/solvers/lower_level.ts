@@ -5,7 +5,6 @@
  */
 import { spoPenalty, type SpoPenaltyInputs } from "../../engine/ops/spo_penalty.ts";
 import { scaledSum } from "../../engine/ops/scaled_sum.ts";
-import { weightedSum } from "../../engine/ops/weighted_sum.ts";
 import { empty, fromHost, release, type Tensor } from "../../engine/tensor.ts";
 import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
 import { type BatchSize, completionsSize, packSequences } from "../data/batch.ts";
@@ -77,9 +76,12 @@ export function lowerLevelObjective(
         accumulate: () => !state.isFirst,
       };
       const logps = batchSequenceLogps(model, batch);
-      const lower = mean === "token"
-        ? scaledSum(logps, { scale: () => -1 / state.batchLabels, metric })
-        : weightedSum(logps, { weights, scale: () => -1 / state.batchItems, metric });
+      const lower = scaledSum(logps, {
+        ...(mean === "token"
+          ? { scale: () => -1 / state.batchLabels }
+          : { weights, scale: () => -1 / state.batchItems }),
+        metric,
+      });
       if (!penalty) return lower;
       const microBatch = { isFirst: () => state.isFirst, isLast: () => state.isLast };
       return spoPenalty(lower, { ...penalty(state), microBatch });

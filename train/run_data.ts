@@ -10,9 +10,8 @@ import {
   type EncodedExample,
   type EncodedPair,
   encodePairs,
-  shortenCompletions,
-  shortenPairs,
 } from "./data/encode.ts";
+import { shortenCompletions, shortenPairs } from "./data/shorten.ts";
 import { encodeRecords } from "./data/encode_records.ts";
 import { readLabelled } from "./data/labelled_records.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";

@@ -3,16 +3,9 @@
  * @module
  */
 import type { CompletionRecord } from "./completion_records.ts";
-import {
-  accept,
-  completionEncoder,
-  type EncodeCounts,
-  type EncodedCompletion,
-  type EncodedExample,
-  type EncodeOptions,
-  nothingLeft,
-  zeroCounts,
-} from "./encode.ts";
+import { accept, nothingLeft, zeroCounts } from "./encode_counts.ts";
+import { completionEncoder } from "./encode_texts.ts";
+import type { EncodeCounts, EncodedCompletion, EncodedExample, EncodeOptions } from "./encoded.ts";
 import { renderMessages } from "./rendered_records.ts";
 import type { ChatMessage } from "./chat_template.ts";
 

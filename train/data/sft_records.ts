@@ -3,7 +3,7 @@
  * @module
  */
 import * as z from "zod";
-import type { CompletionExample } from "./encode.ts";
+import type { CompletionExample } from "./encoded.ts";
 import { DataError, formatSource } from "./errors.ts";
 import { instructionPrompt } from "./forms.ts";
 import { readRows, type Row } from "./readers.ts";

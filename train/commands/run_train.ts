@@ -84,7 +84,7 @@ interface Job {
 }
 
 interface PreparedJob extends Disposable {
-  readonly run: (session: Session) => Promise<PhaseResult[]>;
+  readonly run: (session: Session) => Promise<readonly object[]>;
 }
 
 function trainingJob(data: RunData): Job {

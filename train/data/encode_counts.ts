@@ -42,3 +42,25 @@ export function nothingLeft(
       `${counts.droppedIdentical} identical as tokens`,
   );
 }
+
+/**
+ * The counts that are not zero, as text for a log line.
+ *
+ * @param counts of encoded records
+ * @returns for example `3 completions cut at the end`; empty when all are zero
+ */
+export function formatCounts(counts: EncodeCounts): string {
+  return Object.entries(COUNT_MEANINGS)
+    .map(([name, meaning]) => [counts[name as keyof EncodeCounts], meaning] as const)
+    .filter(([count]) => count > 0).map(([count, meaning]) => `${count} ${meaning}`).join("; ");
+}
+
+/** What each count is of, in words. */
+export const COUNT_MEANINGS: Readonly<Record<keyof EncodeCounts, string>> = {
+  truncated: "completions cut at the end",
+  truncatedPrompt: "prompts cut at the start",
+  repairedBoundary: "boundary tokens counted as completion",
+  droppedOverlong: "left out: prompt too long",
+  droppedEmpty: "left out: no completion token",
+  droppedIdentical: "left out: both sides the same ids",
+};

@@ -10,6 +10,8 @@ import type { Truncation } from "./truncate.ts";
 export interface EncodingTokenizer {
   /** Token ids of a text, with what the tokenizer itself adds around it unless told not to. */
   encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+  /** The text of token ids; where the assistant's turns are told apart, they are found by it. */
+  decode?(ids: readonly number[], options?: { cleanUpTokenizationSpaces?: boolean }): string;
   /** The id that starts a text, where there is one; having one does not mean that the tokenizer adds it. */
   bosTokenId?: number;
   /** The id that ends a text, where there is one. */

@@ -9,6 +9,7 @@ import {
   unpairRecords,
 } from "./completion_records.ts";
 import { DataError, formatSource } from "./errors.ts";
+import type { RecordForm } from "./forms.ts";
 import { readRows } from "./readers.ts";
 import { readPreferences } from "./records.ts";
 
@@ -16,7 +17,9 @@ import { readPreferences } from "./records.ts";
 export interface LabelledData {
   /** The usable records; of preferences all chosen answers, then all rejected ones. */
   records: (CompletionRecord & { desirable: boolean })[];
-  /** How many were left out, by reason. */
+  /** The form of every record of the file. */
+  form: "labelled" | RecordForm;
+  /** How many were left out, by reason; of preferences, whole pairs. */
   skipped: Record<string, number>;
 }
 
@@ -46,6 +49,7 @@ export async function readLabelled(path: string): Promise<LabelledData> {
       const preferences = await readPreferences(path);
       return {
         records: unpairRecords(preferences.records) as LabelledData["records"],
+        form: preferences.form,
         skipped: preferences.skipped,
       };
     }
@@ -63,5 +67,5 @@ export async function readLabelled(path: string): Promise<LabelledData> {
   if (records.length === 0) {
     throw new DataError(`Cannot use ${path}: expected a usable labelled answer, found none`);
   }
-  return { records, skipped };
+  return { records, form: "labelled", skipped };
 }

@@ -4,7 +4,7 @@
  */
 import type { EncodedCompletion, EncodedPair, EncodeOptions } from "./encoded.ts";
 import { commonLength } from "./encode_texts.ts";
-import { cutCompletion, truncateSides } from "./truncate.ts";
+import { truncateSides } from "./truncate.ts";
 
 /**
  * Pairs as {@link encodePairs} would have made them with a smaller max length.
@@ -43,15 +43,21 @@ export function shortenPairs(
  *
  * @param completions already encoded
  * @param maxLength most tokens of prompt and completion together
- * @returns those that still have a token
+ * @param options what is kept of longer ones, as they were encoded
+ * @returns those with room for both parts, with what else is known of each
  */
-export function shortenCompletions(
-  completions: readonly EncodedCompletion[],
+export function shortenCompletions<Completion extends EncodedCompletion>(
+  completions: readonly Completion[],
   maxLength: number,
-): EncodedCompletion[] {
-  return completions
-    .map((one) => ({ ...one, ...cutCompletion(one, Math.max(0, maxLength - one.promptIds.length)) }))
-    .filter(({ completionIds }) => completionIds.length > 0);
+  options: Pick<EncodeOptions, "truncation"> & { bosTokenId?: number } = {},
+): Completion[] {
+  const { truncation = "keep_start", bosTokenId } = options;
+  return completions.flatMap((one) => {
+    const fitted = truncateSides([one], { maxLength, truncation, bosTokenId });
+    return fitted.kind === "overlong"
+      ? []
+      : fitted.sides.map(({ lost: _, ...side }) => side as unknown as Completion);
+  });
 }
 
 /** Whether two texts are the same ids, wherever their prompts end. */

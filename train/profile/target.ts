@@ -112,8 +112,10 @@ export async function profileRun(
     title: `${config.loss} step of ${config.model} on ${config.data}, ${config.batchSize} pairs`,
     train: trainOptions(config),
     sequenceLengths: (item) => {
-      const { chosen, rejected } = pairs[item];
-      return (config.loss === "sft" ? [chosen] : [chosen, rejected])
+      const { chosen, rejected } = prepared.completions
+        ? { chosen: prepared.completions[item], rejected: undefined }
+        : pairs[item];
+      return (config.loss === "sft" ? [chosen] : [chosen, rejected!])
         .map(({ promptIds, completionIds }) => promptIds.length + completionIds.length);
     },
     steps,

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { findLoraConflict, loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
-import { parseWeights } from "./data/mixture.ts";
+import { refuseUnusableData } from "./data_settings.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
@@ -212,34 +212,6 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   refuseSplitBatch(config, source);
   refuseUnusableData(config, source);
   return config;
-}
-
-/** Settings of the data that do not fit it, or that the loss does not read. */
-function refuseUnusableData(config: RunConfig, source: ConfigSource): void {
-  const { data, dataWeights, assistantOnlyLoss, loss } = config;
-  const files = data?.split(",").length;
-  if (files !== undefined && dataWeights !== undefined && dataWeightsOf(config)?.length !== files) {
-    throw new ConfigError(
-      `Cannot use ${
-        source.describe(["dataWeights"])
-      }: expected a number above 0 for each of the ${files} files, ` +
-        `joined by commas, found ${showFound(dataWeights)}`,
-    );
-  }
-  if (assistantOnlyLoss && loss !== "sft") {
-    throw new ConfigError(
-      `Cannot use ${source.describe(["assistantOnlyLoss"])}: expected sft as loss, found ${loss}`,
-    );
-  }
-}
-
-/**
- * The weights of a run's files, where they have any.
- *
- * @param config effective settings
- */
-export function dataWeightsOf({ dataWeights }: RunConfig): number[] | undefined {
-  return dataWeights === undefined ? undefined : parseWeights(dataWeights);
 }
 
 /** Some losses and penalties need a step's batch in one piece. */

@@ -2,7 +2,8 @@
  * What a run reads: the model's configuration and the records, checked and encoded; no device is needed for it.
  * @module
  */
-import { dataWeightsOf, resolveUnpaired, type RunConfig } from "./config.ts";
+import { resolveUnpaired, type RunConfig } from "./config.ts";
+import { dataWeightsOf } from "./data_settings.ts";
 import {
   checkFilesTogether,
   type DataFile,
@@ -162,7 +163,7 @@ export async function readRunFiles<Kind extends DataKind>(
 
 /** The files as sources of a mixture, where they have weights. */
 export function partsOf(
-  config: RunConfig,
+  config: Pick<RunConfig, "dataWeights">,
   files: readonly DataFile<unknown>[],
 ): MixturePart[] | undefined {
   return dataWeightsOf(config)?.map((weight, index) => ({ weight, count: files[index].items.length }));

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { dataWeightsOf, effectiveSettings, parseRunConfig } from "../../train/config.ts";
+import { effectiveSettings, parseRunConfig } from "../../train/config.ts";
+import { dataWeightsOf } from "../../train/data_settings.ts";
 import { changeRunData } from "../../train/change_run_data.ts";
 import { sftObjective } from "../../train/objective.ts";
 import { trainOptions } from "../../train/run.ts";

@@ -49,7 +49,7 @@ export interface DataFile<Item> {
   readonly form: string;
   /** What is trained on, in the file's order. */
   readonly items: readonly Item[];
-  /** Records left out as they were read, by reason. */
+  /** Records left out as they were read, by reason; of preferences read as labelled answers, two each. */
   readonly skipped: Readonly<Record<string, number>>;
   /** What became of the others. */
   readonly counts: EncodeCounts;
@@ -103,7 +103,12 @@ async function readExamples(path: string, options: DataFileOptions): Promise<Dat
   const onLengths = (texts: readonly TextLength[], index: number) =>
     void lengths.push({ texts, desirable: records[index].desirable });
   const { examples, counts } = encodeRecords(records, { ...encoding, onLengths });
-  return { path, form, items: examples, skipped, counts, lengths };
+  // Of preferences two answers each, like everything else that is counted here.
+  const answers = form === "labelled" ? 1 : 2;
+  const lost = Object.fromEntries(
+    Object.entries(skipped).map(([reason, count]) => [reason, count * answers]),
+  );
+  return { path, form, items: examples, skipped: lost, counts, lengths };
 }
 
 async function readSupervised(path: string, options: DataFileOptions): Promise<DataFile<EncodedCompletion>> {

@@ -16,7 +16,6 @@ import type {
 } from "./encoded.ts";
 import { DataError, formatSource } from "./errors.ts";
 import { renderMessages } from "./rendered_records.ts";
-import type { Tokenizer } from "./tokenizer.ts";
 
 /** How records of one completion are encoded. */
 export type EncodeRecordsOptions = EncodeOptions & {

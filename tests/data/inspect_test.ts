@@ -66,6 +66,10 @@ Deno.test("each kind of trouble in pairs is counted once, under its name", async
     repairedBoundary: 1,
   });
   assert.deepEqual(report.repetitions, { exact: 1, prompts: 3, samePrompt: 3, contradictory: 3 });
+  const lines = Object.entries(report.first).map(([name, place]) => [name, place.split(":").pop()]);
+  assert.deepEqual(Object.fromEntries(lines), {
+    ...{ identical: "5", emptyCompletion: "6", exact: "2", samePrompt: "2", contradictory: "1" },
+  });
   // Q3's two texts, Q4's chosen one, Q6's two.
   assert.deepEqual(report.overMaxLength, { texts: 5, share: 5 / 16 });
 });
@@ -145,12 +149,12 @@ Deno.test("the text of a report has every number of it", async () => {
   for (
     const line of [
       /^read +10 +100\.0 %$/m,
-      /^left out: identical +1 +10\.0 %$/m,
+      /^left out: identical +1 +10\.0 % +\S+0\.jsonl:5$/m,
       /^left out: prompt too long +1 +10\.0 %$/m,
       /^left out: both sides the same ids +1 +10\.0 %$/m,
       /^pairs +6 +60\.0 %$/m,
-      /^exact duplicates of earlier pairs +1 +16\.7 %$/m,
-      /^contradictory: also in the other order +3 +50\.0 %$/m,
+      /^exact duplicates of earlier pairs +1 +16\.7 % +\S+:2$/m,
+      /^contradictory: also in the other order +3 +50\.0 % +\S+:1$/m,
       /^texts over 20 tokens +5 +31\.3 %$/m,
       /^boundary tokens counted as completion +1 +-$/m,
       /^chosen is longer +\d+\.\d %$/m,

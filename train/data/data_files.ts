@@ -13,7 +13,7 @@ import type {
   EncodeOptions,
   TextLength,
 } from "./encoded.ts";
-import { DataError } from "./errors.ts";
+import { DataError, type RecordSource } from "./errors.ts";
 import { readLabelled } from "./labelled_records.ts";
 import { formatSkipped, readPreferences } from "./records.ts";
 import { readCompletions } from "./sft_records.ts";
@@ -51,6 +51,8 @@ export interface DataFile<Item> {
   readonly items: readonly Item[];
   /** Records left out as they were read, by reason; of preferences read as labelled answers, two each. */
   readonly skipped: Readonly<Record<string, number>>;
+  /** For each of these reasons, the first record left out for it. */
+  readonly firstSkipped: Readonly<Record<string, RecordSource>>;
   /** What became of the others. */
   readonly counts: EncodeCounts;
   /** Tokens of the texts of each record that was encoded, both of a pair, before any was cut. */
@@ -89,16 +91,16 @@ export async function readDataFile<Kind extends DataKind>(
 
 async function readPairs(path: string, options: DataFileOptions): Promise<DataFile<EncodedPair>> {
   const { marginColumn, assistantOnlyLoss: _, ...encoding } = options;
-  const { records, form, skipped } = await readPreferences(path, { marginColumn });
+  const { records, form, skipped, firstSkipped } = await readPreferences(path, { marginColumn });
   const lengths: RecordLengths[] = [];
   const onLengths = (texts: readonly TextLength[]) => void lengths.push({ texts });
   const { pairs, counts } = encodePairs(records, { ...encoding, onLengths });
-  return { path, form, items: pairs, skipped, counts, lengths };
+  return { path, form, items: pairs, skipped, firstSkipped, counts, lengths };
 }
 
 async function readExamples(path: string, options: DataFileOptions): Promise<DataFile<EncodedExample>> {
   const { marginColumn: _, assistantOnlyLoss: __, ...encoding } = options;
-  const { records, form, skipped } = await readLabelled(path);
+  const { records, form, skipped, firstSkipped } = await readLabelled(path);
   const lengths: RecordLengths[] = [];
   const onLengths = (texts: readonly TextLength[], index: number) =>
     void lengths.push({ texts, desirable: records[index].desirable });
@@ -108,12 +110,14 @@ async function readExamples(path: string, options: DataFileOptions): Promise<Dat
   const lost = Object.fromEntries(
     Object.entries(skipped).map(([reason, count]) => [reason, count * answers]),
   );
-  return { path, form, items: examples, skipped: lost, counts, lengths };
+  return { path, form, items: examples, skipped: lost, firstSkipped, counts, lengths };
 }
 
 async function readSupervised(path: string, options: DataFileOptions): Promise<DataFile<EncodedCompletion>> {
   const { marginColumn: _, assistantOnlyLoss, ...encoding } = options;
-  const { records, form, skipped } = await readCompletions(path, { allTurns: assistantOnlyLoss });
+  const { records, form, skipped, firstSkipped } = await readCompletions(path, {
+    allTurns: assistantOnlyLoss,
+  });
   const lengths: RecordLengths[] = [];
   const onLengths = (texts: readonly TextLength[]) => void lengths.push({ texts });
   const { examples, counts } = encodeRecords(records, {
@@ -121,7 +125,7 @@ async function readSupervised(path: string, options: DataFileOptions): Promise<D
     onLengths,
     assistantOnlyLoss,
   });
-  return { path, form, items: examples, skipped, counts, lengths };
+  return { path, form, items: examples, skipped, firstSkipped, counts, lengths };
 }
 
 /**

@@ -7,6 +7,7 @@ import { completionsSize, pairsSize } from "./batch.ts";
 import type { DataFile, DataItems, DataKind, RecordLengths } from "./data_files.ts";
 import type { EncodeCounts, EncodedCompletion, EncodedPair } from "./encoded.ts";
 import { zeroCounts } from "./encode_counts.ts";
+import { formatSource, type RecordSource } from "./errors.ts";
 import { type MixturePart, samplesPerEpoch } from "./mixture.ts";
 
 /** A list of numbers in short; percentiles are values of the list (nearest rank). */
@@ -33,7 +34,7 @@ export interface FileReport {
   readonly skipped: Readonly<Record<string, number>>;
 }
 
-/** Records that say the same, or the opposite; each counts the items beyond the first of their kind, but for the last. */
+/** Items that say the same, or the opposite. */
 export interface Repetitions {
   /** Items that are the same tokens as one before. */
   readonly exact: number;
@@ -70,6 +71,8 @@ export interface DataReport {
   /** What became of the others. */
   readonly counts: EncodeCounts;
   readonly repetitions: Repetitions;
+  /** Where the first record of a reason for `skipped`, or of a count of `repetitions`, stands. */
+  readonly first: Readonly<Record<string, string>>;
   /** Tokens of the texts before any is cut, by part. */
   readonly lengths: Readonly<Record<string, Distribution>>;
   /** Texts longer than the max length, of all texts. */
@@ -108,6 +111,7 @@ export function inspectData<Kind extends DataKind>(
   const over = texts.filter(({ prompt, completion }) => prompt + completion > options.maxLength).length;
   const desirable = items.filter((item) => "desirable" in item && item.desirable).length;
   const bias = lengthBias(kind, lengths);
+  const { repetitions, first } = findRepetitions(items);
   return {
     ...{ kind, maxLength: options.maxLength, files: reports },
     records: sum(reports.map(({ records }) => records)),
@@ -115,7 +119,8 @@ export function inspectData<Kind extends DataKind>(
     ...(kind === "labelled" ? { desirable } : {}),
     skipped: addUp(files.map(({ skipped }) => skipped)),
     counts: { ...zeroCounts(), ...addUp(files.map(({ counts }) => ({ ...counts }))) },
-    repetitions: findRepetitions(items),
+    repetitions,
+    first: placesOf([...files.map(({ firstSkipped }) => firstSkipped), first]),
     lengths: lengthsOf(kind, lengths),
     overMaxLength: { texts: over, share: over / Math.max(1, texts.length) },
     ...(bias ? { lengthBias: bias } : {}),
@@ -146,29 +151,45 @@ function keyOf(...lists: readonly (readonly number[])[]): string {
   return hash.digest("base64");
 }
 
-function findRepetitions(items: readonly DataItems[DataKind][]): Repetitions {
+/** An item's tokens, those of its opposite, and those of its prompt. */
+function keysOf(item: DataItems[DataKind]): { own: string; opposite?: string; prompt: string } {
+  if ("chosen" in item) {
+    const [good, bad] = [whole(item.chosen), whole(item.rejected)];
+    return { own: keyOf(good, bad), opposite: keyOf(bad, good), prompt: keyOf(item.chosen.promptIds) };
+  }
+  const prompt = keyOf(item.promptIds);
+  if (!("desirable" in item)) return { own: keyOf(whole(item)), prompt };
+  const labelled = (label: boolean) => keyOf(whole(item), [Number(label)]);
+  return { own: labelled(item.desirable), opposite: labelled(!item.desirable), prompt };
+}
+
+function findRepetitions(
+  items: readonly DataItems[DataKind][],
+): { repetitions: Repetitions; first: Record<string, RecordSource> } {
+  const keys = items.map(keysOf);
+  const all = new Set(keys.map(({ own }) => own));
   const seen = { items: new Set<string>(), prompts: new Set<string>() };
-  const keys = items.map((item) => {
-    if ("chosen" in item) {
-      const { chosen, rejected } = item;
-      const [good, bad] = [whole(chosen), whole(rejected)];
-      return { own: keyOf(good, bad), opposite: keyOf(bad, good), prompt: keyOf(chosen.promptIds) };
-    }
-    const verdict = "desirable" in item ? Number(item.desirable) : undefined;
-    const of = (label: number | undefined) => keyOf(whole(item), label === undefined ? [] : [label]);
-    const opposite = verdict === undefined ? undefined : of(1 - verdict);
-    return { own: of(verdict), opposite, prompt: keyOf(item.promptIds) };
-  });
-  for (const { own, prompt } of keys) {
+  const counts = { exact: 0, samePrompt: 0, contradictory: 0 };
+  const first: Record<string, RecordSource> = {};
+  const count = (name: keyof typeof counts, isCounted: boolean, { source }: { source: RecordSource }) => {
+    if (!isCounted) return;
+    counts[name]++;
+    first[name] ??= source;
+  };
+  keys.forEach(({ own, opposite, prompt }, index) => {
+    count("exact", seen.items.has(own), items[index]);
+    count("samePrompt", seen.prompts.has(prompt), items[index]);
+    count("contradictory", opposite !== undefined && all.has(opposite), items[index]);
     seen.items.add(own);
     seen.prompts.add(prompt);
-  }
-  return {
-    exact: items.length - seen.items.size,
-    prompts: seen.prompts.size,
-    samePrompt: items.length - seen.prompts.size,
-    contradictory: keys.filter(({ opposite }) => opposite !== undefined && seen.items.has(opposite)).length,
-  };
+  });
+  return { repetitions: { ...counts, prompts: seen.prompts.size }, first };
+}
+
+function placesOf(firsts: readonly Readonly<Record<string, RecordSource>>[]): Record<string, string> {
+  // Of several files the first one's.
+  const places = Object.assign({}, ...firsts.toReversed()) as Record<string, RecordSource>;
+  return Object.fromEntries(Object.entries(places).map(([name, source]) => [name, formatSource(source)]));
 }
 
 /** Wherever its prompt ends: a merge across the boundary moves that, and the text is the same. */

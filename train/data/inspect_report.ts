@@ -36,37 +36,45 @@ function filesTable({ files, kind }: DataReport): string {
   ]);
 }
 
-function recordsTable(
-  { records, used, desirable, skipped, counts, repetitions, kind, overMaxLength, maxLength }: DataReport,
-): string {
-  const ofRecords = (name: string, count: number): Cell[] => [name, count, percent(count / records)];
-  const ofItems = (name: string, count: number): Cell[] => [name, count, percent(count / used)];
+function recordsTable(report: DataReport): string {
+  const { records, used, desirable, skipped, counts, kind, first } = report;
+  const ofRecords = (
+    name: string,
+    count: number,
+    place = "",
+  ) => [name, count, percent(count / records), place];
   const entries = Object.entries(COUNT_MEANINGS) as [keyof EncodeCounts, string][];
   const isDropped = (name: string) => name.startsWith("dropped");
-  const items = ITEMS[kind];
-  return formatTable(["records", "count", "share"], [
+  return formatTable(["records", "count", "share", "first"], [
     ofRecords("read", records),
     ...Object.entries(skipped).filter(([, count]) => count > 0)
-      .map(([reason, count]) => ofRecords(`left out: ${reason}`, count)),
+      .map(([reason, count]) => ofRecords(`left out: ${reason}`, count, first[reason])),
     ...entries.filter(([name]) => isDropped(name) && (kind === "pairs" || name !== "droppedIdentical"))
       .map(([name, meaning]) => ofRecords(meaning, counts[name])),
-    ofRecords(items, used),
-    ...(desirable === undefined ? [] : [ofItems("desirable", desirable)]),
-    ofItems(`exact duplicates of earlier ${items}`, repetitions.exact),
-    ofItems(`${items} with an earlier one's prompt`, repetitions.samePrompt),
-    ...(kind === "completions" ? [] : [
-      ofItems(
-        kind === "pairs"
-          ? "contradictory: also in the other order"
-          : "contradictory: also with the other label",
-        repetitions.contradictory,
-      ),
-    ]),
-    [`texts over ${maxLength} tokens`, overMaxLength.texts, percent(overMaxLength.share)],
+    ofRecords(ITEMS[kind], used),
+    ...(desirable === undefined ? [] : [["desirable", desirable, percent(desirable / used), ""]]),
+    ...repetitionRows(report),
     ...entries.filter(([name]) => !isDropped(name)).map((
       [name, meaning],
-    ): Cell[] => [meaning, counts[name], "-"]),
+    ) => [meaning, counts[name], "-", ""]),
   ]);
+}
+
+function repetitionRows(
+  { kind, used, repetitions, first, maxLength, overMaxLength: { texts, share } }: DataReport,
+): Cell[][] {
+  const row = (meaning: string, name: "exact" | "samePrompt" | "contradictory") => [
+    ...[meaning, repetitions[name], percent(repetitions[name] / used)],
+    first[name] ?? "",
+  ];
+  const items = ITEMS[kind];
+  const other = kind === "pairs" ? "in the other order" : "with the other label";
+  return [
+    row(`exact duplicates of earlier ${items}`, "exact"),
+    row(`${items} with an earlier one's prompt`, "samePrompt"),
+    ...(kind === "completions" ? [] : [row(`contradictory: also ${other}`, "contradictory")]),
+    [`texts over ${maxLength} tokens`, texts, percent(share), ""],
+  ];
 }
 
 function lengthsTable({ lengths }: DataReport): string {

@@ -8,7 +8,7 @@ import {
   normalizeCompletion,
   unpairRecords,
 } from "./completion_records.ts";
-import { DataError, formatSource } from "./errors.ts";
+import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { RecordForm } from "./forms.ts";
 import { readRows } from "./readers.ts";
 import { readPreferences } from "./records.ts";
@@ -21,6 +21,8 @@ export interface LabelledData {
   form: "labelled" | RecordForm;
   /** How many were left out, by reason; of preferences, whole pairs. */
   skipped: Record<string, number>;
+  /** For each reason, the first record left out for it. */
+  firstSkipped: Record<string, RecordSource>;
 }
 
 /**
@@ -43,6 +45,7 @@ export interface LabelledData {
 export async function readLabelled(path: string): Promise<LabelledData> {
   const records: LabelledData["records"] = [];
   const skipped: LabelledData["skipped"] = {};
+  const firstSkipped: LabelledData["firstSkipped"] = {};
   for await (const row of readRows(path)) {
     const form = detectCompletionForm(row.value);
     if (form === undefined && records.length === 0 && Object.keys(skipped).length === 0) {
@@ -51,6 +54,7 @@ export async function readLabelled(path: string): Promise<LabelledData> {
         records: unpairRecords(preferences.records) as LabelledData["records"],
         form: preferences.form,
         skipped: preferences.skipped,
+        firstSkipped: preferences.firstSkipped,
       };
     }
     if (form !== "labelled") {
@@ -61,11 +65,13 @@ export async function readLabelled(path: string): Promise<LabelledData> {
       );
     }
     const record = normalizeCompletion(row, form);
-    if (typeof record === "string") skipped[record] = (skipped[record] ?? 0) + 1;
-    else records.push(record as LabelledData["records"][number]);
+    if (typeof record === "string") {
+      skipped[record] = (skipped[record] ?? 0) + 1;
+      firstSkipped[record] ??= row.source;
+    } else records.push(record as LabelledData["records"][number]);
   }
   if (records.length === 0) {
     throw new DataError(`Cannot use ${path}: expected a usable labelled answer, found none`);
   }
-  return { records, form: "labelled", skipped };
+  return { records, form: "labelled", skipped, firstSkipped };
 }

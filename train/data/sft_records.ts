@@ -11,7 +11,7 @@ import {
   normalizeCompletion,
   sideOf,
 } from "./completion_records.ts";
-import { DataError, formatSource } from "./errors.ts";
+import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { RecordForm } from "./forms.ts";
 import { readRows, type Row } from "./readers.ts";
 import { formatSkipped, readPreferences } from "./records.ts";
@@ -24,6 +24,8 @@ export interface CompletionData {
   form: CompletionForm | RecordForm;
   /** How many were left out, by reason. */
   skipped: Record<string, number>;
+  /** For each reason, the first record left out for it. */
+  firstSkipped: Record<string, RecordSource>;
 }
 
 /**
@@ -51,6 +53,7 @@ export async function readCompletions(
 ): Promise<CompletionData> {
   const records: CompletionRecord[] = [];
   const skipped: Record<string, number> = {};
+  const firstSkipped: CompletionData["firstSkipped"] = {};
   let first: { form: CompletionForm; row: Row } | undefined;
   for await (const row of readRows(path)) {
     const form = detectCompletionForm(row.value);
@@ -60,10 +63,12 @@ export async function readCompletions(
     }
     first ??= { form, row };
     const record = normalizeCompletion(row, form, options);
-    if (typeof record === "string") skipped[record] = (skipped[record] ?? 0) + 1;
-    else records.push(record);
+    if (typeof record === "string") {
+      skipped[record] = (skipped[record] ?? 0) + 1;
+      firstSkipped[record] ??= row.source;
+    } else records.push(record);
   }
-  if (records.length > 0) return { records, form: first!.form, skipped };
+  if (records.length > 0) return { records, form: first!.form, skipped, firstSkipped };
   throw new DataError(`Cannot use ${path}: expected a usable record, found only ${formatSkipped(skipped)}`);
 }
 
@@ -84,12 +89,12 @@ function isPreference({ value }: Row): boolean {
 }
 
 async function readChosen(path: string): Promise<CompletionData> {
-  const { records, form, skipped } = await readPreferences(path);
+  const { records, ...rest } = await readPreferences(path);
   const chosen = records.map((record) => {
     const { desirable: _, ...side } = sideOf(record, true);
     return side;
   });
-  return { records: chosen, form, skipped };
+  return { ...rest, records: chosen };
 }
 
 function otherForm(

@@ -109,8 +109,25 @@ Deno.test("train draws from two files by --data-weights, the same way every time
     DIGIT_PAIRS.slice(0, 4).map(({ prompt, rejected }) => ({ prompt, completion: rejected, label: false })),
   );
   const kto = ["--model", model, "--loss", "kto", "--max-steps", "2", "--batch-size", "4"];
-  const both = ["--data", `${good},${bad}`, "--data-weights", "1,1", "--output", join(folder, "kto")];
-  assert.match(await succeed("train", [...kto, ...both]), /bad\.jsonl: 6 of the 12 items of an epoch/);
+  const lossesOf = async (weights: string) => {
+    const output = join(folder, `kto-${weights}`);
+    const more = [
+      "--data",
+      `${good},${bad}`,
+      "--data-weights",
+      weights,
+      "--log-every",
+      "1",
+      "--output",
+      output,
+    ];
+    const out = await succeed("train", [...kto, ...more]);
+    const lines = (await Deno.readTextFile(join(output, "metrics.jsonl"))).trim().split("\n");
+    return { out, losses: lines.map((line) => JSON.parse(line)["loss"]) };
+  };
+  const even = await lossesOf("1,1");
+  assert.match(even.out, /bad\.jsonl: 6 of the 12 items of an epoch/);
+  assert.notDeepEqual((await lossesOf("5,1")).losses, even.losses);
   const { code, error } = await runTask("train", [...kto, "--data", good, "--output", join(folder, "no")]);
   assert.equal(code, 1);
   assert.match(

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { loraSchema, readLoraSettings } from "./adapters/lora_settings.ts";
 import { refuseConflicts, refuseUnpairedParts } from "./config_conflicts.ts";
+import { refuseUnusableData } from "./data_settings.ts";
 import { ConfigError, showFound } from "./errors.ts";
 import { describeIssue } from "./issue.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
@@ -60,8 +61,10 @@ export const runConfigSchema = z.strictObject({
   model: z.string().min(1).optional(),
   /** Folder of the model that an adapter belongs to, where `model` is an adapter. */
   base: z.string().min(1).optional(),
-  /** Preference records: .json or .jsonl. */
+  /** Records to train on: .json, .jsonl (both also .gz) or .parquet; several files joined by commas. */
   data: z.string().min(1).optional(),
+  /** Shares of several files in an epoch, joined by commas; by default every record comes once. */
+  dataWeights: z.string().min(1).optional(),
   /** Held-out records of the same kind. */
   evalData: z.string().min(1).optional(),
   /** What is minimised: `sft`, or a pairwise loss, a preset, or several joined by commas. */
@@ -113,6 +116,8 @@ export const runConfigSchema = z.strictObject({
   maxLength: z.int().min(2).default(1024),
   /** What a text that is too long loses: the completion its end, or the prompt its start. */
   truncation: z.enum(["keep_start", "keep_end"]).default("keep_start"),
+  /** sft on messages: learn every turn of the assistant's, and nothing else. */
+  assistantOnlyLoss: z.boolean().default(false),
   /** Column of the data that holds a margin for each pair; by default `margin`, where it is there. */
   marginColumn: z.string().min(1).optional(),
   /** Most tokens of a micro-batch: steps that have more are split. */
@@ -137,6 +142,8 @@ export const runConfigSchema = z.strictObject({
   tune: z.enum(["auto", "off"]).default("auto"),
   /** Plan the run's memory, say so, and stop. */
   dryRun: z.boolean().default(false),
+  /** Describe the run's data, and stop. */
+  inspect: z.boolean().default(false),
 });
 
 /** Effective settings. */
@@ -162,6 +169,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   refuseUnreadOptions(config, raw, { source });
   const losses = { loss: resolveLoss(config, source), unpaired: resolveUnpaired(config, source) };
   refuseConflicts(config, raw, { source, ...losses });
+  refuseUnusableData(config, source);
   return config;
 }
 
@@ -226,12 +234,13 @@ function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<ty
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, ches, lora, precomputeReference, syncRefModel, dryRun: _, ...settings } =
-    config;
+  const { spo, promptSharing, ches, lora, precomputeReference, syncRefModel, ...others } = config;
+  const { dryRun: _, inspect: __, assistantOnlyLoss, ...settings } = others;
   const loss = resolveLoss(config);
   const readLora = readLoraSettings(lora);
   return {
     ...settings,
+    ...(config.loss === "sft" ? { assistantOnlyLoss } : {}),
     ...(readLora ? { lora: readLora } : {}),
     ...loss?.options,
     ...resolveUnpaired(config)?.options,

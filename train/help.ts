@@ -101,6 +101,7 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
 const TEXTS: Readonly<Record<string, string>> = {
   loss: "names",
   lossWeights: "numbers",
+  dataWeights: "numbers",
   marginColumn: "name",
   "lora.targetModules": "text",
   prompt: "text",

@@ -30,6 +30,7 @@ export {
   encodePairs,
   encodePrompt,
   type EncodingTokenizer,
+  type TextLength,
 } from "./data/encode.ts";
 export {
   type BatchSize,

@@ -7,7 +7,8 @@ import { resolveLoss, resolveUnpaired, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
 import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
 import { loadRun, runTraining } from "./run.ts";
-import { changeRunData, type RunData } from "./run_data.ts";
+import { changeRunData } from "./change_run_data.ts";
+import type { RunData } from "./run_data.ts";
 
 type Change = Parameters<typeof changeRunData>[1];
 
@@ -112,13 +113,14 @@ async function tryAccumulation(config: RunConfig, totalOf: TotalOf): Promise<Rem
 
 /** The largest length that fits, by halving; memory never falls as it grows. */
 async function tryLength(
-  { pairs, evalPairs, examples = [], evalExamples = [], config }: RunData,
+  { pairs, evalPairs, examples = [], evalExamples = [], completions = [], evalCompletions = [], config }:
+    RunData,
   totalOf: TotalOf,
 ): Promise<Remedy> {
   const flag = "--max-length";
   const sides = [
     ...[...pairs, ...evalPairs].flatMap(({ chosen, rejected }) => [chosen, rejected]),
-    ...[...examples, ...evalExamples],
+    ...[...examples, ...evalExamples, ...completions, ...evalCompletions],
   ];
   const most = (of: (side: typeof sides[number]) => number) =>
     sides.reduce((longest, side) => Math.max(longest, of(side)), 0);

@@ -8,6 +8,8 @@ import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss, resolveSync } from "./config.ts";
 import type { EncodedCompletion, EncodedExample, EncodedPair } from "./data/encode.ts";
+import type { MixturePart } from "./data/mixture.ts";
+import { runCompletions, type SftResult } from "./run_completions.ts";
 import { runUnpaired } from "./run_unpaired.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
 import type { ResolveHooks } from "./hub/resolve_model.ts";
@@ -46,6 +48,12 @@ export interface PreparedRun extends Disposable {
   readonly examples?: readonly EncodedExample[];
   /** Held-out ones. */
   readonly evalExamples?: readonly EncodedExample[];
+  /** In their place, where supervised data are no preferences. */
+  readonly completions?: readonly EncodedCompletion[];
+  /** Held-out ones. */
+  readonly evalCompletions?: readonly EncodedCompletion[];
+  /** Sources of what is trained on, drawn from by weight. */
+  readonly parts?: readonly MixturePart[];
 }
 
 /** What a run's loss is made of: everything but its tokenizer. */
@@ -62,7 +70,7 @@ export type RunParts = Omit<PreparedRun, "loaded" | keyof Disposable> & {
  */
 export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs, sft } = data;
-  const { examples, evalExamples } = data;
+  const { examples, evalExamples, completions, evalCompletions, parts } = data;
   const { activationCheckpointing, dtype, lora, baseDtype } = config;
   const trainable = adapter === undefined && lora.rank === undefined;
   const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
@@ -81,6 +89,8 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
         continuesAdapter: adapter !== undefined,
       },
       ...(examples ? { examples, evalExamples } : {}),
+      ...(completions ? { completions, evalCompletions } : {}),
+      ...(parts ? { parts } : {}),
       [Symbol.dispose]: () => model[Symbol.dispose](),
     };
   } catch (error) {
@@ -127,8 +137,9 @@ export async function runTraining(
   session: Session,
   prepared: PreparedRun,
   options: { cacheFolder: string },
-): Promise<PhaseResult[]> {
+): Promise<readonly (PhaseResult | SftResult)[]> {
   if (prepared.examples) return await runUnpaired(session, prepared);
+  if (prepared.completions) return await runCompletions(session, prepared);
   const { config, loaded: { model, tokenizer }, pairs, evalPairs } = prepared;
   const { beta = 1, ldAlpha } = resolveLoss(config) ?? {};
   const isReference = startsAtReference(prepared);
@@ -153,7 +164,7 @@ export async function runTraining(
   const reference = live ?? (isRead ? await cached("reference log-probs", pairs, ldAlpha) : undefined);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
-  await trainPhase(session, { name, objective, train: trainOptions(config) });
+  await trainPhase(session, { name, objective, train: trainOptions(config, prepared.parts) });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await withProgress(
     session,
@@ -183,9 +194,9 @@ export function liveReferenceOf({ config, loaded: { model }, continuesAdapter }:
 
 /** What a run minimises. */
 export function makeObjective(prepared: RunParts, reference?: ReferenceLogps | LiveReference): Objective {
-  const { config, loaded: { model }, pairs, sft } = prepared;
+  const { config, loaded: { model }, pairs, sft, completions } = prepared;
   const loss = resolveLoss(config);
-  if (!loss || !reference) return sftObjective(model, pairs.map((pair) => pair.chosen));
+  if (!loss || !reference) return sftObjective(model, completions ?? pairs.map((pair) => pair.chosen));
   const { spo, maxSteps, batchSize } = config;
   const strategy = spoStrategy(spo, {
     maxSteps,
@@ -203,8 +214,11 @@ export function makeObjective(prepared: RunParts, reference?: ReferenceLogps | L
   });
 }
 
-/** How a run trains. */
-export function trainOptions(config: RunConfig): Omit<TrainOptions, "onLog" | "signal"> {
+/** How a run trains, and on what shares of its sources. */
+export function trainOptions(
+  config: RunConfig,
+  parts?: readonly MixturePart[],
+): Omit<TrainOptions, "onLog" | "signal"> {
   return {
     optimizer: {
       beta1: config.adamBeta1,
@@ -222,6 +236,7 @@ export function trainOptions(config: RunConfig): Omit<TrainOptions, "onLog" | "s
     batchSize: config.batchSize,
     gradientAccumulationSteps: config.gradientAccumulationSteps,
     batchTokens: config.batchTokens,
+    ...(parts ? { parts } : {}),
     seed: config.seed,
     logEvery: config.logEvery,
   };

@@ -3,27 +3,25 @@
  * @module
  */
 import { resolveUnpaired, type RunConfig } from "./config.ts";
+import { dataWeightsOf } from "./data_settings.ts";
 import {
-  encodeCompletions,
-  type EncodeCounts,
-  type EncodedCompletion,
-  type EncodedExample,
-  type EncodedPair,
-  encodePairs,
-  shortenCompletions,
-  shortenPairs,
-} from "./data/encode.ts";
-import { encodeRecords } from "./data/encode_records.ts";
-import { readLabelled } from "./data/labelled_records.ts";
-import { formatSkipped, readPreferences } from "./data/records.ts";
-import { readCompletions } from "./data/sft_records.ts";
+  checkFilesTogether,
+  type DataFile,
+  type DataFileOptions,
+  type DataItems,
+  type DataKind,
+  describeFile,
+  listFiles,
+  readDataFile,
+} from "./data/data_files.ts";
+import type { EncodedCompletion, EncodedExample, EncodedPair } from "./data/encode.ts";
+import { type MixturePart, samplesPerEpoch } from "./data/mixture.ts";
+import { holdsPreferences } from "./data/sft_records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
-import { truncateSides } from "./data/truncate.ts";
 import { ConfigError } from "./errors.ts";
 import { type ResolveHooks, resolveModel } from "./hub/resolve_model.ts";
 import { checkModelOrAdapter } from "./models/load_model.ts";
 import { architectureOf, type ModelConfig } from "./models/registry.ts";
-import type { RunHooks } from "./session.ts";
 
 /** What a run reads besides the weights, which are checked alone; nothing needs a device for it. */
 export interface RunData {
@@ -45,17 +43,29 @@ export interface RunData {
   readonly examples?: readonly EncodedExample[];
   /** Held-out ones, or the first of either label of the training's. */
   readonly evalExamples?: readonly EncodedExample[];
+  /** In their place, where supervised data are no preferences. */
+  readonly completions?: readonly EncodedCompletion[];
+  /** Held-out ones, or the first of the training's. */
+  readonly evalCompletions?: readonly EncodedCompletion[];
+  /** The training files, to be drawn from by weight; none where every item comes once an epoch. */
+  readonly parts?: readonly MixturePart[];
+}
+
+/** What a run reads its files with. */
+export interface RunInputs extends Omit<RunData, "pairs" | "evalPairs"> {
+  /** How its files are encoded. */
+  readonly encoding: DataFileOptions;
 }
 
 /**
- * Reads the data, and checks model and data.
+ * Checks the model of a run and reads what its data is encoded with.
  *
  * @param config with `model` and `data`
  * @param hooks where counts are told
- * @throws {InputError} naming file and line or key
+ * @throws {InputError} naming file or key
  */
-export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promise<RunData> {
-  const { model, data } = config;
+export async function readRunInputs(config: RunConfig, hooks: ResolveHooks): Promise<RunInputs> {
+  const { model, data, overlong, truncation, marginColumn, assistantOnlyLoss } = config;
   if (!model || !data) {
     throw new ConfigError(
       `Cannot train: expected --model and --data together (or neither, for the demonstration), found only ${
@@ -70,21 +80,103 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   refuseUnreadLora(config, { continuesAdapter: folders.adapter !== undefined });
   const { positions, vocab: vocabSize } = architectureOf(modelConfig).dimensions;
   const maxLength = Math.min(config.maxLength, positions);
-  const options = { tokenizer, config, maxLength, vocabSize, hooks };
-  const rest = { config, folder: folders.base, adapter: folders.adapter, modelConfig, tokenizer, maxLength };
-  if (resolveUnpaired(config)) {
-    const examples = await encodeLabelledFiles(data, options);
-    const evalExamples = someOfEach(
-      config.evalData ? await encodeLabelledFiles(config.evalData, options) : examples,
-      config.evalRecords,
-    );
-    return { ...rest, pairs: [], evalPairs: [], examples, evalExamples };
+  const encoding = {
+    ...{ tokenizer, vocabSize, maxLength, overlong, truncation, assistantOnlyLoss },
+    ...(marginColumn === undefined ? {} : { marginColumn }),
+  };
+  const folder = { folder: folders.base, ...(folders.adapter ? { adapter: folders.adapter } : {}) };
+  return { config, ...folder, modelConfig, tokenizer, maxLength, encoding };
+}
+
+/**
+ * Reads the data, and checks model and data.
+ *
+ * @param config with `model` and `data`
+ * @param hooks where counts are told
+ * @throws {InputError} naming file and line or key
+ */
+export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promise<RunData> {
+  const { encoding, ...rest } = await readRunInputs(config, hooks);
+  const kind = await runDataKind(config);
+  const read = async <Kind extends DataKind>(paths: string, of: Kind) => {
+    const files = await readRunFiles(paths, of, encoding);
+    for (const file of files) hooks.log(describeFile(file));
+    return { files, items: files.flatMap(({ items }) => items) };
+  };
+  const readBoth = async <Kind extends DataKind>(of: Kind) => {
+    const { files, items } = await read(config.data!, of);
+    const parts = partsOf(config, files);
+    if (parts) describeParts(files, parts).forEach(hooks.log);
+    const evalItems = config.evalData ? (await read(config.evalData, of)).items : items;
+    return { items, evalItems, parts: parts ? { parts } : {} };
+  };
+  if (kind === "labelled") {
+    const { items, evalItems, parts } = await readBoth(kind);
+    const evalExamples = someOfEach(evalItems, config.evalRecords);
+    return { ...rest, pairs: [], evalPairs: [], examples: items, evalExamples, ...parts };
   }
-  const pairs = await encodeFiles(data, options);
-  const evalPairs = (config.evalData ? await encodeFiles(config.evalData, options) : pairs)
-    .slice(0, config.evalRecords);
-  const sft = config.spo.sftData === undefined ? {} : { sft: await encodeSft(config.spo.sftData, options) };
-  return { ...rest, pairs, evalPairs, ...sft };
+  if (kind === "completions") {
+    const { items, evalItems, parts } = await readBoth(kind);
+    const evalCompletions = evalItems.slice(0, config.evalRecords);
+    return { ...rest, pairs: [], evalPairs: [], completions: items, evalCompletions, ...parts };
+  }
+  const { items: pairs, evalItems, parts } = await readBoth(kind);
+  const { sftData } = config.spo;
+  const sft = sftData === undefined ? {} : { sft: (await read(sftData, "completions")).items };
+  return { ...rest, pairs, evalPairs: evalItems.slice(0, config.evalRecords), ...sft, ...parts };
+}
+
+/**
+ * What a run reads its files as: supervised data that are preferences throughout are pairs, of which the chosen answers
+ * are learnt.
+ *
+ * @param config with `data`
+ * @throws {DataError} a file that cannot be read
+ */
+export async function runDataKind(config: RunConfig): Promise<DataKind> {
+  if (resolveUnpaired(config)) return "labelled";
+  if (config.loss !== "sft") return "pairs";
+  if (config.assistantOnlyLoss) return "completions";
+  const paths = [config.data!, ...(config.evalData ? [config.evalData] : [])].join().split(",");
+  for (const path of paths) if (!await holdsPreferences(path)) return "completions";
+  return "pairs";
+}
+
+/**
+ * Reads and encodes files that are trained on together.
+ *
+ * @param paths with commas between them
+ * @param kind what they are read as
+ * @param encoding how
+ * @throws {DataError} naming file, line and key; files that do not go together
+ */
+export async function readRunFiles<Kind extends DataKind>(
+  paths: string,
+  kind: Kind,
+  encoding: DataFileOptions,
+): Promise<DataFile<DataItems[Kind]>[]> {
+  const files: DataFile<DataItems[Kind]>[] = [];
+  for (const path of await listFiles(paths)) files.push(await readDataFile(path, kind, encoding));
+  checkFilesTogether(files);
+  return files;
+}
+
+/** The files as sources of a mixture, where they have weights. */
+export function partsOf(
+  config: Pick<RunConfig, "dataWeights">,
+  files: readonly DataFile<unknown>[],
+): MixturePart[] | undefined {
+  return dataWeightsOf(config)?.map((weight, index) => ({ weight, count: files[index].items.length }));
+}
+
+/** Lines about what an epoch has of each file. */
+function describeParts(files: readonly DataFile<unknown>[], parts: readonly MixturePart[]): string[] {
+  const total = parts.reduce((sum, { count }) => sum + count, 0);
+  return samplesPerEpoch(parts, total).map((samples, index) => {
+    const { count, weight } = parts[index];
+    return `${files[index].path}: ${samples} of the ${total} items of an epoch (weight ${weight}), each ` +
+      `${(samples / count).toFixed(2)} times`;
+  });
 }
 
 /** What only a run with, or without, an adapter to start from reads. */
@@ -115,141 +207,6 @@ function refuseUnreadLora(
   }
 }
 
-/**
- * The data under other settings, without reading it again.
- *
- * @param data of {@link readRunData}
- * @param change settings that only change memory and time; a smaller max length must leave room after every prompt
- */
-export function changeRunData(
-  data: RunData,
-  change: Partial<Pick<RunConfig, "activationCheckpointing" | "gradientAccumulationSteps" | "maxLength">>,
-): RunData {
-  const changed = { ...data, config: { ...data.config, ...change } };
-  const { maxLength } = change;
-  if (maxLength === undefined) return changed;
-  const [pairs, evalPairs] = [data.pairs, data.evalPairs].map((pairs) =>
-    shortenPairs(pairs, maxLength, {
-      truncation: data.config.truncation,
-      bosTokenId: data.tokenizer.bosTokenId,
-    })
-  );
-  const sft = data.sft ? { sft: shortenCompletions(data.sft, maxLength) } : {};
-  const [examples, evalExamples] = [data.examples, data.evalExamples].map((those) =>
-    those?.flatMap((example) => {
-      const { truncation } = data.config;
-      const fitted = truncateSides([example], {
-        maxLength,
-        truncation,
-        bosTokenId: data.tokenizer.bosTokenId,
-      });
-      return fitted.kind === "overlong" ? [] : fitted.sides.map(({ lost: _, ...side }) => side);
-    })
-  );
-  return { ...changed, maxLength, pairs, evalPairs, ...sft, ...(examples ? { examples, evalExamples } : {}) };
-}
-
-/** What reading a file needs. */
-interface EncodeFileOptions {
-  tokenizer: Tokenizer;
-  config: RunConfig;
-  maxLength: number;
-  vocabSize: number;
-  hooks: Pick<RunHooks, "log">;
-}
-
-/** The lower level's records: prompts with one completion. */
-async function encodeSft(path: string, options: EncodeFileOptions): Promise<EncodedCompletion[]> {
-  const { config: { overlong }, hooks, ...rest } = options;
-  const { completions, counts } = encodeCompletions(await readCompletions(path), { ...rest, overlong });
-  const notes = formatCounts(counts);
-  hooks.log(`${path}: ${completions.length} completions${notes === "" ? "" : ` (${notes})`}`);
-  return completions;
-}
-
-/** Files with commas between their names, one after the other. */
-async function encodeFiles(paths: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
-  const all: EncodedPair[] = [];
-  const files = paths.split(",");
-  for (const path of files) {
-    const pairs = await encodeFile(path, options);
-    const columns = (pair: EncodedPair) =>
-      Object.keys(pair).filter((name) => COLUMNS.has(name)).sort().join();
-    if (all.length > 0 && columns(pairs[0]) !== columns(all[0])) {
-      throw new ConfigError(
-        `Cannot use ${path}: expected the columns of ${files[0]} (${columns(all[0]) || "none"}), found ` +
-          `${columns(pairs[0]) || "none"}`,
-      );
-    }
-    all.push(...pairs);
-  }
-  await refuseTwice(files);
-  return all;
-}
-
-/** The same for labelled answers. */
-async function encodeLabelledFiles(paths: string, options: EncodeFileOptions): Promise<EncodedExample[]> {
-  const all: EncodedExample[] = [];
-  for (const path of paths.split(",")) all.push(...await encodeLabelled(path, options));
-  await refuseTwice(paths.split(","));
-  return all;
-}
-
-async function refuseTwice(files: readonly string[]): Promise<void> {
-  const places = await Promise.all(files.map((path) => Deno.realPath(path)));
-  const again = places.findIndex((place, index) => places.indexOf(place) < index);
-  if (again < 0) return;
-  throw new ConfigError(`Cannot use ${files.join()}: expected each file once, found ${files[again]} twice`);
-}
-
-/** What a pair may bring beside its texts. */
-const COLUMNS: ReadonlySet<string> = new Set(["margin", "referenceChosen", "referenceRejected"]);
-
-async function encodeFile(path: string, options: EncodeFileOptions): Promise<EncodedPair[]> {
-  const { tokenizer, config, maxLength, vocabSize, hooks } = options;
-  const { records, skipped } = await readPreferences(path, { marginColumn: config.marginColumn });
-  const { pairs, counts } = encodePairs(records, {
-    tokenizer,
-    vocabSize,
-    maxLength,
-    overlong: config.overlong,
-    truncation: config.truncation,
-  });
-  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) =>
-    note !== "" && note !== "nothing"
-  );
-  hooks.log(`${path}: ${pairs.length} pairs${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
-  return pairs;
-}
-
-async function encodeLabelled(
-  path: string,
-  options: EncodeFileOptions,
-): Promise<EncodedExample[]> {
-  const { tokenizer, config: { overlong, truncation }, maxLength, vocabSize, hooks } = options;
-  const { records, skipped } = await readLabelled(path);
-  const { examples, counts } = encodeRecords(records, {
-    tokenizer,
-    vocabSize,
-    maxLength,
-    overlong,
-    truncation,
-  });
-  const good = examples.filter(({ desirable }) => desirable).length;
-  if (good === 0 || good === examples.length) {
-    throw new ConfigError(
-      `Cannot use ${path}: expected answers of both labels, found ${examples.length} that are all ${
-        good === 0 ? "undesirable" : "desirable"
-      }`,
-    );
-  }
-  const notes = notesOf(skipped, counts);
-  hooks.log(
-    `${path}: ${good} desirable and ${examples.length - good} undesirable answers${notes}`,
-  );
-  return examples;
-}
-
 /** The first of either label, in the data's order. */
 function someOfEach(examples: readonly EncodedExample[], count: number): EncodedExample[] {
   const left = new Map([[true, Math.ceil(count / 2)], [false, Math.ceil(count / 2)]]);
@@ -258,24 +215,4 @@ function someOfEach(examples: readonly EncodedExample[], count: number): Encoded
     left.set(desirable, rest - 1);
     return rest > 0;
   });
-}
-
-/** What was left out or cut, in brackets. */
-function notesOf(skipped: Parameters<typeof formatSkipped>[0], counts: EncodeCounts): string {
-  const notes = [formatSkipped(skipped), formatCounts(counts)].filter((note) =>
-    note !== "" && note !== "nothing"
-  );
-  return notes.length > 0 ? ` (${notes.join("; ")})` : "";
-}
-
-function formatCounts(counts: EncodeCounts): string {
-  const texts: [number, string][] = [
-    [counts.truncated, "completions cut at the end"],
-    [counts.truncatedPrompt, "prompts cut at the start"],
-    [counts.repairedBoundary, "boundary tokens counted as completion"],
-    [counts.droppedOverlong, "left out: prompt too long"],
-    [counts.droppedEmpty, "left out: no completion token"],
-    [counts.droppedIdentical, "left out: both sides the same ids"],
-  ];
-  return texts.filter(([count]) => count > 0).map(([count, text]) => `${count} ${text}`).join("; ");
 }

@@ -47,7 +47,7 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
     loss,
     startsAtReference: isReference,
   });
-  await trainPhase(session, { name: config.loss, objective, train: trainOptions(config) });
+  await trainPhase(session, { name: config.loss, objective, train: trainOptions(config, prepared.parts) });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await score("evaluation after", model);
   const evaluate = (policy: ArrayLike<number>) => compareExamples(evalExamples, { policy, reference }, beta);

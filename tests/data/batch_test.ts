@@ -104,3 +104,20 @@ Deno.test("empty batches and sequences that cannot be scored are refused", () =>
   const empty = { chosen: completion([], [1]), rejected: completion([], [2]), source };
   assert.throws(() => packPairs([empty]), /sequence 0, found 0 and 1/);
 });
+
+Deno.test("tokens that are not learnt are given: no label is theirs, and lengths count labels", () => {
+  const source = { file: "x" };
+  const masked = {
+    promptIds: [1, 2],
+    completionIds: [3, 4, 5, 6],
+    labelMask: [true, false, false, true],
+    source,
+  };
+  const plain = { promptIds: [7], completionIds: [8], source };
+  const packed = packSequences([masked, plain]);
+  assert.deepEqual([...packed.inputIds], [1, 2, 3, 4, 5, 6, 7, 8]);
+  assert.deepEqual([...packed.labels], [3, 6, 8]);
+  assert.deepEqual([...packed.rows], [1, 4, 6]);
+  assert.deepEqual([...packed.completionLengths], [2, 1]);
+  assert.deepEqual(completionsSize([masked, plain]), { tokens: 8, labels: 3 });
+});

@@ -132,3 +132,52 @@ Deno.test("a whole text is learnt but for its first token, or after BOS whole", 
   const { examples: [one] } = encodeRecords([{ ...records[0], completion: "a" }, ...records], OPTIONS);
   assert.equal(text(one.completionIds), "bc\0"); // one token alone predicts nothing, and is left out
 });
+
+const TURNS = [user, assistant, { role: "user", content: "And" }, { role: "assistant", content: "Yes" }];
+const DECODING = {
+  ...BYTES,
+  decode: (ids: readonly number[]) => new TextDecoder().decode(Uint8Array.from(ids)),
+};
+const learnt = ({ completionIds, labelMask }: { completionIds: number[]; labelMask?: boolean[] }) =>
+  text(completionIds.map((id, i) => (labelMask![i] ? id : 46)));
+
+Deno.test("with assistantOnlyLoss every turn of the assistant's is learnt, and no other token", () => {
+  const options = { ...OPTIONS, tokenizer: DECODING, assistantOnlyLoss: true };
+  const record = normalizeCompletion({ value: { messages: TURNS }, source }, "dialogue", { allTurns: true });
+  const { examples: [example] } = encodeRecords([record as CompletionRecord], options);
+  assert.equal(text(example.promptIds), "<user>Hi;<assistant>");
+  assert.equal(text(example.completionIds), "Hello;<user>And;<assistant>Yes;");
+  assert.equal(learnt(example), "Hello;.....................Yes;");
+  // Of a prompt with messages only the completion's turns.
+  const given = { prompt: TURNS.slice(0, 3), completion: TURNS.slice(3), source };
+  const { examples: [own] } = encodeRecords([given], options);
+  assert.deepEqual([text(own.promptIds), learnt(own)], [
+    "<user>Hi;<assistant>Hello;<user>And;<assistant>",
+    "Yes;",
+  ]);
+  // A cut within the user's turn leaves nothing of it.
+  const { examples: [cut], counts } = encodeRecords([record as CompletionRecord], {
+    ...options,
+    maxLength: 30,
+  });
+  assert.deepEqual([learnt(cut), counts.truncated], ["Hello;", 1]);
+  assert.throws(
+    () => encodeRecords([{ prompt: "Q", completion: "A", source }], options),
+    /x\.jsonl:3: expected messages with assistantOnlyLoss, found texts$/,
+  );
+});
+
+Deno.test("a template's generation blocks say what the assistant's tokens are", () => {
+  const chatTemplate = createChatTemplate(
+    "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}" +
+      "{% else %}{{ m.content }}{% endif %};{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    { source: "test" },
+  );
+  const record = normalizeCompletion({ value: { messages: TURNS }, source }, "dialogue", { allTurns: true });
+  const { examples: [example] } = encodeRecords([record as CompletionRecord], {
+    ...OPTIONS,
+    tokenizer: { ...DECODING, chatTemplate },
+    assistantOnlyLoss: true,
+  });
+  assert.equal(learnt(example), "Hello......................Yes"); // the turns' ends are not in the blocks
+});

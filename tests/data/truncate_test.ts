@@ -1,10 +1,6 @@
 import assert from "node:assert/strict";
-import {
-  encodeCompletions,
-  encodePairs,
-  type EncodingTokenizer,
-  shortenPairs,
-} from "../../train/data/encode.ts";
+import { encodeCompletions, encodePairs, type EncodingTokenizer } from "../../train/data/encode.ts";
+import { shortenPairs } from "../../train/data/shorten.ts";
 import { truncateSides } from "../../train/data/truncate.ts";
 
 const BOS = 1;

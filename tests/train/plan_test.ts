@@ -25,7 +25,8 @@ import {
 } from "../../train/plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget } from "../../train/plan_fit.ts";
 import { runTraining } from "../../train/run.ts";
-import { changeRunData, type RunData } from "../../train/run_data.ts";
+import { changeRunData } from "../../train/change_run_data.ts";
+import type { RunData } from "../../train/run_data.ts";
 import type { Session } from "../../train/session.ts";
 import { testGpu } from "../gpu.ts";
 import { randomCompletions, randomPairs, temporaryFolder, tinyModel, tinyTokenizer } from "../tiny_model.ts";

@@ -31,6 +31,8 @@ const UNPROFILED = {
   maxShardGb: true,
   overwrite: true,
   dryRun: true,
+  dataWeights: true,
+  inspect: true,
 } as const;
 
 const SCHEMA = runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape);

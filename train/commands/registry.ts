@@ -7,6 +7,7 @@ import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
 import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
+import { inspectCommand } from "./inspect.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { trainCommand } from "./train.ts";
@@ -14,6 +15,7 @@ import { trainCommand } from "./train.ts";
 /** By name, in the order of the help. */
 export const COMMANDS = {
   train: trainCommand,
+  inspect: inspectCommand,
   eval: evalCommand,
   generate: generateCommand,
   chat: chatCommand,

@@ -13,10 +13,12 @@ import {
   resolveUnpaired,
   type RunConfig,
 } from "../config.ts";
+import { formatDataReport } from "../data/inspect_report.ts";
 import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "../demo.ts";
 import { type DemoSettings, demoSettings } from "../demo_settings.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { ConfigError } from "../errors.ts";
+import { inspectRun } from "../inspect_run.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
 import { loadRun, RUN_ENTRIES, runTraining } from "../run.ts";
@@ -44,6 +46,7 @@ const RUNS_FOLDER = "runs";
 export async function runTrain(invocation: Invocation): Promise<number> {
   const config = parseRunConfig(invocation.raw, invocation.source);
   const isDemo = config.model === undefined && config.data === undefined;
+  if (config.inspect) return await describeData(config);
   const entries = isDemo ? DEMO_ENTRIES : RUN_ENTRIES;
   const folder = config.output ??
     join(RUNS_FOLDER, await nextRunName(RUNS_FOLDER, isDemo ? "arithmetic" : config.loss));
@@ -72,6 +75,16 @@ export async function runTrain(invocation: Invocation): Promise<number> {
   return 0;
 }
 
+/** Says what the run's data is like, in place of the run. */
+async function describeData(config: RunConfig): Promise<number> {
+  if (config.model === undefined && config.data === undefined) {
+    throw new ConfigError("Cannot use inspect: expected --model and --data with it, found neither");
+  }
+  const hooks = { log: (line: string) => console.error(line), progress: terminalProgress };
+  console.log(formatDataReport(await inspectRun(config, hooks)).trimEnd());
+  return 0;
+}
+
 /** A run, of whatever kind. */
 interface Job {
   /** The content of its config.json. */
@@ -84,7 +97,7 @@ interface Job {
 }
 
 interface PreparedJob extends Disposable {
-  readonly run: (session: Session) => Promise<PhaseResult[]>;
+  readonly run: (session: Session) => Promise<readonly object[]>;
 }
 
 function trainingJob(data: RunData): Job {

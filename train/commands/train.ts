@@ -30,7 +30,11 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
     "model to start from: a folder in Hugging Face layout or of an adapter, or owner/name[@revision] on the hub",
   ],
   base: [DATA, "model of the adapter (default: the one that adapter_config.json names)"],
-  data: [DATA, "preference records: .json, .jsonl (both also .gz) or .parquet; several files with commas"],
+  data: [
+    DATA,
+    "records: .json, .jsonl (both also .gz) or .parquet; several files with commas; every form is in docs/data.md",
+  ],
+  dataWeights: [DATA, "shares of several files in an epoch, with commas (default: every record once)"],
   evalData: [DATA, "held-out records of the same kind"],
   evalRecords: [DATA, "records evaluated before and after training"],
   maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],
@@ -39,6 +43,7 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
     DATA,
     "column with a margin for each pair (ODPO); by default margin, which all records have or none",
   ],
+  assistantOnlyLoss: [DATA, "sft on messages: learn every turn of the assistant's (default: the last alone)"],
   overlong: [DATA, "a prompt that leaves no room for a completion: stop, or drop the record"],
   loss: [
     LOSS,
@@ -127,6 +132,7 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
   tune: [RUN, TUNE_MEANING],
   dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
+  inspect: [RUN, "describe the data as the run would read it, and stop; needs no adapter"],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
   maxShardGb: [
     RUN,
@@ -148,6 +154,7 @@ export const trainCommand: Command<typeof runConfigSchema> = {
     "deno task train --model models/llama --data pairs.jsonl --spo.solver penalty --spo.lambda 0.5",
     "deno task train --model models/llama --data pairs.jsonl --lora.rank 8 --base-dtype bf16",
     "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",
+    "deno task train --model models/llama --data ours.jsonl,public.parquet --data-weights 3,1 --inspect",
     "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
   ],
   load: async () => (await import("./run_train.ts")).runTrain,

@@ -3,9 +3,9 @@
  * pair once.
  * @module
  */
-import type { EncodedCompletion, EncodedPair } from "./encode.ts";
+import type { EncodedCompletion, EncodedPair } from "./encoded.ts";
 
-/** S sequences in G segments of N tokens together, one after the other; R of the tokens are completion tokens. */
+/** S sequences in G segments of N tokens together, one after the other; R of the tokens are completion tokens that are learnt. */
 export interface PackedSequences {
   /** `[N]` token ids. */
   inputIds: Uint32Array;
@@ -19,7 +19,7 @@ export interface PackedSequences {
   rows: Uint32Array;
   /** `[R]` the completion tokens' ids. */
   labels: Uint32Array;
-  /** `[S]` completion tokens per sequence. */
+  /** `[S]` completion tokens per sequence, of those that are learnt. */
   completionLengths: Uint32Array;
   /** `[P]` of pairs packed with `promptLabels`: further labels after those of the sequences, prompt by prompt. */
   promptLengths?: Uint32Array;
@@ -53,6 +53,8 @@ interface Segment {
 /** Where a sequence's completion lies. */
 interface Sequence {
   readonly completionIds: readonly number[];
+  /** Places in it of the tokens that are learnt. */
+  readonly learnt: readonly number[];
   /** Token that predicts the first completion token, and the first completion token itself. */
   readonly promptEnd: number;
   readonly start: number;
@@ -155,9 +157,9 @@ export function packSequences(completions: readonly EncodedCompletion[]): Packed
  */
 export function completionsSize(completions: readonly EncodedCompletion[]): BatchSize {
   let [tokens, labels] = [0, 0];
-  for (const { promptIds, completionIds } of completions) {
+  for (const { promptIds, completionIds, labelMask } of completions) {
     tokens += promptIds.length + completionIds.length;
-    labels += completionIds.length;
+    labels += labelMask ? labelMask.filter(Boolean).length : completionIds.length;
   }
   return { tokens, labels };
 }
@@ -173,14 +175,14 @@ function labelled(
   sequences: readonly Sequence[],
   prompted: readonly Sequence[],
 ): Pick<PackedSequences, "rows" | "labels"> {
-  const completionRows = sequences.flatMap(({ completionIds, promptEnd, start }) =>
-    completionIds.map((_, i) => (i === 0 ? promptEnd : start + i - 1))
+  const completionRows = sequences.flatMap(({ learnt, promptEnd, start }) =>
+    learnt.map((i) => (i === 0 ? promptEnd : start + i - 1))
   );
   const promptRows = prompted.flatMap(({ promptIds, promptEnd }) =>
     promptIds.slice(1).map((_, i) => promptEnd + 1 - promptIds.length + i)
   );
   const labels = [
-    ...sequences.flatMap(({ completionIds }) => completionIds),
+    ...sequences.flatMap(({ completionIds, learnt }) => learnt.map((i) => completionIds[i])),
     ...prompted.flatMap(({ promptIds }) => promptIds.slice(1)),
   ];
   return { rows: Uint32Array.from([...completionRows, ...promptRows]), labels: Uint32Array.from(labels) };
@@ -200,7 +202,11 @@ class Layout {
   }
 
   /** Lays a completion, behind its own prompt or as a continuation of the prompt laid last. */
-  add({ promptIds, completionIds }: EncodedCompletion, { shared }: { shared: boolean }): Sequence {
+  add(
+    { promptIds, completionIds, labelMask }: EncodedCompletion,
+    { shared }: { shared: boolean },
+  ): Sequence {
+    const learnt = [...completionIds.keys()].filter((i) => labelMask?.[i] ?? true);
     const sequence = this.#sequences++;
     // Without a prompt token nothing predicts the first completion token, and its log-prob would silently be lost.
     if (promptIds.length === 0 || completionIds.length === 0) {
@@ -212,11 +218,11 @@ class Layout {
     if (shared) {
       const start = this.#tokens;
       this.#push({ ids: completionIds, position: promptIds.length, prefix: this.#prompt.segment });
-      return { completionIds, promptEnd: this.#prompt.end - 1, start, promptIds };
+      return { completionIds, learnt, promptEnd: this.#prompt.end - 1, start, promptIds };
     }
     const start = this.#tokens + promptIds.length;
     this.#push({ ids: [...promptIds, ...completionIds], position: 0, prefix: this.#segments.length });
-    return { completionIds, promptEnd: start - 1, start, promptIds };
+    return { completionIds, learnt, promptEnd: start - 1, start, promptIds };
   }
 
   /** The batch, its sequences in this order; after their labels those of the prompts of `prompted`. */
@@ -237,7 +243,7 @@ class Layout {
       segmentOffsets,
       prefixSegments: Uint32Array.from(this.#segments, ({ prefix }) => prefix),
       ...labelled(sequences, prompted ?? []),
-      completionLengths: Uint32Array.from(sequences, ({ completionIds }) => completionIds.length),
+      completionLengths: Uint32Array.from(sequences, ({ learnt }) => learnt.length),
       ...(prompted
         ? { promptLengths: Uint32Array.from(prompted, ({ promptIds }) => promptIds.length - 1) }
         : {}),

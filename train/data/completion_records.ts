@@ -40,6 +40,15 @@ export type CompletionForm =
   | "answer"
   | "question";
 
+/** How records are read. */
+export interface CompletionOptions {
+  /**
+   * Learn every assistant's turn of a dialogue, not only the last: the prompt ends before the first of them, and what
+   * others say in between is given. The dialogue may then end with another's turn, which is left out.
+   */
+  allTurns?: boolean;
+}
+
 /** Why such a record is left out: a missing or blank completion, a blank prompt, or no assistant's turn at the end. */
 export type CompletionSkip = "missingCompletion" | "emptyCompletion" | "emptyPrompt" | "noAssistantTurn";
 
@@ -88,6 +97,7 @@ export function detectCompletionForm(value: Readonly<Record<string, unknown>>): 
  *
  * @param row a record as read
  * @param form its form, from {@linkcode detectCompletionForm}
+ * @param options which turns of a dialogue are learnt
  * @returns the record, or why it is left out
  * @throws {DataError} a key of the wrong type, or a label that is no boolean
  * @example
@@ -99,8 +109,13 @@ export function detectCompletionForm(value: Readonly<Record<string, unknown>>): 
  * assert.deepEqual(record, { prompt: "1+1=", completion: "3", desirable: false, source });
  * ```
  */
-export function normalizeCompletion(row: Row, form: CompletionForm): CompletionRecord | CompletionSkip {
+export function normalizeCompletion(
+  row: Row,
+  form: CompletionForm,
+  options: CompletionOptions = {},
+): CompletionRecord | CompletionSkip {
   const { source } = row;
+  const turnsOf = options.allTurns ? everyTurn : lastTurn;
   switch (form) {
     case "completion":
     case "labelled": {
@@ -114,11 +129,11 @@ export function normalizeCompletion(row: Row, form: CompletionForm): CompletionR
     }
     case "dialogue": {
       const record = check(row, SCHEMAS.dialogue);
-      return lastTurn(record.messages, { ...templateOf(record), source });
+      return turnsOf(record.messages, { ...templateOf(record), source });
     }
     case "turns": {
       const record = check(row, SCHEMAS.turns);
-      return lastTurn(normalizeTurns(record.conversations, record.system), { ...templateOf(record), source });
+      return turnsOf(normalizeTurns(record.conversations, record.system), { ...templateOf(record), source });
     }
     case "text": {
       const { text } = check(row, SCHEMAS.text);
@@ -204,6 +219,20 @@ function lastTurn(
   const last = dialogue.length - 1;
   if (last < 1 || dialogue[last].role !== "assistant") return "noAssistantTurn";
   return checked({ prompt: dialogue.slice(0, last), completion: [dialogue[last]], ...rest });
+}
+
+/** From the first assistant's turn to the last: which of their tokens are learnt is found in the rendered text. */
+function everyTurn(
+  dialogue: readonly ChatMessage[],
+  rest: Template & { source: RecordSource },
+): CompletionRecord | CompletionSkip {
+  const isAssistant = ({ role }: ChatMessage) => role === "assistant";
+  const first = dialogue.findIndex(isAssistant);
+  if (first < 1) return "noAssistantTurn";
+  const last = dialogue.findLastIndex(isAssistant);
+  const completion = dialogue.slice(first, last + 1);
+  if (isBlank(completion.filter(isAssistant))) return "emptyCompletion";
+  return checked({ prompt: dialogue.slice(0, first), completion, ...rest });
 }
 
 function checked(record: CompletionRecord): CompletionRecord | CompletionSkip {

@@ -8,7 +8,8 @@ import {
   normalizeCompletion,
   unpairRecords,
 } from "./completion_records.ts";
-import { DataError, formatSource } from "./errors.ts";
+import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import type { RecordForm } from "./forms.ts";
 import { readRows } from "./readers.ts";
 import { readPreferences } from "./records.ts";
 
@@ -16,8 +17,12 @@ import { readPreferences } from "./records.ts";
 export interface LabelledData {
   /** The usable records; of preferences all chosen answers, then all rejected ones. */
   records: (CompletionRecord & { desirable: boolean })[];
-  /** How many were left out, by reason. */
+  /** The form of every record of the file. */
+  form: "labelled" | RecordForm;
+  /** How many were left out, by reason; of preferences, whole pairs. */
   skipped: Record<string, number>;
+  /** For each reason, the first record left out for it. */
+  firstSkipped: Record<string, RecordSource>;
 }
 
 /**
@@ -40,13 +45,16 @@ export interface LabelledData {
 export async function readLabelled(path: string): Promise<LabelledData> {
   const records: LabelledData["records"] = [];
   const skipped: LabelledData["skipped"] = {};
+  const firstSkipped: LabelledData["firstSkipped"] = {};
   for await (const row of readRows(path)) {
     const form = detectCompletionForm(row.value);
     if (form === undefined && records.length === 0 && Object.keys(skipped).length === 0) {
       const preferences = await readPreferences(path);
       return {
         records: unpairRecords(preferences.records) as LabelledData["records"],
+        form: preferences.form,
         skipped: preferences.skipped,
+        firstSkipped: preferences.firstSkipped,
       };
     }
     if (form !== "labelled") {
@@ -57,11 +65,13 @@ export async function readLabelled(path: string): Promise<LabelledData> {
       );
     }
     const record = normalizeCompletion(row, form);
-    if (typeof record === "string") skipped[record] = (skipped[record] ?? 0) + 1;
-    else records.push(record as LabelledData["records"][number]);
+    if (typeof record === "string") {
+      skipped[record] = (skipped[record] ?? 0) + 1;
+      firstSkipped[record] ??= row.source;
+    } else records.push(record as LabelledData["records"][number]);
   }
   if (records.length === 0) {
     throw new DataError(`Cannot use ${path}: expected a usable labelled answer, found none`);
   }
-  return { records, skipped };
+  return { records, form: "labelled", skipped, firstSkipped };
 }

@@ -14,6 +14,23 @@ export interface MixturePart {
 }
 
 /**
+ * Weights of files as a user writes them.
+ *
+ * @param text numbers above 0, joined by commas
+ * @returns the numbers, or undefined where one is none
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.deepEqual(parseWeights("3,0.5"), [3, 0.5]);
+ * assert.equal(parseWeights("3,0"), undefined);
+ * ```
+ */
+export function parseWeights(text: string): number[] | undefined {
+  const weights = text.split(",").map((word) => (word.trim() === "" ? NaN : Number(word)));
+  return weights.every((weight) => Number.isFinite(weight) && weight > 0) ? weights : undefined;
+}
+
+/**
  * How many of an epoch's samples each source gives: its share, rounded so that the sum is kept (largest remainders).
  *
  * @param parts the sources
@@ -69,6 +86,10 @@ export function mixtureOrder(
   const quotas = samplesPerEpoch(parts, samples);
   const order = Uint32Array.from(quotas.flatMap((quota, part) => Array<number>(quota).fill(part)));
   shuffle(createRandom(deriveSeed(seed, "mixture", epoch)), order);
+  // An empty source would have no item to draw.
+  if (parts.some(({ count }) => count < 1)) {
+    throw new DataError("Cannot mix data: expected items in every source, found one without");
+  }
   const starts = parts.map((_, i) => parts.slice(0, i).reduce((total, { count }) => total + count, 0));
   const drawn = quotas.map((quota) => quota * epoch);
   const passes: { pass: number; items: Uint32Array }[] = [];

@@ -6,7 +6,7 @@
 import { renderCompletion } from "./chat_mask.ts";
 import type { ChatMessage, ChatTemplate } from "./chat_template.ts";
 import type { ConversationRecord } from "./conversations.ts";
-import type { CompletionExample } from "./encode.ts";
+import type { CompletionExample } from "./encoded.ts";
 import { DataError, formatSource } from "./errors.ts";
 import type { PreferenceRecord } from "./forms.ts";
 

@@ -18,6 +18,8 @@ export interface TokenSplit {
   promptIds: number[];
   /** Predicted tokens. */
   completionIds: number[];
+  /** Whether each of them is learnt, where not all are. */
+  labelMask?: boolean[];
 }
 
 /** What became of texts: shortened where they had to be, or the part that leaves no room for a token of the other. */
@@ -67,7 +69,22 @@ function cutCompletions<Side extends TokenSplit>(sides: readonly Side[], maxLeng
   const shortened = sides.map((side) => {
     const room = maxLength - side.promptIds.length;
     const lost = side.completionIds.length > room ? "completion" as const : "nothing" as const;
-    return { ...side, completionIds: side.completionIds.slice(0, room), lost };
+    return { ...side, ...cutCompletion(side, room), lost };
   });
   return { kind: "ok", sides: shortened };
+}
+
+/**
+ * The first tokens of a completion; what nothing is learnt from after them is left out, too.
+ *
+ * @param side whose completion it is
+ * @param room most tokens
+ */
+export function cutCompletion(
+  { completionIds, labelMask }: TokenSplit,
+  room: number,
+): Pick<TokenSplit, "completionIds" | "labelMask"> {
+  if (labelMask === undefined) return { completionIds: completionIds.slice(0, room) };
+  const length = labelMask.slice(0, room).lastIndexOf(true) + 1;
+  return { completionIds: completionIds.slice(0, length), labelMask: labelMask.slice(0, length) };
 }

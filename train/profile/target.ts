@@ -191,6 +191,7 @@ export async function profileRun(
     train: trainOptions(config),
     sequenceLengths: (item) => {
       if (examples) return [lengthOf(examples[item])];
+      if (prepared.completions) return [lengthOf(prepared.completions[item])];
       const { chosen, rejected } = pairs[item];
       return (config.loss === "sft" ? [chosen] : [chosen, rejected]).map(lengthOf);
     },

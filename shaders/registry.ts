@@ -66,6 +66,12 @@ import {
 import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial, type RowConstants } from "./rms_norm.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
+import {
+  pairWeights,
+  sequenceStatistics,
+  statisticsMetrics,
+  type StatisticsMetricsConstants,
+} from "./sequence_statistics.ts";
 import { swigluBackward, swigluForward } from "./swiglu.ts";
 import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
@@ -192,6 +198,13 @@ const PAIR_LOSS: PairLossConstants[] = [
   },
 );
 
+/** Pairs, labelled answers, completions. */
+const STATISTICS_METRICS: StatisticsMetricsConstants[] = [
+  { metrics: ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"], labelled: false },
+  { metrics: ["entropy", "logits/chosen", "logits/rejected"], labelled: true },
+  { metrics: ["entropy", "mean_token_accuracy"], labelled: false },
+];
+
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(accumulate, ACCUMULATE),
@@ -241,6 +254,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(matmulRows, MATMUL_ROWS),
   entry(mix, BOTH.map((copy) => ({ copy }))),
   entry(pairLoss, PAIR_LOSS),
+  entry(pairWeights, NONE),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),
   entry(rmsNormWeightPartial, OPERANDS),
@@ -251,13 +265,15 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(weightedSum, NONE),
   entry(segmentSum, NONE),
   entry(segmentSumBackward, NONE),
+  entry(sequenceStatistics, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
+  entry(statisticsMetrics, STATISTICS_METRICS),
   entry(swigluBackward, OPERANDS),
   entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
-  entry(tokenLogpsCombine, NONE),
-  entry(tokenLogpsPartial, HEAD),
+  entry(tokenLogpsCombine, BOTH.map((statistics) => ({ statistics }))),
+  entry(tokenLogpsPartial, BOTH.flatMap((statistics) => HEAD.map((head) => ({ ...head, statistics })))),
 ]);
 
 /**

@@ -69,8 +69,8 @@ import { ropeInPlace } from "./rope.ts";
 import {
   pairWeights,
   sequenceStatistics,
+  STATISTICS_METRICS,
   statisticsMetrics,
-  type StatisticsMetricsConstants,
 } from "./sequence_statistics.ts";
 import { swigluBackward, swigluForward } from "./swiglu.ts";
 import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
@@ -198,13 +198,6 @@ const PAIR_LOSS: PairLossConstants[] = [
   },
 );
 
-/** Pairs, labelled answers, completions. */
-const STATISTICS_METRICS: StatisticsMetricsConstants[] = [
-  { metrics: ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"], labelled: false },
-  { metrics: ["entropy", "logits/chosen", "logits/rejected"], labelled: true },
-  { metrics: ["entropy", "mean_token_accuracy"], labelled: false },
-];
-
 /** All kernels by name. */
 export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(accumulate, ACCUMULATE),
@@ -267,7 +260,10 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(segmentSumBackward, NONE),
   entry(sequenceStatistics, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
-  entry(statisticsMetrics, STATISTICS_METRICS),
+  entry(
+    statisticsMetrics,
+    Object.entries(STATISTICS_METRICS).map(([of, metrics]) => ({ metrics, labelled: of === "answers" })),
+  ),
   entry(swigluBackward, OPERANDS),
   entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),

@@ -62,6 +62,13 @@ const METRICS = {
 /** A metric of the tokens' statistics. */
 export type StatisticsMetric = keyof typeof METRICS;
 
+/** What a run on pairs, on labelled answers and on completions reports. */
+export const STATISTICS_METRICS = {
+  pairs: ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"],
+  answers: ["entropy", "logits/chosen", "logits/rejected"],
+  completions: ["entropy", "mean_token_accuracy"],
+} as const satisfies Record<string, readonly StatisticsMetric[]>;
+
 /** What the reduction's pipelines are specialised on. */
 export interface StatisticsMetricsConstants {
   /** Which, in the order of a metrics row. */

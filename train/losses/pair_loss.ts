@@ -50,6 +50,8 @@ export interface ResolvedPairLoss {
   readonly needsPromptLogps: boolean;
   /** Whether pairs may have margins, which it then takes into account. */
   readonly takesMargin: boolean;
+  /** Whether pairs may have weights: one that sorts the batch has no pairs to weigh. */
+  readonly takesWeights: boolean;
   /** Whether a step must be one micro-batch: pairs of a batch depend on each other. */
   readonly needsWholeBatch: boolean;
   /** Scale of the rewards in the metrics; 1 for a loss that has none. */
@@ -142,6 +144,7 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
         needsReference: readsReference && !isReferenceFree,
         needsPromptLogps: nll === "sequence",
         takesMargin,
+        takesWeights: !batch?.sorted,
         needsWholeBatch: batch !== undefined,
         beta: term.options.beta ?? 1,
         head: { terms: [term] },

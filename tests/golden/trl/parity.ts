@@ -126,11 +126,15 @@ export async function runCase(
   return await runSteps(objective, { mode });
 }
 
-async function objectiveOf(model: Model, { loss, weights, options }: ParityCase): Promise<Objective> {
+async function objectiveOf(
+  model: Model,
+  { loss, weights, options, useWeighting }: ParityCase,
+): Promise<Objective> {
   if (loss === "sft") return sftObjective(model, PAIRS.map(({ chosen }) => chosen));
   return preferenceObjective(model, {
     ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS), lambda: 0 },
     loss: resolvePairLoss(loss, { weights, options }),
+    useWeighting,
     spoAt: () => NO_PENALTY,
   });
 }

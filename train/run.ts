@@ -194,6 +194,7 @@ export function makeObjective(prepared: PreparedRun, reference?: ReferenceLogps 
     ...strategy,
     sharePrompts: config.promptSharing,
     ches: config.ches,
+    useWeighting: config.useWeighting,
     startsAtReference: startsAtReference(prepared),
   });
 }

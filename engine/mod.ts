@@ -135,9 +135,16 @@ export {
   sequenceLogps,
   type SequenceTails,
 } from "./ops/sequence_logps.ts";
+export {
+  pairWeights,
+  reportStatistics,
+  sequenceStatistics,
+  type StatisticsMetric,
+  type StatisticsReport,
+} from "./ops/sequence_statistics.ts";
 export { swiglu } from "./ops/swiglu.ts";
 export { swigluLinear } from "./ops/swiglu_linear.ts";
-export { hostLabels, tokenLogps } from "./ops/token_logps.ts";
+export { hostLabels, tokenLogps, tokenLogpsWithStatistics, type TokenStatistics } from "./ops/token_logps.ts";
 export {
   type ElementType,
   type Kernel,

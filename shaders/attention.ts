@@ -30,8 +30,7 @@ export interface AttentionKernels<Constants> {
 /** Parameters of the forward; the backward's also have `accumulate`. */
 export const PARAMS = { tokens: "u32", heads: "u32", kv_heads: "u32", scale: "f32" } as const;
 
-/** Finite stand-in for minus infinity: differences of infinities fold to nonsense. */
-export const MASKED = "-1e30";
+export { MASKED } from "./lib.ts";
 
 /** What the kernels compute, printed above each. */
 export const DOCS = {

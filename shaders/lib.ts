@@ -8,6 +8,9 @@ import { wgsl } from "./wgsl.ts";
 /** Elements handled as one: vec4 where the row length divides by four, else scalars. */
 export type VectorWidth = 1 | 4;
 
+/** Finite stand-in for minus infinity: differences of infinities fold to nonsense. */
+export const MASKED = "-1e30";
+
 /** The widest vector that divides every given length. */
 export function vectorWidth(...lengths: number[]): VectorWidth {
   return lengths.every((length) => length % 4 === 0) ? 4 : 1;

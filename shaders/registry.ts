@@ -67,6 +67,12 @@ import { rmsNormBackward, rmsNormForward, rmsNormWeightPartial } from "./rms_nor
 import type { RowConstants } from "./rows.ts";
 import type { InputMemory, OperandConstants } from "./operand.ts";
 import { ropeInPlace } from "./rope.ts";
+import {
+  pairWeights,
+  sequenceStatistics,
+  STATISTICS_METRICS,
+  statisticsMetrics,
+} from "./sequence_statistics.ts";
 import { swigluBackward, swigluForward } from "./swiglu.ts";
 import { type SwigluLinearConstants, swigluLinearForward } from "./swiglu_linear.ts";
 import { CPU_TILE, GPU_TILE, LARGE_TILE, SMALL_TILE, TEXEL_TILE } from "./tile.ts";
@@ -247,6 +253,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(matmulRows, MATMUL_ROWS),
   entry(mix, BOTH.map((copy) => ({ copy }))),
   entry(pairLoss, PAIR_LOSS),
+  entry(pairWeights, NONE),
   entry(rmsNormBackward, ROWS),
   entry(rmsNormForward, ROWS),
   entry(rmsNormWeightPartial, OPERANDS),
@@ -256,13 +263,18 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
   entry(spoPenalty, (["none", "linear", "hinge", "quadratic"] as const).map((penalty) => ({ penalty }))),
   entry(segmentSum, BOTH.map((tails) => ({ tails }))),
   entry(segmentSumBackward, BOTH.map((tails) => ({ tails }))),
+  entry(sequenceStatistics, NONE),
   entry(squareSumPartial, [{ lanes: 8 }, { lanes: 64 }]),
+  entry(
+    statisticsMetrics,
+    Object.entries(STATISTICS_METRICS).map(([of, metrics]) => ({ metrics, labelled: of === "answers" })),
+  ),
   entry(swigluBackward, OPERANDS),
   entry(swigluForward, OPERANDS),
   entry(swigluLinearForward, SWIGLU_LINEAR),
   entry(tokenLogpsBackward, HEAD),
-  entry(tokenLogpsCombine, NONE),
-  entry(tokenLogpsPartial, HEAD),
+  entry(tokenLogpsCombine, BOTH.map((statistics) => ({ statistics }))),
+  entry(tokenLogpsPartial, BOTH.flatMap((statistics) => HEAD.map((head) => ({ ...head, statistics })))),
 ]);
 
 /**

@@ -142,16 +142,16 @@ async function readBlocks(model: Model, part: (block: Block) => Block["weight"])
 }
 
 /**
- * Log-probs of every completion's tokens by the model in plain f64.
+ * Logits that every completion's tokens are drawn from, by the model in plain f64.
  *
  * @param model Its weights are read back.
  * @param completions What to score.
- * @returns One list a completion.
+ * @returns One list a completion, of one row of the vocabulary a token.
  */
-export async function referenceTokenLogps(
+export async function referenceLogits(
   model: Model,
   completions: readonly EncodedCompletion[],
-): Promise<number[][]> {
+): Promise<Float64Array[][]> {
   const { config } = model;
   if (config.model_type !== "llama") {
     throw new TypeError(`Cannot run the reference of a ${config.model_type}`);
@@ -164,12 +164,31 @@ export async function referenceTokenLogps(
     const inputIds = [...promptIds, ...completionIds];
     const sequenceOffsets = [0, inputIds.length];
     const { logits } = llama.forward({ parameters, inputIds, sequenceOffsets }, config);
-    return completionIds.map((id, i) => {
-      const start = (promptIds.length - 1 + i) * model.config.vocab_size;
-      const row = logits.subarray(start, start + model.config.vocab_size);
-      return row[id] - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    return completionIds.map((_, i) => {
+      const start = (promptIds.length - 1 + i) * config.vocab_size;
+      return logits.subarray(start, start + config.vocab_size);
     });
   });
+}
+
+/**
+ * Log-probs of every completion's tokens by the model in plain f64.
+ *
+ * @param model Its weights are read back.
+ * @param completions What to score.
+ * @returns One list a completion.
+ */
+export async function referenceTokenLogps(
+  model: Model,
+  completions: readonly EncodedCompletion[],
+): Promise<number[][]> {
+  const logits = await referenceLogits(model, completions);
+  return completions.map(({ completionIds }, index) =>
+    completionIds.map((id, i) => {
+      const row = logits[index][i];
+      return row[id] - Math.log(row.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    })
+  );
 }
 
 /**

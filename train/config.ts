@@ -76,6 +76,8 @@ export const runConfigSchema = z.strictObject({
   promptSharing: z.boolean().default(true),
   /** Report CHES scores: how alike the model sees the two sides of a pair. */
   ches: z.boolean().default(false),
+  /** WPO: weight pairs by how likely the policy itself would have written both answers. */
+  useWeighting: z.boolean().default(false),
   /** Compute the reference's log-probs once and keep them, or in every step, by a frozen copy or the adapter turned off. */
   precomputeReference: z.boolean().default(true),
   /** TR-DPO: the reference follows the policy. */
@@ -234,8 +236,8 @@ function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<ty
  * @param config effective settings
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
-  const { spo, promptSharing, ches, lora, precomputeReference, syncRefModel, ...others } = config;
-  const { dryRun: _, inspect: __, assistantOnlyLoss, ...settings } = others;
+  const { spo, promptSharing, ches, useWeighting, lora, precomputeReference, syncRefModel, ...rest } = config;
+  const { dryRun: _, inspect: __, assistantOnlyLoss, ...settings } = rest;
   const loss = resolveLoss(config);
   const readLora = readLoraSettings(lora);
   return {
@@ -245,7 +247,7 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
     ...loss?.options,
     ...resolveUnpaired(config)?.options,
     ...(syncRefModel ? { syncRefModel, ...DEFAULT_SYNC, ...given(config) } : {}),
-    ...(loss ? { promptSharing, ches, precomputeReference, spo: readSpoOptions(spo) } : {}),
+    ...(loss ? { promptSharing, ches, useWeighting, precomputeReference, spo: readSpoOptions(spo) } : {}),
   };
 }
 
@@ -262,12 +264,19 @@ function refuseUnreadOptions(
   { source }: { source: ConfigSource },
 ): void {
   refuseUnpairedParts(config, source);
-  resolveLoss(config, source);
+  const loss = resolveLoss(config, source);
   resolveUnpaired(config, source);
+  if (config.useWeighting && loss && !loss.takesWeights) {
+    throw new ConfigError(
+      `Cannot use ${
+        source.describe(["useWeighting"])
+      }: expected a loss of single pairs, found ${config.loss}, which sorts the batch`,
+    );
+  }
   if (config.loss !== "sft" && !isUnpairedLoss(config.loss)) return;
-  const pairwise = ["spo", "promptSharing", "ches", "lossWeights", ...LOSS_OPTIONS].find((name) =>
-    raw[name] !== undefined && !(isUnpairedLoss(config.loss) && UNPAIRED_OPTIONS.includes(name))
-  );
+  const pairwise = ["spo", "promptSharing", "ches", "useWeighting", "lossWeights", ...LOSS_OPTIONS].find((
+    name,
+  ) => raw[name] !== undefined && !(isUnpairedLoss(config.loss) && UNPAIRED_OPTIONS.includes(name)));
   if (pairwise) {
     throw new ConfigError(
       `Cannot use ${source.describe([pairwise])}: expected a pairwise loss, found ${config.loss}`,

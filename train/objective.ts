@@ -6,9 +6,11 @@ import type { DeviceTensors } from "../engine/inputs.ts";
 import { reportChes } from "../engine/ops/ches.ts";
 import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { hostHeadEnds, sequenceLogps } from "../engine/ops/sequence_logps.ts";
-import { scaledSum } from "../engine/ops/scaled_sum.ts";
+import { pairWeights, reportStatistics, sequenceStatistics } from "../engine/ops/sequence_statistics.ts";
+import { type MetricSlot, scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
+import { STATISTICS_METRICS } from "../shaders/sequence_statistics.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
@@ -16,7 +18,7 @@ import { ConfigError } from "./errors.ts";
 import { pairHeads, sequenceSums } from "./losses/length_desensitization.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { type HostBatch, hostBatch } from "./models/batch_tensors.ts";
-import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
+import { batchTokenStatistics, type Model } from "./models/model.ts";
 import { detachedSequenceSums, type LiveReference } from "./live_reference.ts";
 import type { ReferenceLogps, SideLogps } from "./reference.ts";
 import type { SolverFactory } from "./solvers/solver.ts";
@@ -51,6 +53,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   readonly metricNames: readonly string[];
   /** What items take when packed. */
   size(items: Uint32Array): BatchSize;
+  /** Tokens of the items' texts, each prompt as often as it stands in one; by default what `size` has. */
+  textTokens?(items: Uint32Array): number;
   /** Packs items; their arrays' lengths depend on `size` and the number of items alone, whatever the items are. */
   pack(items: Uint32Array, size: BatchSize): Arrays;
   /**
@@ -115,22 +119,40 @@ export function sftObjective(
   return {
     model,
     count: completions.length,
-    metricNames: ["loss"],
+    metricNames: ["loss", ...STATISTICS_METRICS.completions],
     size: (items) => completionsSize(pick(items)),
     pack: (items, size) => hostBatch(model, packSequences(pick(items)), size),
     source: (item) => formatSource(completions[item].source),
     forward(batch, state) {
+      const { sequences } = batch;
+      const tokens = batchTokenStatistics(model, batch);
+      reportStatistics(sequenceStatistics(tokens, sequences.offsets), {
+        names: STATISTICS_METRICS.completions,
+        chosen: sequences.offsets.shape[0] - 1,
+        tokens: { chosen: () => state.batchLabels, rejected: 0 },
+        metric: metricSlot(state, 1),
+      });
       // By sequence: labels of the padding belong to none.
-      return scaledSum(batchSequenceLogps(model, batch), {
+      return scaledSum(sequenceLogps(tokens.logps, sequences), {
         scale: () => -1 / state.batchLabels,
-        metric: {
-          metrics: state.metrics,
-          index: () => state.metricsRow * METRICS_STRIDE,
-          accumulate: () => !state.isFirst,
-        },
+        metric: metricSlot(state, 0),
       });
     },
     [Symbol.dispose]() {},
+  };
+}
+
+/**
+ * Where a number of a step's row goes; micro-batches add to it.
+ *
+ * @param state of the micro-batch, read at each replay
+ * @param index of the number in the row
+ */
+export function metricSlot(state: Readonly<MicroBatchState>, index: number): MetricSlot {
+  return {
+    metrics: state.metrics,
+    index: () => state.metricsRow * METRICS_STRIDE + index,
+    accumulate: () => !state.isFirst,
   };
 }
 
@@ -154,6 +176,8 @@ export interface PreferenceOptions {
   readonly sharePrompts?: boolean;
   /** Whether CHES scores are reported: how alike the model sees the two sides (arXiv 2410.08847); f32 only. */
   readonly ches?: boolean;
+  /** Whether pairs are weighted by how likely the policy itself would have written them (WPO, arXiv 2406.11827). */
+  readonly useWeighting?: boolean;
 }
 
 /** Metrics after the loss's where they are asked for: CHES, and its form by lengths. */
@@ -225,14 +249,20 @@ export function preferenceObjective(
   }
   refusePlainReference(options);
   const { ldAlpha } = loss;
-  const metricNames = pairMetrics(loss.head.terms);
+  if (options.useWeighting && !loss.takesWeights) {
+    throw new ConfigError(
+      `Cannot train with ${loss.name}: expected a loss of single pairs with useWeighting, found one that sorts the batch`,
+    );
+  }
+  const metricNames = [...pairMetrics(loss.head.terms), ...STATISTICS_METRICS.pairs];
   const spo = spoState(model.gpu, { lambda: options.lambda });
   const packing = { sharePrompts: options.sharePrompts, promptLabels: loss.needsPromptLogps };
   const tokensOf = (items: Uint32Array, of: (pair: EncodedPair) => number) =>
     items.reduce((total, item) => total + of(pairs[item]), 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
   const first = options.spoAt(1);
-  const isKnown = (options.startsAtReference ?? true) && !hasMargins && first.penalty === "none" &&
+  const isKnown = (options.startsAtReference ?? true) && !hasMargins && !options.useWeighting &&
+    first.penalty === "none" &&
     first.rho === 0;
   const known = isKnown ? loss.initialLoss : undefined;
   return {
@@ -243,6 +273,8 @@ export function preferenceObjective(
     ...(options.solver ? { solver: options.solver } : {}),
     ...(live?.afterStep ? { afterStep: live.afterStep } : {}),
     size: (items) => pairsSize(pick(items), packing),
+    textTokens: (items) =>
+      completionsSize(pick(items).flatMap(({ chosen, rejected }) => [chosen, rejected])).tokens,
     pack(items, size) {
       const of = (values: ArrayLike<number>) => Array.from(items, (item) => values[item]);
       const packed = packPairs(pick(items), packing);
@@ -264,20 +296,28 @@ export function preferenceObjective(
     source: (item) => formatSource(pairs[item].source),
     forward({ batch, reference: precomputed, lengths, margins, tails: given }, state) {
       const observe = (hidden: Tensor) => {
-        const slot = (index: number) => ({
-          metrics: state.metrics,
-          index: () => state.metricsRow * METRICS_STRIDE + metricNames.length + index,
-          accumulate: () => !state.isFirst,
-        });
+        const metrics = [0, 1].map((index) => metricSlot(state, metricNames.length + index));
         const inversePairs = () => 1 / state.batchItems;
-        reportChes(hidden, { offsets: batch.sequences.offsets, inversePairs, metrics: [slot(0), slot(1)] });
+        const { offsets } = batch.sequences;
+        reportChes(hidden, { offsets, inversePairs, metrics: [metrics[0], metrics[1]] });
       };
       // Before the policy's own pass, whose activations stay until the backward.
       const tails = given && { headEnds: given.headEnds, weight: ldAlpha! };
       const reference = precomputed
         ? { weighted: precomputed, plain: given?.reference ?? precomputed }
         : detachedSequenceSums(live!.model, batch, tails);
-      const logps = batchTokenLogps(model, batch, options.ches ? { observe } : {});
+      const tokens = batchTokenStatistics(model, batch, options.ches ? { observe } : {});
+      const { logps } = tokens;
+      const statistics = sequenceStatistics(tokens, batch.sequences.offsets);
+      reportStatistics(statistics, {
+        names: STATISTICS_METRICS.pairs,
+        chosen: lengths.shape[0] / 2,
+        tokens: {
+          chosen: () => tokensOf(state.batch, ({ chosen }) => chosen.completionIds.length),
+          rejected: () => tokensOf(state.batch, ({ rejected }) => rejected.completionIds.length),
+        },
+        metric: metricSlot(state, metricNames.length - STATISTICS_METRICS.pairs.length),
+      });
       const policy = sequenceSums(logps, batch, tails);
       return pairLoss(policy.weighted, {
         ...(tails ? { plain: { logps: policy.plain, reference: reference.plain } } : {}),
@@ -288,6 +328,7 @@ export function preferenceObjective(
           }
           : {}),
         ...(margins ? { margins } : {}),
+        ...(options.useWeighting ? { weights: pairWeights(statistics, batch.sequences.offsets) } : {}),
         reference: reference.weighted,
         lengths,
         metrics: state.metrics,

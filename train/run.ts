@@ -210,6 +210,7 @@ export function makeObjective(prepared: RunParts, reference?: ReferenceLogps | L
     ...strategy,
     sharePrompts: config.promptSharing,
     ches: config.ches,
+    useWeighting: config.useWeighting,
     startsAtReference: startsAtReference(prepared),
   });
 }

@@ -206,6 +206,8 @@ export interface StepPlan {
   readonly tokens: number;
   /** Labelled ones. */
   readonly labels: number;
+  /** Tokens of its texts: a prompt that both sides share counts for both. */
+  readonly textTokens: number;
 }
 
 /** What a run is made of. */
@@ -248,6 +250,7 @@ function planSteps(objective: Objective, options: TrainOptions): Plan {
       microBatches,
       tokens,
       labels,
+      textTokens: objective.textTokens?.(indices) ?? tokens,
       epoch: epoch + (position + 1) / loader.batchesPerEpoch,
     };
   });
@@ -290,7 +293,7 @@ function createLog(
 ) {
   const { plan, ring, now } = options;
   const start = now();
-  const state = { step: 0, tokens: 0, elapsedMs: 0, skipped: 0 };
+  const state = { step: 0, tokens: 0, textTokens: 0, elapsedMs: 0, skipped: 0 };
   return {
     get step() {
       return state.step;
@@ -310,18 +313,21 @@ function createLog(
         if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
         else checkRecord(record, { step: at, plan, objective, report });
       });
-      const tokens = plan.steps.slice(state.step, step).reduce((total, { tokens }) => total + tokens, 0);
+      const total = (of: "tokens" | "textTokens") =>
+        plan.steps.slice(state.step, step).reduce((sum, one) => sum + one[of], 0);
+      const tokens = total("tokens");
+      const textTokens = state.textTokens + total("textTokens");
       const elapsedMs = now() - start;
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
         ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
         learning_rate: learningRateAt(options.schedule, step),
-        num_tokens: state.tokens + tokens,
+        num_tokens: textTokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
       };
       const skipped = records[records.length - 1].skipped_steps;
-      Object.assign(state, { step, tokens: state.tokens + tokens, elapsedMs, skipped });
+      Object.assign(state, { step, tokens: state.tokens + tokens, textTokens, elapsedMs, skipped });
       await options.onLog?.(record);
     },
   };

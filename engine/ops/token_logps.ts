@@ -4,7 +4,7 @@
  */
 import {
   COMBINE_WORKGROUP,
-  PARTIAL_SIZE,
+  partialSize,
   tokenLogpsBackward,
   tokenLogpsCombine,
   type TokenLogpsConstants,
@@ -99,13 +99,69 @@ export function hostLabels(
  * ```
  */
 export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Tensor): Tensor {
+  return evaluate(hidden, lmHead, { labels });
+}
+
+/** Log-probs of R labels, and what the logits that they come from look like. */
+export interface TokenStatistics {
+  /** `[R]`, in nats. */
+  readonly logps: Tensor;
+  /**
+   * `[R, 4]`, without gradient: the distribution's entropy in nats, the mean of the logits over the vocabulary, 1 where the
+   * label is the likeliest id (of equal ones the lowest) and 0 elsewhere, and log sum of p^2.
+   */
+  readonly statistics: Tensor;
+}
+
+/**
+ * The same as {@link tokenLogps}, bit for bit, with statistics of the logits from the same walk over the vocabulary.
+ *
+ * @param hidden as there
+ * @param lmHead as there
+ * @param labels as there
+ * @returns the log-probs, and the statistics
+ * @throws {ShapeError} as there
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { fromHost, openGpu, toHost, upload } from "../mod.ts";
+ * import { ensureAdapter } from "../../train/software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const hidden = fromHost(gpu, new Float32Array(4), { shape: [1, 4] }); // zero: all ids are equally likely
+ * const lmHead = fromHost(gpu, new Float32Array(32).fill(1), { shape: [8, 4] });
+ * const labels = upload(gpu, hostLabels([0], { vocab: 8 }));
+ * const [entropy, meanLogit, hit, logSquares] = await toHost(
+ *   tokenLogpsWithStatistics(hidden, [lmHead], labels).statistics,
+ * );
+ * assert(Math.abs(entropy - Math.log(8)) < 1e-6);
+ * assert.deepEqual([meanLogit, hit], [0, 1]); // of equal ids the first is the likeliest
+ * assert(Math.abs(logSquares + Math.log(8)) < 1e-6);
+ * ```
+ */
+export function tokenLogpsWithStatistics(
+  hidden: Tensor,
+  lmHead: readonly Tensor[],
+  labels: Tensor,
+): TokenStatistics {
+  const statistics = emptyLike(hidden, [hidden.shape[0], 4]);
+  return { logps: evaluate(hidden, lmHead, { labels, statistics }), statistics };
+}
+
+/** Both forms: with a tensor for the statistics they are written there. */
+function evaluate(
+  hidden: Tensor,
+  lmHead: readonly Tensor[],
+  { labels, statistics }: { labels: Tensor; statistics?: Tensor },
+): Tensor {
   expectShape("token_logps", "hidden", hidden.shape, [labels.shape[0], -1]);
   const { gpu, shape: [rows, columns] } = hidden;
   for (const shard of lmHead) expectShape("token_logps", "lmHead", shard.shape, [-1, columns]);
   expectQuads("token_logps", columns, [hidden, ...lmHead].map(storageOf));
   const lse = emptyLike(hidden, [rows]);
   const logps = emptyLike(hidden, [rows]);
-  forward(hidden, lmHead, { labels, lse, logps });
+  forward(hidden, lmHead, { labels, lse, logps, statistics });
   return record(gpu, {
     name: "token_logps",
     inputs: [hidden, ...lmHead],
@@ -117,7 +173,7 @@ export function tokenLogps(hidden: Tensor, lmHead: readonly Tensor[], labels: Te
 function forward(
   hidden: Tensor,
   lmHead: readonly Tensor[],
-  out: Record<"labels" | "lse" | "logps", Tensor>,
+  out: Record<"labels" | "lse" | "logps", Tensor> & { statistics?: Tensor },
 ): void {
   const { gpu, shape: [rows, columns] } = hidden;
   const tile = productTile(gpu);
@@ -126,13 +182,14 @@ function forward(
     columns,
     isCpu: gpu.adapter.isCpu,
   });
+  const statistics = out.statistics !== undefined;
   scope(gpu, () => {
-    const partial = emptyLike(hidden, [rows, plan.chunks, PARTIAL_SIZE]);
+    const partial = emptyLike(hidden, [rows, plan.chunks, partialSize(statistics)]);
     let firstChunk = 0;
     eachShard(lmHead, (shard, firstId) => {
       const chunks = Math.ceil(shard.shape[0] / plan.chunk);
       gpu.dispatch(tokenLogpsPartial, {
-        constants: constantsFor(hidden, shard),
+        constants: { ...constantsFor(hidden, shard), ...(statistics ? { statistics } : {}) },
         bindings: {
           hidden: hidden.range,
           weight: shard.range,
@@ -153,9 +210,14 @@ function forward(
       firstChunk += chunks;
     });
     gpu.dispatch(tokenLogpsCombine, {
-      constants: {},
-      bindings: { partial: partial.range, lse: out.lse.range, logps: out.logps.range },
-      params: { rows, chunks: plan.chunks },
+      constants: { statistics },
+      bindings: {
+        partial: partial.range,
+        lse: out.lse.range,
+        logps: out.logps.range,
+        ...(out.statistics ? { statistics: out.statistics.range } : {}),
+      },
+      params: { rows, chunks: plan.chunks, ...(statistics ? { vocab: vocabOf(lmHead) } : {}) },
       workgroups: Math.ceil(rows / COMBINE_WORKGROUP),
     });
   });
@@ -267,13 +329,18 @@ function slabs(rows: number, slabRows: number): [number, number][] {
   return result;
 }
 
+/** Rows of all shards. */
+function vocabOf(lmHead: readonly Tensor[]): number {
+  return lmHead.reduce((total, shard) => total + shard.shape[0], 0);
+}
+
 /** How the forward cuts the vocabulary: chunks of a multiple of the tile's columns. */
 function planChunks(
   lmHead: readonly Tensor[],
   options: { tileColumns: number; columns: number; isCpu: boolean },
 ): { chunk: number; chunks: number } {
   const { tileColumns, columns, isCpu } = options;
-  const vocab = lmHead.reduce((total, shard) => total + shard.shape[0], 0);
+  const vocab = vocabOf(lmHead);
   const roundUp = (length: number) => Math.ceil(length / tileColumns) * tileColumns;
   let chunk = roundUp(Math.max(MIN_CHUNK, vocab / MAX_CHUNKS));
   if (isCpu) {

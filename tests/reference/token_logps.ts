@@ -86,6 +86,35 @@ export function backward(
   return { dHidden, dLmHead };
 }
 
+/** Numbers a row of {@link statistics}. */
+export const STATISTICS = ["entropy", "mean logit", "hit", "log sum of p^2"] as const;
+
+/**
+ * What the logits of each labelled row look like.
+ *
+ * @param inputs Hidden states, unembedding and labels.
+ * @param dims Sizes.
+ * @returns `[M, 4]`: entropy -sum p log p; mean of the logits; 1 where the label is the largest logit's id, the lowest of
+ * equal ones, else 0; log sum p^2.
+ * @throws {RangeError} When a length disagrees with the dimensions or a label is outside the vocabulary.
+ */
+export function statistics(inputs: TokenLogpsInputs, dims: TokenLogpsDims): Float64Array {
+  const sum = (values: Float64Array) => values.reduce((total, value) => total + value, 0);
+  return Float64Array.from(
+    labelledRows(inputs, dims).flatMap((n) => {
+      const logits = logitsOf(inputs, dims, { n });
+      const lse = logSumExp(logits);
+      const largest = logits.reduce((a, b) => Math.max(a, b));
+      return [
+        -sum(logits.map((z) => Math.exp(z - lse) * (z - lse))),
+        sum(logits) / logits.length,
+        logits.indexOf(largest) === inputs.labels[n] ? 1 : 0,
+        logSumExp(logits.map((z) => 2 * (z - lse))),
+      ];
+    }),
+  );
+}
+
 function labelledRows(inputs: TokenLogpsInputs, { N, C, V }: TokenLogpsDims): number[] {
   const { hidden, lmHead, labels } = inputs;
   requireLengths("token_logps", { hidden: [hidden, N * C], lmHead: [lmHead, V * C], labels: [labels, N] });

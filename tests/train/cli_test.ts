@@ -150,6 +150,11 @@ refuses(
   ({ args }) => [...args, "--loss", "hinge", "--label-smoothing", "0.1"],
   /--label-smoothing: expected a loss that reads it \(dpo, .*\), found hinge/,
 );
+refuses(
+  "weights of pairs with a loss that sorts the batch",
+  ({ args }) => [...args, "--loss", "aot", "--use-weighting"],
+  /--use-weighting: expected a loss of single pairs, found aot, which sorts the batch/,
+);
 refuses("a model without data", ({ args }) => args.slice(0, 3), /expected --model and --data together/);
 refuses(
   "an unknown key in a config file",
@@ -283,6 +288,24 @@ Deno.test("--ld-alpha: in the run's settings and numbers, and refused with refer
       /ldAlpha 0\.5: expected data without log-probs of a reference.*pairs\.jsonl:1/,
     );
     assert.ok(!existsSync(never));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a run with --use-weighting weighs its pairs, and says so in its settings", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const { code, error } = await keel([...args, "--max-steps", "2", "--use-weighting"]);
+    assert.equal(code, 0, error);
+    const [line] = (await Deno.readTextFile(join(output, "metrics.jsonl"))).trim().split("\n");
+    const { loss, ...record } = JSON.parse(line);
+    assert.ok(Number.isFinite(loss) && Math.abs(loss - Math.LN2) > 1e-2, `${loss} is not the plain loss`);
+    for (const name of ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"]) {
+      assert.equal(typeof record[name], "number", name);
+    }
+    const config = JSON.parse(await Deno.readTextFile(join(output, "config.json")));
+    assert.equal(config.useWeighting, true);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -57,6 +57,16 @@ const REFUSED: [Record<string, unknown>, string][] = [
   ],
   [{ loss: "sft", beta: 1 }, "<beta>: expected a pairwise loss, found sft"],
   [{ loss: "sft", spo: { solver: "penalty" } }, "<spo>: expected a pairwise loss, found sft"],
+  [
+    { loss: "aot", useWeighting: true },
+    "<useWeighting>: expected a loss of single pairs, found aot, which sorts the batch",
+  ],
+  [
+    { loss: "dpo,aot_unpaired", useWeighting: true },
+    "<useWeighting>: expected a loss of single pairs, found dpo,aot_unpaired, which sorts the batch",
+  ],
+  [{ loss: "sft", useWeighting: true }, "<useWeighting>: expected a pairwise loss, found sft"],
+  [{ loss: "kto", useWeighting: true }, "<useWeighting>: expected a pairwise loss, found kto"],
   [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
   [{ loss: "sft", ches: true }, "<ches>: expected a pairwise loss, found sft"],
   [{ dtype: "f16", ches: true }, "<ches>: expected f32, found dtype f16"],

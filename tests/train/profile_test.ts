@@ -44,8 +44,9 @@ Deno.test("costs: every registered kernel has an entry, which reads what the ker
 
 Deno.test("costs: the preference part is the losses, SPO, CHES and a moving reference", () => {
   assert.deepEqual(Object.keys(KERNEL_COSTS).filter((name) => partOf(name) === "preference").toSorted(), [
-    ...["axpby", "ches_scores", "kto_loss", "mix", "pair_loss", "scale_by_scalar", "scaled_sum"],
-    ...["segment_sum", "segment_sum_backward", "spo_penalty"],
+    ...["axpby", "ches_scores", "kto_loss", "mix", "pair_loss", "pair_weights", "scale_by_scalar"],
+    ...["scaled_sum", "segment_sum", "segment_sum_backward", "sequence_statistics", "spo_penalty"],
+    "statistics_metrics",
   ]);
 });
 
@@ -139,7 +140,8 @@ gpuTest("a profile accounts for every dispatch of a step, by kernel", async (gpu
   assert.ok(kernelMs < 1.1 * observedStepMs, `${kernelMs} ms of ${observedStepMs}`);
   assert.ok(parts.preference.ms > 0 && parts.optimizer.ms > 0);
   assert.deepEqual(parts.preference.kernels.toSorted(), [
-    ...["pair_loss", "scale_by_scalar", "segment_sum", "segment_sum_backward"],
+    ...["pair_loss", "scale_by_scalar", "segment_sum", "segment_sum_backward", "sequence_statistics"],
+    "statistics_metrics",
   ]);
   assert.deepEqual(kernels.map(({ ns }) => ns), kernels.map(({ ns }) => ns).toSorted((a, b) => b - a));
   // Two products of D for each of H heads and each pair of tokens that meet, in six sequences and two layers.

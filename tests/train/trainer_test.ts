@@ -5,7 +5,7 @@ import { adamw, CLIP_STATE, gradNorm } from "../../engine/ops/adamw.ts";
 import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
 import { Tape } from "../../engine/tape.ts";
 import { fromHost, release } from "../../engine/tensor.ts";
-import type { BatchSize } from "../../train/data/batch.ts";
+import { type BatchSize, completionsSize, pairsSize } from "../../train/data/batch.ts";
 import { DataError } from "../../train/data/errors.ts";
 import { createLoader } from "../../train/data/loader.ts";
 import { PAIR_LOSSES } from "../../train/losses/registry.ts";
@@ -300,18 +300,23 @@ gpuTest("a logged record is the mean over its steps, with tokens, epoch and spee
       assertClose([grouped.records[index][name] as number], [mean], { what: name, rtol: 1e-12, atol: 0 });
     }
     assert.equal(grouped.records[index].num_tokens, each.records[to - 1].num_tokens);
-    // The clock of these runs ticks one second a look.
-    const before = index === 0 ? 0 : grouped.records[index - 1].num_tokens as number;
-    assert.equal(
-      grouped.records[index].tokens_per_second,
-      grouped.records[index].num_tokens as number - before,
-    );
   }
+  // Six steps are an epoch: every text once, with the prompt on both sides.
+  const texts = PAIRS.flatMap(({ chosen, rejected }) => [chosen, rejected]);
+  assert.equal(each.records[5].num_tokens, completionsSize(texts).tokens);
+  // The clock of these runs ticks one second a look. What goes through the model has the prompts once.
+  const speeds = numbers(grouped.records, "tokens_per_second");
+  const tokens = speeds.reduce((total, speed) => total + speed, 0);
+  assert.ok(tokens < Number(grouped.records[2].num_tokens));
+  assert.equal(
+    numbers(each.records, "tokens_per_second").slice(0, 6).reduce((a, b) => a + b),
+    pairsSize(PAIRS).tokens,
+  );
   assert.deepEqual(numbers(each.records, "epoch"), [1, 2, 3, 4, 5, 6, 7].map((step) => step / 6));
   const { largest: _, ...summary } = grouped.summary;
   assert.deepEqual(summary, {
     ...{ steps: 7, elapsedMs: 3000, wasAborted: false },
-    tokens: grouped.records[2].num_tokens,
+    tokens,
   });
 });
 

@@ -74,6 +74,7 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   undesirableWeight: [LOSS, "kto, apo_zero_unpaired: factor of bad answers (default 1)"],
   promptSharing: [LOSS, "compute a prompt that both sides of a pair share once"],
   ches: [LOSS, "report how alike the model sees chosen and rejected (CHES)"],
+  useWeighting: [LOSS, "WPO: weight pairs by how likely the model itself would have written both answers"],
   precomputeReference: [LOSS, "compute the reference's log-probs once, or in every step"],
   syncRefModel: [LOSS, "TR-DPO: the reference follows the model; with --precompute-reference=false"],
   refModelMixupAlpha: [LOSS, "share of the model in each move of the reference (default 0.6)"],

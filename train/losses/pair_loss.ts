@@ -61,6 +61,8 @@ export interface ResolvedPairLoss {
   readonly takesMargin: boolean;
   /** What tokens past the length of the pair's shorter answer count (LD-DPO); 1 each where it is not given. */
   readonly ldAlpha?: number;
+  /** Whether pairs may have weights: one that sorts the batch has no pairs to weigh. */
+  readonly takesWeights: boolean;
   /** Whether a step must be one micro-batch: pairs of a batch depend on each other. */
   readonly needsWholeBatch: boolean;
   /** Scale of the rewards in the metrics; 1 for a loss that has none. */
@@ -163,6 +165,7 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
         needsReference: readsReference && !isReferenceFree,
         needsPromptLogps: nll === "sequence",
         takesMargin,
+        takesWeights: !batch?.sorted,
         needsWholeBatch: batch !== undefined,
         beta: term.options.beta ?? 1,
         head: { terms: [term] },

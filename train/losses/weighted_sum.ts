@@ -72,6 +72,7 @@ export function resolvePairLoss(names: string, choice: LossChoice = {}): Resolve
     needsReference: parts.some(({ needsReference }) => needsReference),
     needsPromptLogps: parts.some(({ needsPromptLogps }) => needsPromptLogps),
     takesMargin: parts.every(({ name, takesMargin }) => name === "sft" || takesMargin),
+    takesWeights: parts.every(({ takesWeights }) => takesWeights),
     needsWholeBatch: parts.some(({ needsWholeBatch }) => needsWholeBatch),
     beta: (parts.find(({ name }) => name !== "sft") ?? first).beta,
     head: {

@@ -8,7 +8,7 @@ import { checkpoint } from "../../engine/ops/checkpoint.ts";
 import { gatherRows } from "../../engine/ops/gather_rows.ts";
 import { matmul } from "../../engine/ops/matmul.ts";
 import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
-import { tokenLogps } from "../../engine/ops/token_logps.ts";
+import { tokenLogps, tokenLogpsWithStatistics, type TokenStatistics } from "../../engine/ops/token_logps.ts";
 import { createParameters, type Parameters } from "../../engine/parameters.ts";
 import { release, scope, type Tensor } from "../../engine/tensor.ts";
 import type { Storage } from "../../shaders/storage.ts";
@@ -218,6 +218,44 @@ export function batchTokenLogps(
   const hidden = finalRows(model, batch);
   options.observe?.(hidden);
   return tokenLogps(hidden, head(model), batch.labels);
+}
+
+/**
+ * Log-probability of every labelled token with statistics of the logits that it comes from, at little more than the cost
+ * of the log-probs alone.
+ *
+ * @param model the model
+ * @param batch packed sequences with R labels
+ * @param options.observe as in {@link batchTokenLogps}
+ * @returns `[R]`, in nats; and `[R, 4]`, without gradient
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { openGpu } from "../../engine/gpu.ts";
+ * import { toHost } from "../../engine/tensor.ts";
+ * import { packSequences } from "../data/batch.ts";
+ * import { uploadBatch } from "./batch_tensors.ts";
+ * import { parseModelConfig } from "./config.ts";
+ * import { ensureAdapter } from "../software_driver.ts";
+ *
+ * await ensureAdapter();
+ * using gpu = await openGpu();
+ * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
+ * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
+ * using model = createModel(gpu, config, { trainable: false }); // all zero: ids are equally likely
+ * const packed = packSequences([{ promptIds: [1, 2], completionIds: [3], source: { file: "example" } }]);
+ * const [entropy] = await toHost(batchTokenStatistics(model, uploadBatch(model, packed)).statistics);
+ * assert(Math.abs(entropy - Math.log(8)) < 1e-6);
+ * ```
+ */
+export function batchTokenStatistics(
+  model: Model,
+  batch: BatchTensors,
+  options: { observe?: (hidden: Tensor) => void } = {},
+): TokenStatistics {
+  const hidden = finalRows(model, batch);
+  options.observe?.(hidden);
+  return tokenLogpsWithStatistics(hidden, head(model), batch.labels);
 }
 
 /**

@@ -3,7 +3,10 @@
  * @module
  */
 import { ktoLoss } from "../../engine/ops/kto_loss.ts";
+import { sequenceLogps } from "../../engine/ops/sequence_logps.ts";
+import { reportStatistics, sequenceStatistics } from "../../engine/ops/sequence_statistics.ts";
 import { KTO_METRICS } from "../../shaders/kto_loss.ts";
+import { STATISTICS_METRICS } from "../../shaders/sequence_statistics.ts";
 import { completionsSize, packSequences } from "../data/batch.ts";
 import type { EncodedCompletion, EncodedExample } from "../data/encode.ts";
 import { formatSource } from "../data/errors.ts";
@@ -11,8 +14,8 @@ import { detachedSequenceLogps, type LiveReference } from "../live_reference.ts"
 import type { ResolvedUnpairedLoss } from "../losses/unpaired.ts";
 import { meanRecord } from "../metrics.ts";
 import { type HostBatch, hostBatch } from "../models/batch_tensors.ts";
-import { batchSequenceLogps, type Model } from "../models/model.ts";
-import type { Objective } from "../objective.ts";
+import { batchTokenStatistics, type Model } from "../models/model.ts";
+import { metricSlot, type Objective } from "../objective.ts";
 
 /** What a run on labelled answers is made of. */
 export interface UnpairedOptions {
@@ -98,13 +101,18 @@ export function unpairedObjective(model: Model, options: UnpairedOptions): Objec
   const { examples, reference, loss } = options;
   const { desirableWeight, undesirableWeight } = loss.options;
   const pick = (items: Uint32Array) => Array.from(items, (item) => examples[item]);
+  const tokensOf = (items: Uint32Array, label: boolean) =>
+    pick(items).reduce(
+      (sum, { desirable, completionIds }) => sum + (desirable === label ? completionIds.length : 0),
+      0,
+    );
   const chosenIn = (items: Uint32Array) => pick(items).filter(({ desirable }) => desirable).length;
   // With weights that differ it depends on how many of either label the first batch has.
   const isKnown = (options.startsAtReference ?? true) && desirableWeight === undesirableWeight;
   return {
     model,
     count: examples.length,
-    metricNames: KTO_METRICS,
+    metricNames: [...KTO_METRICS, ...STATISTICS_METRICS.answers],
     meanRecord: meanByLabel,
     ...(reference.afterStep ? { afterStep: reference.afterStep } : {}),
     ...(isKnown ? { initialLoss: desirableWeight / 2 } : {}),
@@ -128,7 +136,17 @@ export function unpairedObjective(model: Model, options: UnpairedOptions): Objec
         policy: detachedSequenceLogps(model, kl),
         reference: detachedSequenceLogps(reference.model, kl),
       };
-      return ktoLoss(batchSequenceLogps(model, batch), {
+      const tokens = batchTokenStatistics(model, batch);
+      reportStatistics(sequenceStatistics(tokens, batch.sequences.offsets), {
+        names: STATISTICS_METRICS.answers,
+        chosen: desirable,
+        tokens: {
+          chosen: () => tokensOf(state.batch, true),
+          rejected: () => tokensOf(state.batch, false),
+        },
+        metric: metricSlot(state, KTO_METRICS.length),
+      });
+      return ktoLoss(sequenceLogps(tokens.logps, batch.sequences), {
         ...{ reference: ofReference, desirable, ...loss.options },
         ...(ofKl ? { kl: ofKl } : {}),
         batch: { answers: () => state.batchItems, chosen: () => chosenIn(state.batch) },
@@ -147,10 +165,16 @@ const LABELS: Readonly<Record<string, readonly string[]>> = {
   "examples/chosen": [
     "rewards/chosen",
     "logps/chosen",
+    "logits/chosen",
     "displacement/chosen_delta",
     "displacement/fraction",
   ],
-  "examples/rejected": ["rewards/rejected", "logps/rejected", "displacement/rejected_delta"],
+  "examples/rejected": [
+    "rewards/rejected",
+    "logps/rejected",
+    "logits/rejected",
+    "displacement/rejected_delta",
+  ],
 };
 
 /** Means over several steps: those of a label over all its answers, left out where there was none. */

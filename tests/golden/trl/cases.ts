@@ -13,6 +13,8 @@ export interface ParityCase {
   readonly options: Readonly<Record<string, unknown>>;
   /** How the reference follows the policy. */
   readonly sync?: { readonly alpha: number; readonly steps: number };
+  /** WPO. */
+  readonly useWeighting?: boolean;
   /** Why Keel cannot run it yet. */
   readonly pending?: string;
   /** Names that TRL logs with another meaning than Keel, and so are not compared; docs/losses.md says why. */
@@ -46,8 +48,8 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   aot: one("aot"),
   aot_label_smoothing: one("aot", { ...BETA, labelSmoothing: 0.2 }),
   aot_unpaired: one("aot_unpaired"),
-  // Without pairs: no rewards, no log-probs.
-  sft: { ...one("sft", {}), differs: [...REWARDS, ...LOGPS, ...LOGITS] },
+  // Without pairs: no rewards, no log-probs, and the entropy of the chosen answers alone.
+  sft: { ...one("sft", {}), differs: [...REWARDS, ...LOGPS, ...LOGITS, "entropy"] },
   mpo: one("mpo"),
   rpo: { ...one("dpo,sft"), weights: "1,0.005" },
   dpo_forward_kl: one("dpo", { beta: 0.01, fDivergenceType: "forward_kl" }),
@@ -55,7 +57,7 @@ export const PARITY_CASES: Readonly<Record<string, ParityCase>> = {
   dpo_alpha: one("dpo", { ...BETA, fDivergenceType: "alpha_divergence", fAlphaDivergenceCoef: 0.5 }),
   ipo_js: one("ipo", { ...BETA, fDivergenceType: "js_divergence" }),
   dpo_ld: one("dpo", { ...BETA, ldAlpha: 0.5 }),
-  dpo_wpo: { ...one("dpo"), pending: "WPO in the objective" },
+  dpo_wpo: { ...one("dpo"), useWeighting: true },
   dpo_tr: { ...one("dpo"), sync: { alpha: 0.6, steps: 3 } },
   cpo: { ...one("cpo"), differs: LOGITS },
   dpo_label_smoothing: {

@@ -126,13 +126,17 @@ export async function runCase(
   return await runSteps(objective, { mode });
 }
 
-async function objectiveOf(model: Model, { loss, weights, options }: ParityCase): Promise<Objective> {
+async function objectiveOf(
+  model: Model,
+  { loss, weights, options, useWeighting }: ParityCase,
+): Promise<Objective> {
   if (loss === "sft") return sftObjective(model, PAIRS.map(({ chosen }) => chosen));
   const resolved = resolvePairLoss(loss, { weights, options });
   const { ldAlpha } = resolved;
   return preferenceObjective(model, {
     ...{ pairs: PAIRS, reference: await referenceLogps(model, PAIRS, { ldAlpha }), lambda: 0 },
     loss: resolved,
+    useWeighting,
     spoAt: () => NO_PENALTY,
   });
 }

@@ -51,16 +51,16 @@ if (local_id.x == 0u && s < p.segments) { sums[s] = total; }`,
   }),
 };
 
-/** Metrics that {@link statisticsMetrics} knows, by TRL's names, with the component of its sum. */
-const METRICS = {
+/** A metric of the tokens' statistics, by TRL's name. */
+export type StatisticsMetric = "entropy" | "logits/chosen" | "logits/rejected" | "mean_token_accuracy";
+
+/** The component of the kernel's sum that each is. */
+const COMPONENTS: Readonly<Record<StatisticsMetric, string>> = {
   entropy: "x",
   "logits/chosen": "y",
   "logits/rejected": "z",
   mean_token_accuracy: "w",
-} as const;
-
-/** A metric of the tokens' statistics. */
-export type StatisticsMetric = keyof typeof METRICS;
+};
 
 /** What a run on pairs, on labelled answers and on completions reports. */
 export const STATISTICS_METRICS = {
@@ -119,7 +119,7 @@ if (local_id.x == 0u) {
   ${
       metrics.map((name, index) => {
         const at = `metrics[p.metric + ${index}u]`;
-        return `${at} = select(0.0, ${at}, p.accumulate != 0u) + total.${METRICS[name]};`;
+        return `${at} = select(0.0, ${at}, p.accumulate != 0u) + total.${COMPONENTS[name]};`;
       }).join("\n  ")
     }
 }`,

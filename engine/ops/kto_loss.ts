@@ -8,6 +8,7 @@ import { derive, type Flag, flagScalar, type Scalar, valueOf } from "../queue.ts
 import { expectShape } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, type Tensor } from "../tensor.ts";
+import { inverseOrZero } from "./sequence_statistics.ts";
 
 /** Log-probs of mismatched sequences, whose mean log-ratio estimates the KL divergence. */
 export interface KlLogps {
@@ -131,11 +132,6 @@ export function ktoLoss(logps: Tensor, inputs: KtoLossInputs): Tensor {
       });
     },
   });
-}
-
-/** A mean over nothing is 0. */
-function inverseOrZero(count: number): number {
-  return count > 0 ? 1 / count : 0;
 }
 
 /** The estimate is a mean over the whole batch, of prompts with other prompts' answers. */

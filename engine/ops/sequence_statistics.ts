@@ -119,8 +119,8 @@ export function reportStatistics(sums: Tensor, report: StatisticsReport): void {
   });
 }
 
-/** A mean over nothing is 0. */
-function inverseOrZero(count: number): number {
+/** What a sum over so many is multiplied by: a mean over nothing is 0. */
+export function inverseOrZero(count: number): number {
   return count > 0 ? 1 / count : 0;
 }
 

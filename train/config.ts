@@ -270,6 +270,18 @@ export function resolveUnpaired(
   return resolveUnpairedLoss(config.loss, givenLossOptions(config), (setting) => source.describe([setting]));
 }
 
+/**
+ * Whether what a run minimises reads the reference: the loss itself, or SPO's regularizer R.
+ *
+ * @param config effective settings
+ * @param source how to name a setting in an error
+ */
+export function readsReference(config: RunConfig, source?: ConfigSource): boolean {
+  const { spo } = config;
+  const isRegularized = spo.solver !== "none" && spo.rho > 0;
+  return isUnpairedLoss(config.loss) || isRegularized || resolveLoss(config, source)?.needsReference === true;
+}
+
 /** TRL's defaults. */
 const DEFAULT_SYNC = { refModelMixupAlpha: 0.6, refModelSyncSteps: 512 };
 
@@ -298,18 +310,27 @@ function refuseUnreadReference(
   { source }: { source: ConfigSource },
 ): void {
   const refuse = (name: string, expected: string, found: string): void => {
-    throw new ConfigError(`Cannot use ${source.describe([name])}: expected ${expected}, found ${found}`);
+    throw new ConfigError(
+      `Cannot use ${source.describe(name.split("."))}: expected ${expected}, found ${found}`,
+    );
   };
   const isUnpaired = isUnpairedLoss(config.loss);
-  if (raw.precomputeReference !== undefined && (isUnpaired || config.loss === "sft")) {
+  const isRead = readsReference(config, source);
+  const isSet = {
+    syncRefModel: config.syncRefModel,
+    precomputeReference: raw.precomputeReference !== undefined,
+    "lora.reference": (raw.lora as Record<string, unknown> | undefined)?.reference !== undefined,
+  };
+  for (const [name, isGiven] of Object.entries(isSet)) {
+    if (isGiven && !isRead) refuse(name, "a loss that reads the reference", config.loss);
+  }
+  if (isSet.precomputeReference && isUnpaired) {
     refuse("precomputeReference", "a pairwise loss, whose reference can be either", config.loss);
   }
   for (const name of Object.keys(DEFAULT_SYNC)) {
     if (raw[name] !== undefined && !config.syncRefModel) refuse(name, "syncRefModel with it", "none");
   }
   if (!config.syncRefModel) return;
-  const readsReference = isUnpaired || resolveLoss(config, source)?.needsReference;
-  if (!readsReference) refuse("syncRefModel", "a loss that reads the reference", config.loss);
   if (config.lora.rank !== undefined) {
     refuse("syncRefModel", "no LoRA, whose reference is the model that it is on", `rank ${config.lora.rank}`);
   }
@@ -350,14 +371,17 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
   const { spo, promptSharing, ches, lora, precomputeReference, syncRefModel, dryRun: _, ...settings } =
     config;
   const loss = resolveLoss(config);
-  const readLora = readLoraSettings(lora);
+  const isReferenceRead = readsReference(config);
+  const { reference, ...readLora } = readLoraSettings(lora) ?? {};
+  const ofLora = { ...readLora, ...(reference && isReferenceRead ? { reference } : {}) };
   return {
     ...settings,
-    ...(readLora ? { lora: readLora } : {}),
+    ...(Object.keys(ofLora).length > 0 ? { lora: ofLora } : {}),
     ...loss?.options,
     ...resolveUnpaired(config)?.options,
     ...(syncRefModel ? { syncRefModel, ...DEFAULT_SYNC, ...given(config) } : {}),
-    ...(loss ? { promptSharing, ches, precomputeReference, spo: readSpoOptions(spo) } : {}),
+    ...(loss ? { promptSharing, ches, spo: readSpoOptions(spo) } : {}),
+    ...(loss && isReferenceRead ? { precomputeReference } : {}),
   };
 }
 

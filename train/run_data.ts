@@ -2,7 +2,7 @@
  * What a run reads: the model's configuration and the records, checked and encoded; no device is needed for it.
  * @module
  */
-import { resolveUnpaired, type RunConfig } from "./config.ts";
+import { readsReference, resolveUnpaired, type RunConfig } from "./config.ts";
 import {
   encodeCompletions,
   type EncodeCounts,
@@ -13,6 +13,7 @@ import {
   shortenCompletions,
   shortenPairs,
 } from "./data/encode.ts";
+import { formatSource } from "./data/errors.ts";
 import { encodeRecords } from "./data/encode_records.ts";
 import { readLabelled } from "./data/labelled_records.ts";
 import { formatSkipped, readPreferences } from "./data/records.ts";
@@ -81,10 +82,28 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
     return { ...rest, pairs: [], evalPairs: [], examples, evalExamples };
   }
   const pairs = await encodeFiles(data, options);
+  refuseUnreadColumns(pairs[0], config);
   const evalPairs = (config.evalData ? await encodeFiles(config.evalData, options) : pairs)
     .slice(0, config.evalRecords);
   const sft = config.spo.sftData === undefined ? {} : { sft: await encodeSft(config.spo.sftData, options) };
   return { ...rest, pairs, evalPairs, ...sft };
+}
+
+/** Log-probs under a reference that the data brings and nothing would read, or a setting that they leave nothing to do. */
+function refuseUnreadColumns({ referenceChosen, source }: EncodedPair, config: RunConfig): void {
+  if (referenceChosen === undefined || config.loss === "sft") return;
+  const found = `found them in ${formatSource(source)}`;
+  if (!readsReference(config)) {
+    throw new ConfigError(
+      `Cannot train with ${config.loss}: expected records without reference log-probs, which it does not read, ${found}`,
+    );
+  }
+  const unread = config.precomputeReference
+    ? config.lora.reference === "base" ? "--lora.reference base" : undefined
+    : "--precompute-reference=false";
+  if (unread !== undefined) {
+    throw new ConfigError(`Cannot use ${unread}: expected records without reference log-probs, ${found}`);
+  }
 }
 
 /** What only a run with, or without, an adapter to start from reads. */

@@ -25,6 +25,7 @@ export {
   encodeCompletions,
   type EncodeCounts,
   type EncodedCompletion,
+  type EncodedExample,
   type EncodedPair,
   type EncodeOptions,
   encodePairs,
@@ -106,7 +107,19 @@ export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts"
 export { type SpoStrategy, spoStrategy, type SpoStrategyOptions } from "./solvers/spo_strategy.ts";
 export type { Solver, SolverContext, SolverFactory, SolverReport, SolverStep } from "./solvers/solver.ts";
 export { completionLogps, type ReferenceLogps, referenceLogps, type ReferenceOptions } from "./reference.ts";
-export type { LiveReference } from "./live_reference.ts";
+export {
+  type LiveReference,
+  liveReference,
+  type LiveReferenceOptions,
+  type ReferenceSync,
+} from "./live_reference.ts";
+export { type UnpairedArrays, unpairedObjective, type UnpairedOptions } from "./objectives/kto.ts";
+export {
+  type ResolvedUnpairedLoss,
+  resolveUnpairedLoss,
+  type UnpairedLossKey,
+  type UnpairedLossOptions,
+} from "./losses/unpaired.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {

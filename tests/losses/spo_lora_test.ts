@@ -26,7 +26,7 @@ const PAIRS = randomPairs(6, 11);
 interface Options {
   loss: PairLossKey;
   isLora?: boolean;
-  /** The reference is another model, or the adapter has been trained: nothing then depends on the sign of a rounding. */
+  /** The policy has left the reference: nothing then depends on the sign of a rounding. */
   isOther?: boolean;
   isLive?: boolean;
 }
@@ -36,12 +36,12 @@ async function run(gpu: Gpu, given: Partial<SpoOptions>, options: Options) {
   const { loss, isLora = true, isOther = false, isLive = false } = options;
   const base = tinyModel(gpu, { trainable: !isLora });
   using model = isLora ? addLora(base, { rank: 2 }) : base;
-  using other = tinyModel(gpu, { seed: 2 });
   if (isLora && isOther) trainAdapter(model);
   const strategy = spoStrategy(parseSpoOptions(given), {
     ...{ maxSteps: 2, chosen: PAIRS.map(({ chosen }) => chosen) },
   });
-  using live = isLora ? liveReference(model, { reference: "base" }) : liveReference(isOther ? other : model);
+  using live = liveReference(model, { reference: isLora ? "base" : "start" });
+  if (!isLora && isOther) await scaleWeights(model);
   using objective = preferenceObjective(model, {
     pairs: PAIRS,
     reference: isLive ? live : await referenceLogps(live.model, PAIRS),
@@ -70,6 +70,12 @@ function trainAdapter({ trained }: Model): void {
   for (const [name, [rows, columns]] of trained.shapes) {
     if (!name.includes("lora_B")) continue;
     trained.write(name, Float32Array.from(normals(random, { length: rows * columns, scale: 0.3 })));
+  }
+}
+
+async function scaleWeights({ parameters }: Model): Promise<void> {
+  for (const name of parameters.shapes.keys()) {
+    parameters.write(name, (await parameters.read(name)).map((value) => 1.2 * value));
   }
 }
 

@@ -170,7 +170,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   const config = result.data;
   refuseUnreadOptions(config, raw, { source });
   const losses = { loss: resolveLoss(config, source), unpaired: resolveUnpaired(config, source) };
-  refuseConflicts(config, raw, { source, ...losses });
+  refuseConflicts(config, raw, { source, ...losses, isReferenceRead: readsReference(config, source) });
   refuseUnusableData(config, source);
   return config;
 }
@@ -209,6 +209,18 @@ export function resolveUnpaired(
   return resolveUnpairedLoss(config.loss, givenLossOptions(config), (setting) => source.describe([setting]));
 }
 
+/**
+ * Whether what a run minimises reads the reference: the loss itself, or SPO's regularizer R.
+ *
+ * @param config effective settings
+ * @param source how to name a setting in an error
+ */
+export function readsReference(config: RunConfig, source?: ConfigSource): boolean {
+  const { spo } = config;
+  const isRegularized = spo.solver !== "none" && spo.rho > 0;
+  return isUnpairedLoss(config.loss) || isRegularized || resolveLoss(config, source)?.needsReference === true;
+}
+
 /** TRL's defaults. */
 const DEFAULT_SYNC = { refModelMixupAlpha: 0.6, refModelSyncSteps: 512 };
 
@@ -239,15 +251,18 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
   const { spo, promptSharing, ches, useWeighting, lora, precomputeReference, syncRefModel, ...rest } = config;
   const { dryRun: _, inspect: __, assistantOnlyLoss, ...settings } = rest;
   const loss = resolveLoss(config);
-  const readLora = readLoraSettings(lora);
+  const isReferenceRead = readsReference(config);
+  const { reference, ...readLora } = readLoraSettings(lora) ?? {};
+  const ofLora = { ...readLora, ...(reference && isReferenceRead ? { reference } : {}) };
   return {
     ...settings,
     ...(config.loss === "sft" ? { assistantOnlyLoss } : {}),
-    ...(readLora ? { lora: readLora } : {}),
+    ...(Object.keys(ofLora).length > 0 ? { lora: ofLora } : {}),
     ...loss?.options,
     ...resolveUnpaired(config)?.options,
     ...(syncRefModel ? { syncRefModel, ...DEFAULT_SYNC, ...given(config) } : {}),
-    ...(loss ? { promptSharing, ches, useWeighting, precomputeReference, spo: readSpoOptions(spo) } : {}),
+    ...(loss ? { promptSharing, ches, useWeighting, spo: readSpoOptions(spo) } : {}),
+    ...(loss && isReferenceRead ? { precomputeReference } : {}),
   };
 }
 

@@ -17,6 +17,8 @@ interface ConflictContext {
   readonly loss?: ResolvedPairLoss;
   /** Undefined where the loss has no labelled answers. */
   readonly unpaired?: ResolvedUnpairedLoss;
+  /** Whether what is minimised reads the reference. */
+  readonly isReferenceRead: boolean;
 }
 
 /** Raw settings, for what was given and what is a default. */
@@ -103,21 +105,29 @@ function refuseUncoupledBatch(config: RunConfig, { source, unpaired }: ConflictC
 function refuseUnreadReference(
   config: RunConfig,
   raw: RawSettings,
-  { source, loss }: ConflictContext,
+  { source, isReferenceRead }: ConflictContext,
 ): void {
   const refuse = (name: string, expected: string, found: string): void => {
-    throw new ConfigError(`Cannot use ${source.describe([name])}: expected ${expected}, found ${found}`);
+    throw new ConfigError(
+      `Cannot use ${source.describe(name.split("."))}: expected ${expected}, found ${found}`,
+    );
   };
   const isUnpaired = isUnpairedLoss(config.loss);
-  if (raw.precomputeReference !== undefined && (isUnpaired || config.loss === "sft")) {
+  const isSet = {
+    syncRefModel: config.syncRefModel,
+    precomputeReference: raw.precomputeReference !== undefined,
+    "lora.reference": (raw.lora as RawSettings | undefined)?.reference !== undefined,
+  };
+  for (const [name, isGiven] of Object.entries(isSet)) {
+    if (isGiven && !isReferenceRead) refuse(name, "a loss that reads the reference", config.loss);
+  }
+  if (isSet.precomputeReference && isUnpaired) {
     refuse("precomputeReference", "a pairwise loss, whose reference can be either", config.loss);
   }
   for (const name of ["refModelMixupAlpha", "refModelSyncSteps"]) {
     if (raw[name] !== undefined && !config.syncRefModel) refuse(name, "syncRefModel with it", "none");
   }
   if (!config.syncRefModel) return;
-  const readsReference = isUnpaired || loss?.needsReference;
-  if (!readsReference) refuse("syncRefModel", "a loss that reads the reference", config.loss);
   if (config.lora.rank !== undefined) {
     refuse("syncRefModel", "no LoRA, whose reference is the model that it is on", `rank ${config.lora.rank}`);
   }

@@ -25,6 +25,7 @@ export {
   encodeCompletions,
   type EncodeCounts,
   type EncodedCompletion,
+  type EncodedExample,
   type EncodedPair,
   type EncodeOptions,
   encodePairs,
@@ -113,7 +114,19 @@ export {
   type ReferenceOptions,
   type SideLogps,
 } from "./reference.ts";
-export type { LiveReference } from "./live_reference.ts";
+export {
+  type LiveReference,
+  liveReference,
+  type LiveReferenceOptions,
+  type ReferenceSync,
+} from "./live_reference.ts";
+export { type UnpairedArrays, unpairedObjective, type UnpairedOptions } from "./objectives/kto.ts";
+export {
+  type ResolvedUnpairedLoss,
+  resolveUnpairedLoss,
+  type UnpairedLossKey,
+  type UnpairedLossOptions,
+} from "./losses/unpaired.ts";
 export { type MicroBatchState, type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {

@@ -2,7 +2,7 @@
  * What a run reads: the model's configuration and the records, checked and encoded; no device is needed for it.
  * @module
  */
-import { resolveUnpaired, type RunConfig } from "./config.ts";
+import { readsReference, resolveUnpaired, type RunConfig } from "./config.ts";
 import { dataWeightsOf } from "./data_settings.ts";
 import {
   checkFilesTogether,
@@ -16,6 +16,7 @@ import {
 } from "./data/data_files.ts";
 import type { EncodedCompletion, EncodedExample, EncodedPair } from "./data/encode.ts";
 import { type MixturePart, samplesPerEpoch } from "./data/mixture.ts";
+import { formatSource } from "./data/errors.ts";
 import { holdsPreferences } from "./data/sft_records.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import { ConfigError } from "./errors.ts";
@@ -121,6 +122,7 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
     return { ...rest, pairs: [], evalPairs: [], completions: items, evalCompletions, ...parts };
   }
   const { items: pairs, evalItems, parts } = await readBoth(kind);
+  refuseUnreadColumns(pairs[0], config);
   const { sftData } = config.spo;
   const sft = sftData === undefined ? {} : { sft: (await read(sftData, "completions")).items };
   return { ...rest, pairs, evalPairs: evalItems.slice(0, config.evalRecords), ...sft, ...parts };
@@ -177,6 +179,23 @@ function describeParts(files: readonly DataFile<unknown>[], parts: readonly Mixt
     return `${files[index].path}: ${samples} of the ${total} items of an epoch (weight ${weight}), each ` +
       `${(samples / count).toFixed(2)} times`;
   });
+}
+
+/** Log-probs under a reference that the data brings and nothing would read, or a setting that they leave nothing to do. */
+function refuseUnreadColumns({ referenceChosen, source }: EncodedPair, config: RunConfig): void {
+  if (referenceChosen === undefined || config.loss === "sft") return;
+  const found = `found them in ${formatSource(source)}`;
+  if (!readsReference(config)) {
+    throw new ConfigError(
+      `Cannot train with ${config.loss}: expected records without reference log-probs, which it does not read, ${found}`,
+    );
+  }
+  const unread = config.precomputeReference
+    ? config.lora.reference === "base" ? "--lora.reference base" : undefined
+    : "--precompute-reference=false";
+  if (unread !== undefined) {
+    throw new ConfigError(`Cannot use ${unread}: expected records without reference log-probs, ${found}`);
+  }
 }
 
 /** What only a run with, or without, an adapter to start from reads. */

@@ -67,6 +67,10 @@ Deno.test("columns of some records only, of other types, or by halves are refuse
   );
   await refuses([{ margin: NaN }], 'Cannot read x.jsonl:1: expected a finite number as "margin", found NaN');
   await refuses(
+    [{ margin: 1e39 }],
+    'Cannot read x.jsonl:1: expected a number that f32 holds as "margin", found 1e+39',
+  );
+  await refuses(
     [{ margin: [1] }],
     'Cannot read x.jsonl:1: expected a finite number as "margin", found object',
   );

@@ -95,13 +95,15 @@ function readNumber(row: Row, names: readonly string[]): number | undefined {
   if (given.length === 0) return undefined;
   if (given.length > 1) throw fail(row, { expected: `one of "${given.join('", "')}"`, found: "both" });
   const value = row.value[given[0]];
-  if (typeof value === "number" && Number.isFinite(value)) return value;
+  // The kernels hold it in 32 bits, where larger ones are infinite.
+  if (typeof value === "number" && Number.isFinite(Math.fround(value))) return value;
   const found = typeof value === "number"
     ? String(value)
     : typeof value === "string"
     ? JSON.stringify(value)
     : typeof value;
-  throw fail(row, { expected: `a finite number as "${given[0]}"`, found });
+  const expected = Number.isFinite(value) ? "a number that f32 holds" : "a finite number";
+  throw fail(row, { expected: `${expected} as "${given[0]}"`, found });
 }
 
 function fail(row: Row, { expected, found }: { expected: string; found: string }): DataError {

@@ -48,3 +48,24 @@ export function formatSource(source: RecordSource): string {
   if (source.index !== undefined) return `${source.file}[${source.index}]`;
   return source.file;
 }
+
+/** Keys of a record that a message names, and characters of each: a damaged file may have any number of either. */
+const [MAX_KEYS, MAX_KEY_LENGTH] = [8, 40];
+
+/**
+ * Keys as a message names them.
+ *
+ * @param keys of a record
+ * @returns the first few in quotes, none longer than a line holds
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.equal(quoteKeys(["prompt", "x".repeat(1000)]), `"prompt", "${"x".repeat(40)}..."`);
+ * ```
+ */
+export function quoteKeys(keys: readonly string[]): string {
+  const quoted = keys.slice(0, MAX_KEYS).map((key) =>
+    key.length > MAX_KEY_LENGTH ? `"${key.slice(0, MAX_KEY_LENGTH)}..."` : `"${key}"`
+  );
+  return quoted.join(", ") + (keys.length > MAX_KEYS ? ` and ${keys.length - MAX_KEYS} more` : "");
+}

@@ -11,7 +11,7 @@ import {
   detectConversation,
   normalizeConversation,
 } from "./conversations.ts";
-import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.ts";
 import type { Row } from "./readers.ts";
 
 /** A record in the one form that the rest of the project sees. `prompt + chosen` is the whole chosen text. */
@@ -73,7 +73,7 @@ export function detectForm(row: Row): RecordForm {
   const keys = Object.keys(row.value);
   const has = (key: string) => Object.hasOwn(row.value, key);
   const fail = (expected: string) => {
-    const found = keys.map((key) => `"${key}"`).join(", ") || "no keys";
+    const found = quoteKeys(keys) || "no keys";
     return new DataError(`Cannot read ${formatSource(row.source)}: expected ${expected}, found ${found}`);
   };
   const conversation = detectConversation(row.value);

@@ -2,7 +2,14 @@
  * Rows of a Parquet file, one row group in memory at a time.
  * @module
  */
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import {
+  type AsyncBuffer,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+  parquetSchema,
+  type SchemaTree,
+} from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { DataError } from "./errors.ts";
 import { fileSize, withPath } from "./file_bytes.ts";
@@ -27,6 +34,7 @@ export async function* readParquetRows(path: string): AsyncGenerator<Record<stri
   try {
     const file = bufferOf(handle, sizeBytes);
     const metadata = await readMetadata(file, path);
+    await parquet(path, "its footer", () => Promise.resolve(checkColumns(metadata)));
     let start = 0;
     for (const group of metadata.row_groups) {
       const end = start + Number(group.num_rows);
@@ -42,7 +50,8 @@ function bufferOf(handle: Deno.FsFile, byteLength: number): AsyncBuffer {
   return {
     byteLength,
     // Seek and read are synchronous: the reader asks for several ranges at once, and they share one position.
-    slice(start, end = byteLength) {
+    // deno-lint-ignore require-await -- an error must be a rejection, which the reader waits for beside its others
+    async slice(start, end = byteLength) {
       const bytes = new Uint8Array(Math.max(0, Math.min(end, byteLength) - start));
       handle.seekSync(start, Deno.SeekMode.Start);
       for (let done = 0; done < bytes.length;) {
@@ -65,6 +74,25 @@ async function readMetadata(file: AsyncBuffer, path: string): Promise<FileMetaDa
     );
   }
   return await parquet(path, "its footer", () => parquetMetadataAsync(file));
+}
+
+/**
+ * Every row group has each leaf of the schema once, in order, as the format demands. The reader starts all columns at once;
+ * one that the schema does not have, or has twice, would let another's error escape it and end the process.
+ */
+function checkColumns(metadata: FileMetaData): void {
+  const leaves = leavesOf(parquetSchema(metadata));
+  if (new Set(leaves).size < leaves.length) throw new Error("a column twice in the schema");
+  for (const { columns } of metadata.row_groups) {
+    const found = columns.map((column) => column.meta_data?.path_in_schema.join("."));
+    if (found.length !== leaves.length || found.some((name, index) => name !== leaves[index])) {
+      throw new Error("columns that are not the schema's");
+    }
+  }
+}
+
+function leavesOf({ children, path }: SchemaTree): string[] {
+  return children.length === 0 ? [path.join(".")] : children.flatMap(leavesOf);
 }
 
 async function readGroup(

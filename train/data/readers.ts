@@ -3,7 +3,7 @@
  * `.parquet` file, each with its place. Nothing is known here of what a record means.
  * @module
  */
-import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.ts";
 import { type FileKind, fileKind, fileSize, readChunks } from "./file_bytes.ts";
 import { findJsonError } from "./json_position.ts";
 import { readParquetRows } from "./parquet_rows.ts";
@@ -176,5 +176,5 @@ function typeOf(value: unknown): string {
 }
 
 function quotedKeys(value: Record<string, unknown>): string {
-  return Object.keys(value).slice(0, 8).map((key) => `"${key}"`).join(", ") || "(none)";
+  return quoteKeys(Object.keys(value)) || "(none)";
 }

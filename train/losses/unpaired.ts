@@ -31,10 +31,13 @@ export interface UnpairedLossOptions {
  * to the reference, z0 the batch's KL estimate. Eq. 8, arXiv 2402.01306. `apo_zero_unpaired`: the same with z0 = 0. Eq. 7,
  * arXiv 2408.06266.
  */
-export const UNPAIRED_LOSSES = { kto: { needsKl: true }, apo_zero_unpaired: { needsKl: false } } as const;
+export const UNPAIRED_LOSSES: Readonly<Record<UnpairedLossKey, { readonly needsKl: boolean }>> = {
+  kto: { needsKl: true },
+  apo_zero_unpaired: { needsKl: false },
+};
 
 /** A name in {@link UNPAIRED_LOSSES}. */
-export type UnpairedLossKey = keyof typeof UNPAIRED_LOSSES;
+export type UnpairedLossKey = "kto" | "apo_zero_unpaired";
 
 const schema = z.strictObject({
   beta: z.number().positive().default(0.1),

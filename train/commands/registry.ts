@@ -9,6 +9,7 @@ import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
+import { reportCommand } from "./report.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
@@ -18,6 +19,7 @@ export const COMMANDS = {
   generate: generateCommand,
   chat: chatCommand,
   merge: mergeCommand,
+  report: reportCommand,
   bench: benchCommand,
   profile: profileCommand,
 } as const satisfies Record<string, Command>;

@@ -112,7 +112,10 @@ export async function writeReport(path: string, report: Report): Promise<void> {
   }
 }
 
-function sectionHtml({ title, paragraphs = [], figures = [], tables = [] }: ReportSection, index: number): string {
+function sectionHtml(
+  { title, paragraphs = [], figures = [], tables = [] }: ReportSection,
+  index: number,
+): string {
   const id = `section-${index + 1}`;
   return [
     `<section aria-labelledby="${id}"><h2 id="${id}">${escapeHtml(title)}</h2>`,

@@ -63,6 +63,8 @@ export interface LineFigureOptions {
   readonly x: NumberAxis;
   readonly y: NumberAxis;
   readonly series: readonly LineSeries[];
+  /** Whether a single series has a legend too; not by default. */
+  readonly namesSingleSeries?: boolean;
 }
 
 /** A bar from zero, with an error bar from low to high where both are given. */

@@ -48,7 +48,7 @@ export function lineFigure(options: LineFigureOptions): Figure {
     y: numberScale(y, points.flatMap(({ y, low = y, high = y }) => [y, low, high])),
     marks: series.flatMap(lineMarks),
   }, { title, description });
-  const legend = series.length > 1
+  const legend = series.length > 1 || options.namesSingleSeries
     ? series.map(({ name, color, dashed }) => ({ name, color, dashed, mark: "line" as const }))
     : [];
   return { title, description, legend, svg };

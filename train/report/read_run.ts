@@ -6,7 +6,7 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { InputError, showFound } from "../errors.ts";
 import { describeIssue } from "../issue.ts";
-import { type MetricsRecord } from "../metrics.ts";
+import type { MetricsRecord } from "../metrics.ts";
 import { type Sample, sampleSchema } from "../samples.ts";
 import type { PhaseResult } from "../session.ts";
 

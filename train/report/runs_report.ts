@@ -111,6 +111,7 @@ function panelFigures(panel: MetricPanel, traces: readonly Trace[]): Figure[] {
       x: { label: "step", unit: "updates" },
       y: { label, unit },
       series,
+      namesSingleSeries: traces.length > 1,
     })];
   });
 }

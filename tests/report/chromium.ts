@@ -37,7 +37,12 @@ export async function openBrowser(): Promise<Browser> {
     executablePath: EXECUTABLE,
     pipe: true,
     args: [
-      ...["--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1", "--force-color-profile=srgb"],
+      ...[
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--force-device-scale-factor=1",
+        "--force-color-profile=srgb",
+      ],
       // Chromium refuses to start its sandbox as root.
       ...(Deno.build.os === "linux" && Deno.uid() === 0 ? ["--no-sandbox"] : []),
     ],

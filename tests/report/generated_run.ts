@@ -6,7 +6,8 @@
 import { join } from "node:path";
 
 /** What a stranger might put into a prompt. */
-export const HOSTILE = `<script>alert("x")</script>&"'<img src=https://example.org/x.png onerror=alert(1)>\u0000\u202e`;
+export const HOSTILE =
+  `<script>alert("x")</script>&"'<img src=https://example.org/x.png onerror=alert(1)>\u0000\u202e`;
 
 /** A run folder of two phases; `shift` tells one run from another. */
 export async function writeGeneratedRun(folder: string, { shift = 0, phase = "dpo" } = {}): Promise<void> {
@@ -23,7 +24,13 @@ export async function writeGeneratedRun(folder: string, { shift = 0, phase = "dp
   );
   const config = { keelVersion: "0.1.0", loss: phase, spo: { lambda: shift }, note: HOSTILE };
   await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify(config));
-  const evaluation = { logpsChosen: -1, logpsRejected: -9, chosenDelta: -0.5, rejectedDelta: -4, rewardMargin: 0.35 };
+  const evaluation = {
+    logpsChosen: -1,
+    logpsRejected: -9,
+    chosenDelta: -0.5,
+    rejectedDelta: -4,
+    rewardMargin: 0.35,
+  };
   const results = [{ phase, isReference: false, evaluation: { ...evaluation, rewardAccuracy: 0.9 } }];
   await Deno.writeTextFile(join(folder, "results.json"), JSON.stringify({ adapter: "generated", results }));
   const samples = ["before", "after"].map((at) => ({

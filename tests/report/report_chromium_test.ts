@@ -62,28 +62,31 @@ function otherFigures() {
 }
 
 for (const view of VIEWS) {
-  chromiumTest(`a report loads nothing, fits and is labelled: ${view.width} px, ${view.scheme}`, async (browser) => {
-    await withReport(async (file) => {
-      const { page, requests, complaints } = await openPage(browser, file, view);
-      assert.deepEqual(complaints, []);
-      assert.equal(requests.length, 1, `the page alone is loaded, found ${requests}`);
-      const seen = await page.evaluate(LOOK) as Seen;
-      assert.equal(seen.background, rgb(BACKGROUNDS[view.scheme]));
-      assert.deepEqual(seen.outside, []);
-      assert.equal(seen.scripts, 0);
-      assert.ok(seen.figures.length > 15, `found ${seen.figures.length} figures`);
-      for (const { title, x, y, legend, label, lineColors } of seen.figures) {
-        assert.match(x, /^\S.* \(.+\)$/s, `${title}: label and unit of x`);
-        assert.match(y, /^\S.* \(.+\)$/s, `${title}: label and unit of y`);
-        assert.equal(label, title, "what a screen reader says");
-        assert.ok(legend.length > 0 && legend.every((name) => name !== ""), `${title}: legend ${legend}`);
-        assert.ok(lineColors.every((color) => color !== "none"), `${title}: ${lineColors}`);
-      }
-      const columns = new Set(seen.figures.map(({ left }) => left)).size;
-      assert.equal(columns, view.width === 400 ? 1 : 3);
-      assert.ok(seen.text.includes("<script>alert("), "a prompt is shown as it is");
-    });
-  });
+  chromiumTest(
+    `a report loads nothing, fits and is labelled: ${view.width} px, ${view.scheme}`,
+    async (browser) => {
+      await withReport(async (file) => {
+        const { page, requests, complaints } = await openPage(browser, file, view);
+        assert.deepEqual(complaints, []);
+        assert.equal(requests.length, 1, `the page alone is loaded, found ${requests}`);
+        const seen = await page.evaluate(LOOK) as Seen;
+        assert.equal(seen.background, rgb(BACKGROUNDS[view.scheme]));
+        assert.deepEqual(seen.outside, []);
+        assert.equal(seen.scripts, 0);
+        assert.ok(seen.figures.length > 15, `found ${seen.figures.length} figures`);
+        for (const { title, x, y, legend, label, lineColors } of seen.figures) {
+          assert.match(x, /^\S.* \(.+\)$/s, `${title}: label and unit of x`);
+          assert.match(y, /^\S.* \(.+\)$/s, `${title}: label and unit of y`);
+          assert.equal(label, title, "what a screen reader says");
+          assert.ok(legend.length > 0 && legend.every((name) => name !== ""), `${title}: legend ${legend}`);
+          assert.ok(lineColors.every((color) => color !== "none"), `${title}: ${lineColors}`);
+        }
+        const columns = new Set(seen.figures.map(({ left }) => left)).size;
+        assert.equal(columns, view.width === 400 ? 1 : 3);
+        assert.ok(seen.text.includes("<script>alert("), "a prompt is shown as it is");
+      });
+    },
+  );
 }
 
 chromiumTest("a report looks as it did, whatever the font, and a missing figure is seen", async (browser) => {

@@ -12,6 +12,8 @@ const MAX_NAME_LENGTH = 18;
 /** Width of a letter, about. */
 const LETTER_WIDTH = 7;
 
+const ERROR_STROKE = { stroke: "currentColor", strokeWidth: 1.5 } as const;
+
 /**
  * Draws grouped bars.
  *
@@ -43,6 +45,7 @@ export function barFigure(options: BarFigureOptions): Figure {
       bar ? [{ ...bar, group, place, fill: seriesColor(one.color ?? place) }] : []
     )
   );
+  const barred = bars.filter(({ low, high }) => low !== undefined && high !== undefined);
   const description = describe(options);
   const names = groups.map((name) => [...name].length > MAX_NAME_LENGTH ? cut(name) : name);
   const groupWidth = (FIGURE_SIZE.width - 80) / groups.length;
@@ -63,10 +66,17 @@ export function barFigure(options: BarFigureOptions): Figure {
         ...(isCrowded ? { tickRotate: -40, textAnchor: "end" as const } : {}),
       }),
       Plot.barY(bars, { fx: "group", x: "place", y: "value", fill: "fill" }),
-      Plot.ruleX(bars.filter(({ low, high }) => low !== undefined && high !== undefined), {
-        ...{ fx: "group", x: "place", y1: "low", y2: "high", stroke: "currentColor", strokeWidth: 1.5 },
-        marker: "tick",
-      }),
+      Plot.ruleX(barred, { fx: "group", x: "place", y1: "low", y2: "high", ...ERROR_STROKE }),
+      // Markers at the ends would be numbered over the life of the process.
+      ...["low", "high"].map((y) =>
+        Plot.tickY(barred, {
+          fx: "group",
+          x: "place",
+          y,
+          inset: tickInset(series.length * groups.length),
+          ...ERROR_STROKE,
+        })
+      ),
       Plot.ruleY([0]),
     ],
   }, { title, description });
@@ -86,6 +96,11 @@ function checkBars({ title, groups, series }: BarFigureOptions): void {
   if (!series.some(({ bars }) => bars.some((bar) => bar !== undefined))) {
     throw new RangeError(`Cannot draw ${title}: expected bars, found none`);
   }
+}
+
+/** From a bar's sides: a third of about its width. */
+function tickInset(bars: number): number {
+  return (FIGURE_SIZE.width - 80) / bars * 0.75 / 3;
 }
 
 function cut(name: string): string {

@@ -4,6 +4,7 @@
  */
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
+import { escapeHtml, showControls } from "./escape.ts";
 import type { Axis, NumberAxis } from "./figure.ts";
 
 /** Size of every figure in its own units; the page scales it to its column. */
@@ -16,8 +17,8 @@ const SMALL_TICK = 1e-3;
 const LARGE_TICK = 1e5;
 
 /**
- * Draws a plot and returns its `<svg>` element. The same options give the same bytes: names that Plot would number
- * over the life of the process are fixed.
+ * Draws a plot and returns its `<svg>` element. The same options give the same bytes, as long as they need
+ * nothing that Plot numbers over the life of the process: clips and markers.
  *
  * @param options of Observable Plot, without its document
  * @param text the figure's title and what a screen reader says of it
@@ -39,24 +40,24 @@ export function drawPlot(options: Plot.PlotOptions, text: { title: string; descr
   for (const style of [...svg.querySelectorAll("style")]) style.remove();
   svg.removeAttribute("style");
   for (const styled of [...svg.querySelectorAll("[style]")]) styled.removeAttribute("style");
-  svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   svg.setAttribute("font-size", "12");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", text.title);
-  const description = document.createElement("desc");
-  description.textContent = text.description;
-  svg.prepend(description);
-  return svg.outerHTML;
+  // linkedom escapes texts, and little of an attribute: what holds a stranger's text stands here.
+  const attributes = svg.getAttributeNames().map((name) =>
+    `${name}="${escapeHtml(svg.getAttribute(name)!)}"`
+  );
+  return `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="${escapeHtml(text.title)}" ${
+    attributes.join(" ")
+  }><desc>${escapeHtml(text.description)}</desc>${showControls(svg.innerHTML)}</svg>`;
 }
 
 /** What is used of a DOM element. */
 interface SvgElement {
-  textContent: string | null;
-  readonly outerHTML: string;
+  readonly innerHTML: string;
   querySelectorAll(selector: string): Iterable<SvgElement>;
   setAttribute(name: string, value: string): void;
   removeAttribute(name: string): void;
-  prepend(child: SvgElement): void;
+  getAttribute(name: string): string | null;
+  getAttributeNames(): string[];
   remove(): void;
 }
 

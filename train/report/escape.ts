@@ -12,8 +12,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
 };
 
 /**
- * Escapes a text for an element's content or a quoted attribute. Control characters, which HTML cannot hold, and those
- * that turn the direction of the text around are shown as escapes; line ends and tabs stay.
+ * Escapes a text for an element's content or a quoted attribute, its control characters shown.
  *
  * @param text any text
  * @example
@@ -23,11 +22,20 @@ const ENTITIES: Readonly<Record<string, string>> = {
  * ```
  */
 export function escapeHtml(text: string): string {
+  return showControls(text).replaceAll(/[&<>"']/g, (character) => ENTITIES[character]);
+}
+
+/**
+ * Shows as escapes the control characters, which HTML cannot hold, and those that turn the direction of the text around;
+ * line ends and tabs stay.
+ *
+ * @param text any text
+ */
+export function showControls(text: string): string {
   return text
     .toWellFormed()
     // deno-lint-ignore no-control-regex -- they are what is looked for
-    .replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, asEscape)
-    .replaceAll(/[&<>"']/g, (character) => ENTITIES[character]);
+    .replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, asEscape);
 }
 
 function asEscape(character: string): string {

@@ -209,5 +209,5 @@ function samplesSection(runs: readonly RunFiles[], names: readonly string[]): Re
 function settingsSection(runs: readonly RunFiles[], names: readonly string[]): ReportSection {
   if (runs.length < 2) return { title: "Settings" };
   const table = configTable(runs.map(({ config = {} }) => config), names);
-  return { title: "Settings that differ", tables: [table] };
+  return { title: "Settings that differ", tables: table.rows.length > 0 ? [table] : [] };
 }

@@ -57,7 +57,9 @@ export async function trainPhase(
   const total = options.train.schedule.maxSteps;
   const progress = session.progress(name, total);
   const onLog = (record: MetricsRecord) => {
-    session.metrics.append({ phase: name, ...record });
+    // What exists on the device for this run, in use or kept for the next step.
+    const { totalBytes } = session.gpu.stats().memory;
+    session.metrics.append({ phase: name, ...record, gpu_memory_bytes: totalBytes });
     progress.update({
       step: Number(record.global_step),
       loss: Number(record.loss),

@@ -55,6 +55,7 @@ function preferenceRecords(shift: number, phase: string): Record<string, unknown
       ...{ "displacement/fraction": 0.5 + index / 80, "spo/gap": index / 100, "spo/lambda": shift },
       ...{ grad_norm: 3 + Math.cos(index), learning_rate: 3e-4, "invented/metric": index * index },
       ...{ num_tokens: index * 1344, tokens_per_second: 12_000 + 300 * Math.sin(index) },
+      gpu_memory_bytes: 2 ** 26 + shift * 2 ** 24,
     };
   });
 }

@@ -225,7 +225,15 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
       JSON.parse(line)
     );
     assert.deepEqual(lines.map((line) => line.global_step), [2, 4]);
-    const names = ["loss", "grad_norm", "learning_rate", "rewards/accuracies", "logps/chosen", "spo/gap"];
+    const names = [
+      "loss",
+      "grad_norm",
+      "learning_rate",
+      "rewards/accuracies",
+      "logps/chosen",
+      "spo/gap",
+      "gpu_memory_bytes",
+    ];
     for (const key of [...names, "displacement/fraction"]) assert.equal(typeof lines[0][key], "number", key);
     const config = JSON.parse(await Deno.readTextFile(join(output, "config.json")));
     assert.deepEqual([config.beta, config.maxSteps, config.spo.lambda], [0.1, 4, 1]);

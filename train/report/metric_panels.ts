@@ -104,12 +104,7 @@ export const PANEL_SECTIONS: readonly PanelSection[] = [
     title: "Speed and memory",
     panels: [
       panel("Throughput", "tokens_per_second", { label: "throughput", unit: "tokens/s" }),
-      panel("GPU memory in use", "gpu_memory_bytes", { label: "memory", unit: "MiB", factor: 1 / 2 ** 20 }),
-      panel("Highest GPU memory", "gpu_memory_peak_bytes", {
-        label: "memory",
-        unit: "MiB",
-        factor: 1 / 2 ** 20,
-      }),
+      panel("GPU memory", "gpu_memory_bytes", { label: "memory", unit: "MiB", factor: 1 / 2 ** 20 }),
     ],
   },
 ];

@@ -84,7 +84,9 @@ function tracesOf(
   const phases = new Map<string, MetricsRecord[]>();
   for (const record of records) {
     const phase = String(record.phase ?? "");
-    phases.set(phase, [...phases.get(phase) ?? [], record]);
+    const earlier = phases.get(phase);
+    if (earlier) earlier.push(record);
+    else phases.set(phase, [record]);
   }
   return [...phases].map(([phase, records]) => ({
     name: isAlone ? phase || name : phases.size === 1 ? name : `${name}: ${phase}`,

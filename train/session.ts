@@ -57,7 +57,9 @@ export async function trainPhase(
   const total = options.train.schedule.maxSteps;
   const progress = session.progress(name, total);
   const onLog = (record: MetricsRecord) => {
-    session.metrics.append({ phase: name, ...record });
+    // What exists on the device for this run, in use or kept for the next step.
+    const { totalBytes } = session.gpu.stats().memory;
+    session.metrics.append({ phase: name, ...record, gpu_memory_bytes: totalBytes });
     progress.update({
       step: Number(record.global_step),
       loss: Number(record.loss),
@@ -134,6 +136,18 @@ export interface PhaseResult {
  * @returns text for a terminal
  */
 export function formatResults(results: readonly PhaseResult[]): string {
+  const { headers, rows } = resultsTable(results);
+  return formatTable(headers, rows);
+}
+
+/**
+ * The same as cells.
+ *
+ * @param results in order
+ */
+export function resultsTable(
+  results: readonly PhaseResult[],
+): { headers: string[]; rows: string[][] } {
   const hasMatch = results.some((result) => result.exactMatch !== undefined);
   const headers = [
     "phase",
@@ -145,7 +159,7 @@ export function formatResults(results: readonly PhaseResult[]): string {
     "margin",
     "reward accuracy",
   ];
-  return formatTable(headers, results.map((result) => cells(result, hasMatch)));
+  return { headers, rows: results.map((result) => cells(result, hasMatch)) };
 }
 
 function cells(result: PhaseResult, hasMatch: boolean): string[] {

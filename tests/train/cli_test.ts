@@ -230,7 +230,15 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
       JSON.parse(line)
     );
     assert.deepEqual(lines.map((line) => line.global_step), [2, 4]);
-    const names = ["loss", "grad_norm", "learning_rate", "rewards/accuracies", "logps/chosen", "spo/gap"];
+    const names = [
+      "loss",
+      "grad_norm",
+      "learning_rate",
+      "rewards/accuracies",
+      "logps/chosen",
+      "spo/gap",
+      "gpu_memory_bytes",
+    ];
     for (const key of [...names, "displacement/fraction"]) assert.equal(typeof lines[0][key], "number", key);
     const config = JSON.parse(await Deno.readTextFile(join(output, "config.json")));
     assert.deepEqual([config.beta, config.maxSteps, config.spo.lambda], [0.1, 4, 1]);
@@ -252,6 +260,20 @@ Deno.test("a run writes its settings, metrics and a model that loads again", asy
     const numbers = async (run: string) =>
       (await Deno.readTextFile(join(run, "metrics.jsonl"))).replaceAll(/"tokens_per_second":[^,}]*/g, "");
     assert.equal(await numbers(third), await numbers(output));
+    const samples = (await Deno.readTextFile(join(third, "samples.jsonl"))).trim().split("\n").map((line) =>
+      JSON.parse(line)
+    );
+    assert.deepEqual(
+      samples.map(({ phase }) => phase),
+      ["before", "after"].flatMap((at) => Array(4).fill(at)),
+    );
+    assert.deepEqual([samples[0].prompt, samples[0].chosen], ["0+1:", "1$"]);
+    // A report is part of the run, and goes with it.
+    assert.equal((await keel(["report", third])).code, 0);
+    assert.match(await Deno.readTextFile(join(third, "report.html")), /Greedy answers/);
+    const replaced = await keel(["train", "--config", config_json, "--output", third, "--overwrite"]);
+    assert.equal(replaced.code, 0, replaced.error);
+    assert.ok(!existsSync(join(third, "report.html")));
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -10,8 +10,10 @@ import { runDemo } from "../../train/demo.ts";
 import { demoSettings } from "../../train/demo_settings.ts";
 import { dpo } from "../../train/losses/dpo.ts";
 import { loadModel } from "../../train/models/model_files.ts";
+import { readRun } from "../../train/report/read_run.ts";
 import { openMetrics } from "../../train/run_folder.ts";
 import type { Session } from "../../train/session.ts";
+import { isCorrect } from "../../train/tasks/arithmetic.ts";
 import { gpuTest } from "../gpu.ts";
 
 const loss = dpo.resolve({});
@@ -52,6 +54,13 @@ gpuTest("the demonstration trains three phases from one seed and saves models th
       ["dpo", 2],
       ["dpo+spo", 2],
     ]);
+    const { samples } = await readRun(folder);
+    assert.deepEqual(
+      samples.map(({ phase }) => phase),
+      ["sft", "dpo", "dpo+spo"].flatMap((of) => Array(4).fill(of)),
+    );
+    assert.equal(new Set(samples.map(({ prompt }) => prompt)).size, 4, "the same prompts after each phase");
+    assert.ok(samples.every(({ prompt, chosen }) => isCorrect(prompt, chosen!)));
     for (const name of ["model-sft", "model-preference", "model"]) {
       const { model, tokenizer } = await loadModel(gpu, join(folder, name), { trainable: false });
       assert.equal(tokenizer.vocabSize, model.config.vocab_size);

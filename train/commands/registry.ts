@@ -10,6 +10,7 @@ import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
+import { reportCommand } from "./report.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
@@ -20,6 +21,7 @@ export const COMMANDS = {
   generate: generateCommand,
   chat: chatCommand,
   merge: mergeCommand,
+  report: reportCommand,
   bench: benchCommand,
   profile: profileCommand,
 } as const satisfies Record<string, Command>;

@@ -9,6 +9,7 @@ import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
+import { studyCommand } from "./study.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
@@ -20,6 +21,7 @@ export const COMMANDS = {
   merge: mergeCommand,
   bench: benchCommand,
   profile: profileCommand,
+  study: studyCommand,
 } as const satisfies Record<string, Command>;
 
 /** A name in {@link COMMANDS}. */

@@ -45,7 +45,9 @@ export function openCells(folder: string, context: { readonly adapter: string })
       const { key, result } = parse(text, file);
       // The name is a hash of the key: anything else was put there by hand.
       if (JSON.stringify(key) === JSON.stringify(keyOf(settings))) return result as Result;
-      throw new InputError(`Cannot use ${file}: expected the settings that its name is the hash of, found others`);
+      throw new InputError(
+        `Cannot use ${file}: expected the settings that its name is the hash of, found others`,
+      );
     },
     keep: (settings, result) => writeJson(path(settings), { key: keyOf(settings), result }),
   };
@@ -67,5 +69,7 @@ function parse(text: string, path: string): { key?: unknown; result?: unknown } 
   } catch {
     // Said below.
   }
-  throw new InputError(`Cannot use ${path}: expected a result of the study, found other text; remove the file`);
+  throw new InputError(
+    `Cannot use ${path}: expected a result of the study, found other text; remove the file`,
+  );
 }

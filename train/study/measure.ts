@@ -36,7 +36,11 @@ export interface FinalMeasures {
   readonly mass: EvolutionPoint;
   readonly pairs: PairEvaluation;
   /** Change of a chosen token's log-prob, by its distance from the token in which the rejected answer differs. */
-  readonly byDistance: readonly { readonly distance: number; readonly delta: number; readonly count: number }[];
+  readonly byDistance: readonly {
+    readonly distance: number;
+    readonly delta: number;
+    readonly count: number;
+  }[];
   /** Per training pair of {@link chesOf}: the change of the chosen answer's log-prob. */
   readonly trainingDeltas: readonly number[];
 }
@@ -82,7 +86,10 @@ export async function measureMass(
   const sums = await completionLogps(model, groups.flat());
   const size = groups[0].length;
   const mean = (of: (logps: Float32Array, problem: number) => number) =>
-    groups.reduce((total, _, problem) => total + of(sums.subarray(problem * size, (problem + 1) * size), problem), 0) /
+    groups.reduce(
+      (total, _, problem) => total + of(sums.subarray(problem * size, (problem + 1) * size), problem),
+      0,
+    ) /
     groups.length;
   const sum = (values: Float32Array) => values.reduce((total, value) => total + value, 0);
   const [chosenMass, variantMass] = [

@@ -115,10 +115,20 @@ export const STUDY_SPO: SpoOptions = parseSpoOptions({ solver: "penalty" });
 const NO_SPO: SpoOptions = parseSpoOptions({});
 
 /** A run of the main comparison, changed. */
-function runOf(settings: StudySettings, change: Partial<StudyRun> & { name: string; loss: string }): StudyRun {
+function runOf(
+  settings: StudySettings,
+  change: Partial<StudyRun> & { name: string; loss: string },
+): StudyRun {
   const { learningRate } = settings.preference;
   return {
-    ...{ seed: settings.seed, initialization: 1, corruptedDigits: 1, spo: NO_SPO, learningRate, lossOptions: {} },
+    ...{
+      seed: settings.seed,
+      initialization: 1,
+      corruptedDigits: 1,
+      spo: NO_SPO,
+      learningRate,
+      lossOptions: {},
+    },
     ...change,
   };
 }

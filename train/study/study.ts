@@ -24,7 +24,11 @@ export interface SftResult {
 
 /** A group whose runs have been run. */
 export interface GroupResult extends Omit<StudyGroup, "rows"> {
-  readonly rows: readonly { readonly label: string; readonly runs: readonly StudyRun[]; readonly results: readonly RunResult[] }[];
+  readonly rows: readonly {
+    readonly label: string;
+    readonly runs: readonly StudyRun[];
+    readonly results: readonly RunResult[];
+  }[];
 }
 
 /** Everything that the tables and figures show. */
@@ -83,9 +87,14 @@ export async function runStudy(
 }
 
 /** What a run's result depends on: names and the other runs of the study do not count. */
-function keyOf(settings: StudySettings, { name: _, loss, lossWeights: __, lossOptions: ___, ...run }: StudyRun) {
+function keyOf(
+  settings: StudySettings,
+  { name: _, loss, lossWeights: __, lossOptions: ___, ...run }: StudyRun,
+) {
   const { seeds: _seeds, seed: _seed, sweeps: _sweeps, ...common } = settings;
-  const terms = loss === "sft" ? "sft" : lossOf({ name: "", loss, lossWeights: __, lossOptions: ___, ...run }).head.terms;
+  const terms = loss === "sft"
+    ? "sft"
+    : lossOf({ name: "", loss, lossWeights: __, lossOptions: ___, ...run }).head.terms;
   return { ...common, run: { terms, ...run } };
 }
 

@@ -13,7 +13,7 @@ import { type Objective, preferenceObjective, sftObjective } from "../objective.
 import type { EncodedPair } from "../data/encode.ts";
 import { createRandom, deriveSeed } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
-import { RunStoppedError, type RunHooks } from "../session.ts";
+import { type RunHooks, RunStoppedError } from "../session.ts";
 import { spoStrategy } from "../solvers/spo_strategy.ts";
 import { train } from "../trainer.ts";
 import type { StudyData } from "./data.ts";
@@ -35,7 +35,9 @@ export interface RunResult {
 
 /** A fresh model, with the weights of a seed. */
 export function createStudyModel(gpu: Gpu, settings: StudySettings): Model {
-  return createModel(gpu, parseModelConfig({ ...settings.model }, { file: "the study" }), { trainable: true });
+  return createModel(gpu, parseModelConfig({ ...settings.model }, { file: "the study" }), {
+    trainable: true,
+  });
 }
 
 /**

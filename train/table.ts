@@ -68,8 +68,17 @@ function layOut(
   return {
     lines,
     widths: headers.map((_, column) => Math.max(...lines.map((cells) => countColumns(cells[column])))),
-    numeric: headers.map((_, column) => body.length > 0 && body.every((cells) => NUMBER.test(cells[column]))),
+    numeric: headers.map((_, column) => isNumberColumn(body.map((cells) => cells[column]))),
   };
+}
+
+/**
+ * Whether a column stands to the right: it has cells, and all are numbers, with or without a sign and a unit.
+ *
+ * @param cells of the column
+ */
+export function isNumberColumn(cells: readonly Cell[]): boolean {
+  return cells.length > 0 && cells.every((cell) => NUMBER.test(String(cell)));
 }
 
 /** Decoded text may hold line ends and terminal controls: shown as JSON escapes, they cannot break the table. */

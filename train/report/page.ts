@@ -2,8 +2,14 @@
  * A report: one HTML file that needs nothing else, neither network nor script.
  * @module
  */
-import type { Cell } from "../table.ts";
-import type { Figure } from "./figure.ts";
+import { createHash } from "node:crypto";
+import { writeFileAtomically } from "../atomic_file.ts";
+import { InputError } from "../errors.ts";
+import { type Cell, isNumberColumn } from "../table.ts";
+import { escapeHtml } from "./escape.ts";
+import type { Figure, LegendEntry } from "./figure.ts";
+import { seriesColor } from "./palette.ts";
+import { REPORT_STYLE } from "./style.ts";
 
 /** A table of a report; columns whose cells are all numbers stand to the right. */
 export interface ReportTable {
@@ -30,12 +36,55 @@ export interface Report {
   readonly configuration?: unknown;
 }
 
+/** Reports of so many sections begin with links to them. */
+const MIN_LINKED_SECTIONS = 4;
+
 /**
+ * Makes a report's page. It loads nothing and runs nothing: its policy forbids everything but its own style sheet.
+ *
  * @param report its content
- * @returns an HTML document
+ * @returns an HTML document; the same report gives the same bytes
+ * @throws {RangeError} on a row of another length than its headers
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const html = reportPage({ title: "<run>", sections: [{ title: "Loss", paragraphs: ["It fell."] }] });
+ * assert.match(html, /<h1>&lt;run&gt;<\/h1>/);
+ * ```
  */
 export function reportPage(report: Report): string {
-  return report.title;
+  const { title, subtitle, sections, configuration } = report;
+  const styleHash = createHash("sha256").update(REPORT_STYLE).digest("base64");
+  const policy = `default-src 'none'; style-src 'sha256-${styleHash}'; base-uri 'none'; form-action 'none'`;
+  const links = sections.map((section, index) =>
+    `<li><a href="#section-${index + 1}">${escapeHtml(section.title)}</a></li>`
+  );
+  return [
+    "<!doctype html>",
+    '<html lang="en">',
+    "<head>",
+    '<meta charset="utf-8">',
+    `<meta http-equiv="Content-Security-Policy" content="${policy}">`,
+    '<meta name="viewport" content="width=device-width, initial-scale=1">',
+    '<meta name="referrer" content="no-referrer">',
+    `<title>${escapeHtml(title)}</title>`,
+    `<style>${REPORT_STYLE}</style>`,
+    "</head>",
+    "<body>",
+    `<header><h1>${escapeHtml(title)}</h1>`,
+    ...(subtitle === undefined ? [] : [`<p class="subtitle">${escapeHtml(subtitle)}</p>`]),
+    "</header>",
+    ...(sections.length < MIN_LINKED_SECTIONS
+      ? []
+      : [`<nav aria-label="Sections"><ul>${links.join("")}</ul></nav>`]),
+    "<main>",
+    ...sections.map(sectionHtml),
+    ...(configuration === undefined ? [] : [configurationHtml(configuration)]),
+    "</main>",
+    "</body>",
+    "</html>",
+    "",
+  ].join("\n");
 }
 
 /**
@@ -44,7 +93,83 @@ export function reportPage(report: Report): string {
  * @param path the file; its folder must exist
  * @param report its content
  * @throws {InputError} where it cannot be written
+ * @example
+ * ```ts
+ * const path = `${Deno.makeTempDirSync()}/report.html`;
+ * await writeReport(path, { title: "A run", sections: [] });
+ * if (!Deno.readTextFileSync(path).includes("<h1>A run</h1>")) throw new Error("the page is whole");
+ * ```
  */
 export async function writeReport(path: string, report: Report): Promise<void> {
-  await Promise.resolve([path, reportPage(report)]);
+  const bytes = new TextEncoder().encode(reportPage(report));
+  try {
+    await writeFileAtomically(path, (append) => append(bytes));
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new InputError(`Cannot write ${path}: expected a file in a folder that is there, found ${reason}`, {
+      cause,
+    });
+  }
+}
+
+function sectionHtml({ title, paragraphs = [], figures = [], tables = [] }: ReportSection, index: number): string {
+  const id = `section-${index + 1}`;
+  return [
+    `<section aria-labelledby="${id}"><h2 id="${id}">${escapeHtml(title)}</h2>`,
+    ...paragraphs.map((text) => `<p>${escapeHtml(text)}</p>`),
+    ...(figures.length > 0 ? [`<div class="figures">`, ...figures.map(figureHtml), "</div>"] : []),
+    ...tables.map((table) => tableHtml(table, title)),
+    "</section>",
+  ].join("\n");
+}
+
+function figureHtml({ title, legend, svg }: Figure): string {
+  const entries = legend.map((entry) => `<li>${swatch(entry)}${escapeHtml(entry.name)}</li>`);
+  return [
+    `<figure><figcaption>${escapeHtml(title)}</figcaption>`,
+    ...(entries.length > 0 ? [`<ul class="legend">${entries.join("")}</ul>`] : []),
+    svg,
+    "</figure>",
+  ].join("\n");
+}
+
+function swatch({ mark, color = 0, dashed = false }: LegendEntry): string {
+  const fill = seriesColor(color);
+  const shapes = {
+    line: `<path d="M0 6H22" stroke="${fill}" stroke-width="2.5"${dashed ? ' stroke-dasharray="5 3"' : ""}/>`,
+    bar: `<rect x="5" width="12" height="12" fill="${fill}"/>`,
+    dot: `<circle cx="11" cy="6" r="4" fill="${fill}"/>`,
+  };
+  return `<svg width="22" height="12" aria-hidden="true">${shapes[mark]}</svg>`;
+}
+
+function tableHtml({ caption, headers, rows }: ReportTable, section: string): string {
+  const wrong = rows.findIndex((row) => row.length !== headers.length);
+  if (wrong >= 0) {
+    throw new RangeError(
+      `Cannot show row ${wrong} of a table: expected ${headers.length} cells, found ${rows[wrong].length}`,
+    );
+  }
+  const isNumber = headers.map((_, column) => isNumberColumn(rows.map((row) => row[column])));
+  const cells = (tag: string, row: readonly Cell[]) =>
+    row.map((cell, column) =>
+      `<${tag}${isNumber[column] ? ' class="number"' : ""}${tag === "th" ? ' scope="col"' : ""}>${
+        escapeHtml(String(cell))
+      }</${tag}>`
+    ).join("");
+  // The box scrolls on a narrow screen; with a keyboard it has to take the focus for that.
+  return [
+    `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(caption ?? section)}"><table>`,
+    ...(caption === undefined ? [] : [`<caption>${escapeHtml(caption)}</caption>`]),
+    `<thead><tr>${cells("th", headers)}</tr></thead>`,
+    `<tbody>${rows.map((row) => `<tr>${cells("td", row)}</tr>`).join("\n")}</tbody>`,
+    "</table></div>",
+  ].join("\n");
+}
+
+function configurationHtml(configuration: unknown): string {
+  const json = JSON.stringify(configuration, null, 2);
+  return `<section><details><summary>Configuration</summary><pre tabindex="0">${
+    escapeHtml(json)
+  }</pre></details></section>`;
 }

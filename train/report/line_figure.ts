@@ -54,7 +54,9 @@ export function lineFigure(options: LineFigureOptions): Figure {
   return { title, description, legend, svg };
 }
 
-function lineMarks({ points, color, dashed }: LineSeries & { color: number; dashed: boolean }): Plot.Markish[] {
+function lineMarks(
+  { points, color, dashed }: LineSeries & { color: number; dashed: boolean },
+): Plot.Markish[] {
   const stroke = seriesColor(color);
   const banded = points.filter(hasBand);
   return [

@@ -41,7 +41,15 @@ export function scatterFigure(options: ScatterFigureOptions): Figure {
       ),
       // No line goes through points above each other.
       ...(fitLine && new Set(points.map((point) => point.x)).size > 1
-        ? [Plot.linearRegressionY(points, { x: "x", y: "y", ci: 0, stroke: "currentColor", strokeDasharray: "5 3" })]
+        ? [
+          Plot.linearRegressionY(points, {
+            x: "x",
+            y: "y",
+            ci: 0,
+            stroke: "currentColor",
+            strokeDasharray: "5 3",
+          }),
+        ]
         : []),
     ],
   }, { title, description });

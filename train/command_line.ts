@@ -4,6 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import type { z } from "zod";
+import type { Command } from "./commands/command.ts";
 import { type CommandName, COMMANDS } from "./commands/registry.ts";
 import type { ConfigSource } from "./config.ts";
 import { describeFileKey, readConfigFile } from "./config_file.ts";
@@ -21,6 +22,8 @@ export interface Invocation {
   readonly source: ConfigSource;
   /** Dotted names of what was set, `spo.lambda`. */
   readonly given: ReadonlySet<string>;
+  /** Words that belong to no flag, where the command takes any. */
+  readonly words: readonly string[];
 }
 
 /** A request for help, on one command or on all. */
@@ -142,7 +145,12 @@ function collect(tokens: readonly Token[], context: Context): Omit<Invocation, "
     origins.set(setting.name, typed);
   }
   const names = context.settings.map((setting) => setting.name);
-  return { raw, source: sourceOf(origins), given: new Set(names.filter((name) => origins.has(name))) };
+  return {
+    raw,
+    source: sourceOf(origins),
+    given: new Set(names.filter((name) => origins.has(name))),
+    words: takesWords(context) ? tokens.filter(isWord).map((token) => String(token.value)) : [],
+  };
 }
 
 function mergeFile(
@@ -188,6 +196,8 @@ function readFlags(
   for (const token of tokens) {
     const typed = context.words[token.index].split("=", 1)[0];
     const setting = context.byName.get(token.name ?? "");
+    // Behind `--` everything is a word.
+    if (takesWords(context) && token.kind !== "option") continue;
     if (token.kind !== "option") throw strayWord(context.words[token.index], previous);
     // `-beta` arrives letter by letter, and no flag is a single letter: the word as a whole is what was meant.
     if (setting === undefined) throw unknownFlag(typed, context);
@@ -198,6 +208,15 @@ function readFlags(
     previous = setting;
   }
   return found;
+}
+
+function takesWords({ command }: Context): boolean {
+  const { words }: Command = COMMANDS[command];
+  return words !== undefined;
+}
+
+function isWord(token: Token): boolean {
+  return token.kind === "positional";
 }
 
 function strayWord(word: string, previous: Setting | undefined): ConfigError {

@@ -16,6 +16,7 @@ import { initializeModel } from "./models/model_files.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { createRandom, deriveSeed, uniformInt } from "./random.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
+import { writeSamples } from "./samples.ts";
 import {
   formatResults,
   type PhaseResult,
@@ -37,7 +38,10 @@ import {
 import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a demonstration's folder besides config.json. */
-export const DEMO_ENTRIES = ["metrics.jsonl", "results.json", "model", "model-sft", "model-preference"];
+export const DEMO_ENTRIES = [
+  ...["metrics.jsonl", "results.json", "samples.jsonl", "report.html"],
+  ...["model", "model-sft", "model-preference"],
+];
 
 /**
  * Runs the demonstration: SFT, then from its weights the loss alone, then the loss with SPO.
@@ -59,9 +63,12 @@ export async function runDemo(
   using model = createModel(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
   const results: PhaseResult[] = [];
-  const report = (result: PhaseResult) => {
+  const answers = data.heldOutPairs.map((pair) => pair.chosen);
+  const report = async (result: PhaseResult) => {
     results.push(result);
     session.log(`\n${formatResults([result])}\n`);
+    const { phase } = result;
+    await writeSamples(session, model, { phase, tokenizer: data.tokenizer, answers });
   };
   const save = (name: string) => saveToRun(session, model, { name, tokenizer: data.tokenizer });
 
@@ -82,7 +89,7 @@ export async function runDemo(
   await save("model-sft");
   const evaluate = (phase: string) =>
     evaluatePhase(session, model, { phase, data, reference: reference.heldOut, loss });
-  report(await evaluate("sft"));
+  await report(await evaluate("sft"));
 
   const methods: [string, SpoOptions, string][] = [
     [loss.name, parseSpoOptions({}), "model-preference"],
@@ -99,7 +106,7 @@ export async function runDemo(
       reference: reference.training,
     });
     await save(folder);
-    report(await evaluate(name));
+    await report(await evaluate(name));
   }
   session.log(`\n${formatResults(results)}`);
   return results;

@@ -2,7 +2,7 @@
  * The text that --help prints.
  * @module
  */
-import { RUN } from "./commands/command.ts";
+import { type Command, RUN } from "./commands/command.ts";
 import { type CommandName, COMMANDS } from "./commands/registry.ts";
 import { PAIR_LOSSES } from "./losses/registry.ts";
 import { listSettings, type Setting } from "./settings.ts";
@@ -19,7 +19,7 @@ import { listSettings, type Setting } from "./settings.ts";
  */
 export function helpText(command?: CommandName): string {
   if (command === undefined) return overview();
-  const { summary, meanings, examples } = COMMANDS[command];
+  const { summary, meanings, examples, words }: Command = COMMANDS[command];
   const sections = new Map<string, [string, string][]>();
   const settings = new Map(listSettings(COMMANDS[command].schema).map((setting) => [setting.name, setting]));
   for (const [name, [section, meaning]] of Object.entries(meanings)) {
@@ -28,7 +28,7 @@ export function helpText(command?: CommandName): string {
   }
   sections.get(RUN)?.push(...commonLines(command));
   return [
-    `Usage: deno task ${command} [flags]`,
+    `Usage: deno task ${command} ${words === undefined ? "" : `${words} `}[flags]`,
     "",
     summary,
     ...[...sections].flatMap((

@@ -30,7 +30,7 @@ import { spoStrategy } from "./solvers/spo_strategy.ts";
 import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a run's folder besides config.json. */
-export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "model"];
+export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "samples.jsonl", "report.html", "model"];
 
 /** Everything a run needs, on the device; nothing is written yet. */
 export interface PreparedRun extends Disposable {

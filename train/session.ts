@@ -134,6 +134,18 @@ export interface PhaseResult {
  * @returns text for a terminal
  */
 export function formatResults(results: readonly PhaseResult[]): string {
+  const { headers, rows } = resultsTable(results);
+  return formatTable(headers, rows);
+}
+
+/**
+ * The same as cells.
+ *
+ * @param results in order
+ */
+export function resultsTable(
+  results: readonly PhaseResult[],
+): { headers: string[]; rows: string[][] } {
   const hasMatch = results.some((result) => result.exactMatch !== undefined);
   const headers = [
     "phase",
@@ -145,7 +157,7 @@ export function formatResults(results: readonly PhaseResult[]): string {
     "margin",
     "reward accuracy",
   ];
-  return formatTable(headers, results.map((result) => cells(result, hasMatch)));
+  return { headers, rows: results.map((result) => cells(result, hasMatch)) };
 }
 
 function cells(result: PhaseResult, hasMatch: boolean): string[] {

@@ -34,6 +34,15 @@ const TOY: StudySettings = {
   },
 };
 
+const NO_SWEEPS: StudySettings["sweeps"] = {
+  initialization: [],
+  corruptedDigits: [],
+  beta: [],
+  learningRate: [],
+  lambda: [],
+  solvers: false,
+};
+
 /** Hooks that keep the labels of what was run. */
 function recorded(signal?: AbortSignal): RunHooks & { readonly labels: string[] } {
   const labels: string[] = [];
@@ -103,18 +112,8 @@ gpuTest(
     await inFolder(async (folder) => {
       const cells = openCells(folder, { adapter: gpu.adapter.name });
       const { sweeps: _, ...rest } = TOY;
-      const none = {
-        initialization: [],
-        corruptedDigits: [],
-        beta: [],
-        learningRate: [],
-        lambda: [],
-        solvers: false,
-      };
-      const { comparison } = await runStudy(gpu, { ...rest, seeds: 1, sweeps: none }, {
-        cells,
-        hooks: recorded(),
-      });
+      const settings = { ...TOY, seeds: 1, sweeps: NO_SWEEPS };
+      const { comparison } = await runStudy(gpu, settings, { cells, hooks: recorded() });
       const logps = (label: string) => {
         const { results: [{ final }] } = comparison.rows.find((row) => row.label === label)!;
         return [final.pairs.logpsChosen, final.pairs.logpsRejected];
@@ -135,7 +134,7 @@ gpuTest(
 gpuTest("a study that is stopped keeps what it finished, and goes on there", async (gpu) => {
   await inFolder(async (folder) => {
     const cells = openCells(folder, { adapter: gpu.adapter.name });
-    const settings = { ...TOY, seeds: 1, sweeps: { ...TOY.sweeps, lambda: [], solvers: false } };
+    const settings = { ...TOY, seeds: 1, sweeps: NO_SWEEPS };
     const controller = new AbortController();
     const stopping = recorded(controller.signal);
     const progress = (label: string, total: number) => {

@@ -19,6 +19,8 @@ export interface Command<Schema extends z.ZodObject = z.ZodObject> {
   readonly schema: Schema;
   /** Whether a file may set them too. */
   readonly takesConfig: boolean;
+  /** What the words without a flag are called in its help; without it the command takes none. */
+  readonly words?: string;
   /** What it does, in a line. */
   readonly summary: string;
   /** One line for each flag, in the order of the help. */

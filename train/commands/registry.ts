@@ -10,6 +10,7 @@ import { generateCommand } from "./generate.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
 import { studyCommand } from "./study.ts";
+import { reportCommand } from "./report.ts";
 import { trainCommand } from "./train.ts";
 
 /** By name, in the order of the help. */
@@ -19,6 +20,7 @@ export const COMMANDS = {
   generate: generateCommand,
   chat: chatCommand,
   merge: mergeCommand,
+  report: reportCommand,
   bench: benchCommand,
   profile: profileCommand,
   study: studyCommand,

@@ -29,6 +29,7 @@ import {
   writeJson,
   writeRunConfig,
 } from "../run_folder.ts";
+import { SAMPLES_FILE, writeSamples } from "../samples.ts";
 import type { PhaseResult, RunHooks, Session } from "../session.ts";
 import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
 
@@ -68,7 +69,7 @@ export async function runTrain(invocation: Invocation): Promise<number> {
   const session: Session = { ...hooks, gpu, folder, metrics };
   const results = await prepared.run(session);
   await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
-  hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, config.json`);
+  hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, ${SAMPLES_FILE}, config.json`);
   return 0;
 }
 
@@ -99,7 +100,15 @@ function trainingJob(data: RunData): Job {
       return {
         async run(session) {
           await Deno.mkdir(referenceCache, { recursive: true });
-          return await runTraining(session, prepared, { cacheFolder: referenceCache });
+          const { model, tokenizer } = prepared.loaded;
+          const answers = prepared.examples
+            ? (prepared.evalExamples ?? []).filter(({ desirable }) => desirable)
+            : prepared.evalPairs.map((pair) => pair.chosen);
+          const sample = (phase: string) => writeSamples(session, model, { phase, tokenizer, answers });
+          await sample("before");
+          const results = await runTraining(session, prepared, { cacheFolder: referenceCache });
+          await sample("after");
+          return results;
         },
         [Symbol.dispose]: () => prepared[Symbol.dispose](),
       };

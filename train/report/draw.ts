@@ -46,7 +46,17 @@ export function drawPlot(options: Plot.PlotOptions, text: { title: string; descr
   const description = document.createElement("desc");
   description.textContent = text.description;
   svg.prepend(description);
-  return svg.outerHTML;
+  return withOwnMarkers(svg.outerHTML, text.title);
+}
+
+/** Plot numbers its markers over the life of the process: here over the figure, under the figure's name. */
+function withOwnMarkers(svg: string, title: string): string {
+  const name = title.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+  const numbers = new Map<string, number>();
+  return svg.replaceAll(/plot-marker-(\d+)/g, (_, number: string) => {
+    if (!numbers.has(number)) numbers.set(number, numbers.size + 1);
+    return `${name}-marker-${numbers.get(number)}`;
+  });
 }
 
 /** What is used of a DOM element. */

@@ -1,0 +1,31 @@
+/**
+ * `report`: flags and help.
+ * @module
+ */
+import { z } from "zod";
+import { type Command, type Meanings, RUN } from "./command.ts";
+
+/** Flags of `report`. */
+export const reportFlagsSchema = z.strictObject({
+  /** The HTML file. */
+  output: z.string().min(1).optional(),
+});
+
+const REPORT_MEANINGS: Meanings<keyof z.output<typeof reportFlagsSchema>> = {
+  output: [RUN, "the HTML file (default: report.html in the folder of the first run)"],
+};
+
+/** Shows what runs have logged. */
+export const reportCommand: Command<typeof reportFlagsSchema> = {
+  schema: reportFlagsSchema,
+  takesConfig: false,
+  words: "RUN...",
+  summary:
+    "Shows what runs have logged, side by side: figures and tables in one HTML file that needs no network.",
+  meanings: REPORT_MEANINGS,
+  examples: [
+    "deno task report runs/dpo",
+    "deno task report runs/dpo runs/simpo --output comparison.html",
+  ],
+  load: async () => (await import("./run_report.ts")).runReport,
+};

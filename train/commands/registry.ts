@@ -10,6 +10,7 @@ import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { mergeCommand } from "./merge.ts";
 import { profileCommand } from "./profile.ts";
+import { studyCommand } from "./study.ts";
 import { reportCommand } from "./report.ts";
 import { trainCommand } from "./train.ts";
 
@@ -24,6 +25,7 @@ export const COMMANDS = {
   report: reportCommand,
   bench: benchCommand,
   profile: profileCommand,
+  study: studyCommand,
 } as const satisfies Record<string, Command>;
 
 /** A name in {@link COMMANDS}. */

@@ -7,9 +7,9 @@ import { writeFileAtomically } from "../atomic_file.ts";
 import { InputError } from "../errors.ts";
 import { type Cell, isNumberColumn } from "../table.ts";
 import { escapeHtml } from "./escape.ts";
-import type { Figure, LegendEntry } from "./figure.ts";
-import { seriesColor } from "./palette.ts";
+import type { Figure } from "./figure.ts";
 import { REPORT_STYLE } from "./style.ts";
+import { swatch, SWATCH_SIZE } from "./swatch.ts";
 
 /** A table of a report; columns whose cells are all numbers stand to the right. */
 export interface ReportTable {
@@ -127,23 +127,17 @@ function sectionHtml(
 }
 
 function figureHtml({ title, legend, svg }: Figure): string {
-  const entries = legend.map((entry) => `<li>${swatch(entry)}${escapeHtml(entry.name)}</li>`);
+  const entries = legend.map((entry) =>
+    `<li><svg width="${SWATCH_SIZE.width}" height="${SWATCH_SIZE.height}" aria-hidden="true">${
+      swatch(entry)
+    }</svg>${escapeHtml(entry.name)}</li>`
+  );
   return [
     `<figure><figcaption>${escapeHtml(title)}</figcaption>`,
     ...(entries.length > 0 ? [`<ul class="legend">${entries.join("")}</ul>`] : []),
     svg,
     "</figure>",
   ].join("\n");
-}
-
-function swatch({ mark, color = 0, dashed = false }: LegendEntry): string {
-  const fill = seriesColor(color);
-  const shapes = {
-    line: `<path d="M0 6H22" stroke="${fill}" stroke-width="2.5"${dashed ? ' stroke-dasharray="5 3"' : ""}/>`,
-    bar: `<rect x="5" width="12" height="12" fill="${fill}"/>`,
-    dot: `<circle cx="11" cy="6" r="4" fill="${fill}"/>`,
-  };
-  return `<svg width="22" height="12" aria-hidden="true">${shapes[mark]}</svg>`;
 }
 
 function tableHtml({ caption, headers, rows }: ReportTable, section: string): string {

@@ -4,13 +4,16 @@
  */
 import { BACKGROUNDS, DARK_PALETTE, LIGHT_PALETTE } from "./palette.ts";
 
-/** The content of the page's one `<style>`; its hash stands in the page's policy. */
-export const REPORT_STYLE = `
-:root { color-scheme: light dark; ${variables(LIGHT_PALETTE)}
+/** Colours of either scheme, as variables. */
+export const COLORS = `:root { color-scheme: light dark; ${variables(LIGHT_PALETTE)}
   --background: ${BACKGROUNDS.light}; --text: #1b1f24; --muted: #57606a; --line: #d0d7de; --raised: #f6f8fa; }
 @media (prefers-color-scheme: dark) { :root { ${variables(DARK_PALETTE)}
   --background: ${BACKGROUNDS.dark}; --text: #e6e9ed; --muted: #9aa4af; --line: #343b44; --raised: #1d2228; } }
-* { box-sizing: border-box; }
+`;
+
+/** The content of the page's one `<style>`; its hash stands in the page's policy. */
+export const REPORT_STYLE = `
+${COLORS}* { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 80rem; padding: 1rem; background: var(--background); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; }
 h1, h2, p, figcaption, caption, li, summary { overflow-wrap: anywhere; }

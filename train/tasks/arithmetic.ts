@@ -9,7 +9,7 @@
  * contains one.
  * @module
  */
-import { type Random, uniformInt } from "../random.ts";
+import { type Random, shuffle, uniformInt } from "../random.ts";
 import type { PreferenceRecord } from "../data/forms.ts";
 
 /** The task's fifteen characters: digits, signs, separators, the end. A tokenizer adds one for everything else: 16 ids. */
@@ -197,19 +197,56 @@ export function generateExamples(random: Random, count: number): ArithmeticExamp
 }
 
 /**
- * Draw preference pairs of different training problems: the right chain over the same chain with one digit changed.
+ * Draw preference pairs of different training problems: the right chain over the same chain with digits changed.
  *
  * @param random the generator to draw from
  * @param count how many, 1 to {@linkcode TRAINING_COUNT}
- * @throws {RangeError} a count outside that range
+ * @param options.corruptedDigits how many digits differ, 1 to 4; 1 by default
+ * @throws {RangeError} a count outside those ranges
  */
-export function generatePairs(random: Random, count: number): PreferenceRecord[] {
+export function generatePairs(
+  random: Random,
+  count: number,
+  options: { corruptedDigits?: number } = {},
+): PreferenceRecord[] {
   return drawDistinct(random, { count, split: "training" }).map((prompt, index) => {
     const chosen = solveProblem(prompt);
-    const wrong = variants(chosen);
-    const rejected = wrong[uniformInt(random, wrong.length)];
+    const rejected = corrupt(random, chosen, options.corruptedDigits ?? 1);
     return { prompt, chosen, rejected, source: { file: "arithmetic", index } };
   });
+}
+
+/**
+ * A chain with so many of its digits changed, every such chain equally likely.
+ *
+ * @param random the generator to draw from
+ * @param chain a chain, such as `58,07$`
+ * @param digits how many, 1 to 4
+ * @throws {RangeError} another number of digits
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createRandom } from "../random.ts";
+ * const changed = corrupt(createRandom(1), "58,07$", 2);
+ * assert.equal([...changed].filter((character, at) => character !== "58,07$"[at]).length, 2);
+ * ```
+ */
+export function corrupt(random: Random, chain: string, digits: number): string {
+  const places = [...chain].flatMap((character, at) => (character >= "0" && character <= "9" ? [at] : []));
+  if (!Number.isInteger(digits) || digits < 1 || digits > places.length) {
+    throw new RangeError(
+      `Cannot corrupt ${chain}: expected 1 to ${places.length} digits to change, found ${digits}`,
+    );
+  }
+  if (digits === 1) {
+    const wrong = variants(chain);
+    return wrong[uniformInt(random, wrong.length)];
+  }
+  const changed = [...chain];
+  for (const at of shuffle(random, places).slice(0, digits)) {
+    changed[at] = String((Number(chain[at]) + 1 + uniformInt(random, 9)) % 10);
+  }
+  return changed.join("");
 }
 
 /**

@@ -1,0 +1,51 @@
+/**
+ * `study`: runs what is missing, and writes the report.
+ * @module
+ */
+import { join } from "node:path";
+import { type Invocation, parseFlags } from "../command_line.ts";
+import { ConfigError } from "../errors.ts";
+import { writeMarkdown } from "../report/markdown.ts";
+import { writeReport } from "../report/page.ts";
+import type { RunHooks } from "../session.ts";
+import { openCells } from "../study/cells.ts";
+import { studyReport } from "../study/report.ts";
+import { FULL_STUDY, QUICK_STUDY, type StudySettings } from "../study/settings.ts";
+import { runStudy } from "../study/study.ts";
+import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
+import { type StudyFlags, studyFlagsSchema } from "./study.ts";
+
+/**
+ * @param invocation of `study`
+ * @returns the exit code
+ * @throws {InputError} on what the user can mend
+ * @throws {RunStoppedError} on Ctrl-C; finished runs are kept
+ */
+export async function runStudyCommand(invocation: Invocation): Promise<number> {
+  const flags = parseFlags(studyFlagsSchema, invocation);
+  const { output, document } = flags;
+  if (document !== undefined && !document.endsWith(".md")) {
+    throw new ConfigError(`Cannot use --document: expected a .md file, found ${document}`);
+  }
+  using stop = stopOnSignal();
+  const hooks: RunHooks = {
+    log: (line) => console.log(line),
+    progress: terminalProgress,
+    signal: stop.signal,
+  };
+  using gpu = await openDevice(flags, hooks);
+  const results = join(output, "results");
+  await Deno.mkdir(results, { recursive: true });
+  const cells = openCells(results, { adapter: gpu.adapter.name });
+  const report = studyReport(await runStudy(gpu, studySettings(flags), { cells, hooks }));
+  const page = join(output, "report.html");
+  await writeReport(page, report);
+  if (document !== undefined) await writeMarkdown(document, report);
+  hooks.log(`\nWrote ${[page, ...(document === undefined ? [] : [document])].join(" and ")}`);
+  return 0;
+}
+
+function studySettings({ quick, seeds, seed }: StudyFlags): StudySettings {
+  const settings = quick ? QUICK_STUDY : FULL_STUDY;
+  return { ...settings, seed, seeds: seeds ?? settings.seeds };
+}

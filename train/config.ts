@@ -132,6 +132,8 @@ export const runConfigSchema = z.strictObject({
   logEvery: z.int().positive().default(10),
   /** Records evaluated before and after. */
   evalRecords: z.int().positive().default(128),
+  /** Steps between two looks at them during training; none by default. */
+  evalSteps: z.int().positive().optional(),
   /** Where the run is written. */
   output: z.string().min(1).optional(),
   /** Largest file of saved weights, in GB; a model that came in several files is saved in the same ones by default. */

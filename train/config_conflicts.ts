@@ -40,6 +40,18 @@ export function refuseConflicts(config: RunConfig, raw: RawSettings, context: Co
   refuseUnreadReference(config, raw, context);
   refuseUnevenSftBatch(config, context);
   refuseSplitBatch(config, context);
+  refuseUnevenLooks(config, context);
+}
+
+/** Held-out metrics go to lines of the training's. */
+function refuseUnevenLooks({ evalSteps, logEvery }: RunConfig, { source }: ConflictContext): void {
+  if (evalSteps === undefined || evalSteps % logEvery === 0) return;
+  throw new ConfigError(
+    `Cannot use ${
+      source.describe(["evalSteps"])
+    }: expected a multiple of the ${logEvery} steps between two ` +
+      `lines of metrics.jsonl (logEvery), found ${evalSteps}`,
+  );
 }
 
 /** Settings of SPO and of adapters that the others of their group do not read. */

@@ -6,7 +6,7 @@ import { loadAdapter } from "./adapters/adapter_files.ts";
 import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
 import type { RunConfig } from "./config.ts";
-import { resolveLoss, resolveSync } from "./config.ts";
+import { resolveLoss, resolveSync, resolveUnpaired } from "./config.ts";
 import type { EncodedCompletion, EncodedExample, EncodedPair } from "./data/encode.ts";
 import type { MixturePart } from "./data/mixture.ts";
 import { runCompletions, type SftResult } from "./run_completions.ts";
@@ -21,6 +21,7 @@ import { type LiveReference, liveReference } from "./live_reference.ts";
 import { givenReference, type ReferenceLogps, referenceLogps } from "./reference.ts";
 import {
   formatResults,
+  type HeldOut,
   type PhaseResult,
   saveToRun,
   type Session,
@@ -164,7 +165,17 @@ export async function runTraining(
   const reference = live ?? (isRead ? await cached("reference log-probs", pairs, ldAlpha) : undefined);
   using objective = makeObjective(prepared, reference);
   const name = config.spo.solver === "none" ? config.loss : `${config.loss}+spo`;
-  await trainPhase(session, { name, objective, train: trainOptions(config, prepared.parts) });
+  const heldOutReference = config.evalSteps === undefined || !isRead || ldAlpha === undefined
+    ? evalReference
+    : await cached("held-out reference log-probs", evalPairs, ldAlpha);
+  await trainPhase(session, {
+    ...{ name, objective, train: trainOptions(config, prepared.parts) },
+    ...heldOutOf(config, () => {
+      const spo = { ...config.spo, solver: "none" as const };
+      const of = { ...prepared, pairs: evalPairs, config: { ...config, spo } };
+      return makeObjective(of, isRead ? heldOutReference : reference);
+    }),
+  });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await withProgress(
     session,
@@ -178,6 +189,20 @@ export async function runTraining(
   session.log(`\n${evalPairs.length} ${config.evalData ? "held-out" : "training"} pairs, ${name}:`);
   session.log(formatResults(results));
   return results;
+}
+
+/**
+ * What a run looks at meanwhile, to be spread into the options of `trainPhase`: the loss without SPO on held-out data.
+ *
+ * @param config with `evalSteps`, or without, for a run that does not look
+ * @param objective makes the loss on held-out data
+ */
+export function heldOutOf(config: RunConfig, objective: () => Objective): { heldOut?: HeldOut } {
+  if (config.evalSteps === undefined) return {};
+  const isCoupled = resolveUnpaired(config) !== undefined || resolveLoss(config)?.needsWholeBatch === true;
+  return {
+    heldOut: { every: config.evalSteps, objective, options: { batchSize: config.batchSize, isCoupled } },
+  };
 }
 
 /** Whether the reference is the model as the run finds it. */

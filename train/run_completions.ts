@@ -7,7 +7,7 @@ import type { EncodedCompletion } from "./data/encode.ts";
 import type { Model } from "./models/model.ts";
 import { sftObjective } from "./objective.ts";
 import { completionLogps } from "./reference.ts";
-import { type PreparedRun, trainOptions } from "./run.ts";
+import { heldOutOf, type PreparedRun, trainOptions } from "./run.ts";
 import { saveToRun, type Session, trainPhase, withProgress } from "./session.ts";
 import { formatTable } from "./table.ts";
 
@@ -45,7 +45,10 @@ export async function runCompletions(session: Session, prepared: PreparedRun): P
   };
   const before = await evaluate("before");
   using objective = sftObjective(model, completions);
-  await trainPhase(session, { name: config.loss, objective, train: trainOptions(config, parts) });
+  await trainPhase(session, {
+    ...{ name: config.loss, objective, train: trainOptions(config, parts) },
+    ...heldOutOf(config, () => sftObjective(model, evalCompletions)),
+  });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const results = [before, await evaluate("after")];
   const kind = config.evalData ? "held-out" : "training";

@@ -4,10 +4,11 @@
  */
 import { resolveUnpaired } from "./config.ts";
 import type { EncodedExample } from "./data/encode.ts";
+import { ConfigError } from "./errors.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import { unpairedObjective } from "./objectives/kto.ts";
 import { completionLogps } from "./reference.ts";
-import { liveReferenceOf, type PreparedRun, startsAtReference, trainOptions } from "./run.ts";
+import { heldOutOf, liveReferenceOf, type PreparedRun, startsAtReference, trainOptions } from "./run.ts";
 import {
   formatResults,
   type PhaseResult,
@@ -35,6 +36,12 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
   const { config, loaded: { model, tokenizer }, examples = [], evalExamples = [] } = prepared;
   const loss = resolveUnpaired(config)!;
   const { beta } = loss.options;
+  if (config.evalSteps !== undefined && loss.needsKl && evalExamples.length < 2) {
+    throw new ConfigError(
+      `Cannot use --eval-steps: expected at least 2 held-out answers with ${config.loss}, whose KL estimate pairs a ` +
+        `prompt with another's answer, found ${evalExamples.length}`,
+    );
+  }
   using live = liveReferenceOf(prepared);
   const score = (label: string, of: typeof model) =>
     withProgress(session, label, (onProgress) => completionLogps(of, evalExamples, { onProgress }));
@@ -47,7 +54,10 @@ export async function runUnpaired(session: Session, prepared: PreparedRun): Prom
     loss,
     startsAtReference: isReference,
   });
-  await trainPhase(session, { name: config.loss, objective, train: trainOptions(config, prepared.parts) });
+  await trainPhase(session, {
+    ...{ name: config.loss, objective, train: trainOptions(config, prepared.parts) },
+    ...heldOutOf(config, () => unpairedObjective(model, { examples: evalExamples, reference: live, loss })),
+  });
   await saveToRun(session, model, { name: "model", tokenizer, maxShardGb: config.maxShardGb });
   const after = await score("evaluation after", model);
   const evaluate = (policy: ArrayLike<number>) => compareExamples(evalExamples, { policy, reference }, beta);

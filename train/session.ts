@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { Gpu } from "../engine/gpu.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
+import { evaluateObjective, HELD_OUT_PREFIX, type HeldOutOptions } from "./held_out.ts";
 import type { MetricsRecord } from "./metrics.ts";
 import type { Model } from "./models/model.ts";
 import { saveAdapter } from "./adapters/adapter_files.ts";
@@ -42,24 +43,39 @@ export class RunStoppedError extends Error {
   override name = "RunStoppedError";
 }
 
+/** Held-out data that is looked at during training. */
+export interface HeldOut {
+  /** Steps between two looks. */
+  readonly every: number;
+  /** Made anew for each look: what a loss carries from batch to batch belongs to training. */
+  readonly objective: () => Objective;
+  readonly options: HeldOutOptions;
+}
+
 /**
  * Trains one phase, with its bar and its lines in metrics.jsonl.
  *
  * @param session the run
- * @param options the phase's name, its objective, and how to train
+ * @param options the phase's name, its objective, how to train, and what is looked at meanwhile
  * @throws {RunStoppedError} when the signal was aborted, after the current step
  */
 export async function trainPhase(
   session: Session,
-  options: { name: string; objective: Objective; train: Omit<TrainOptions, "onLog" | "signal"> },
+  options: {
+    name: string;
+    objective: Objective;
+    train: Omit<TrainOptions, "onLog" | "signal">;
+    heldOut?: HeldOut;
+  },
 ): Promise<TrainSummary> {
-  const { name, objective } = options;
+  const { name, objective, heldOut } = options;
   const total = options.train.schedule.maxSteps;
   const progress = session.progress(name, total);
-  const onLog = (record: MetricsRecord) => {
+  const onLog = async (record: MetricsRecord) => {
+    const evaluation = heldOut && await lookAt(heldOut, Number(record.global_step), total);
     // What exists on the device for this run, in use or kept for the next step.
     const { totalBytes } = session.gpu.stats().memory;
-    session.metrics.append({ phase: name, ...record, gpu_memory_bytes: totalBytes });
+    session.metrics.append({ phase: name, ...record, ...evaluation, gpu_memory_bytes: totalBytes });
     progress.update({
       step: Number(record.global_step),
       loss: Number(record.loss),
@@ -74,6 +90,20 @@ export async function trainPhase(
   } finally {
     progress.finish();
   }
+}
+
+/** Held-out metrics, where it is a step's turn; what they take belongs to every plan. */
+async function lookAt(
+  { every, objective: make, options }: HeldOut,
+  step: number,
+  total: number,
+): Promise<Record<string, number> | undefined> {
+  using objective = make();
+  if (!objective.model.gpu.isPlanning && step % every !== 0 && step !== total) return undefined;
+  const metrics = await evaluateObjective(objective, options);
+  return Object.fromEntries(
+    Object.entries(metrics).map(([name, value]) => [`${HELD_OUT_PREFIX}${name}`, value]),
+  );
 }
 
 /**

@@ -315,6 +315,27 @@ Deno.test("--ld-alpha: in the run's settings and numbers, and refused with refer
   }
 });
 
+Deno.test("--eval-steps: held-out metrics in the lines whose turn it is, and only in lines that there are", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const flags = ["--max-steps", "5", "--log-every", "1", "--eval-steps", "2"];
+    const { code, error } = await keel([...args.slice(0, -2), ...flags]);
+    assert.equal(code, 0, error);
+    const lines = (await Deno.readTextFile(join(output, "metrics.jsonl"))).trim().split("\n")
+      .map((line) => JSON.parse(line));
+    const looked = lines.filter((line) => line.eval_loss !== undefined);
+    assert.deepEqual(looked.map(({ global_step }) => global_step), [2, 4, 5], "and at the end");
+    for (const name of ["eval_rewards/margins", "eval_logps/chosen", "eval_entropy", "eval_logits/chosen"]) {
+      assert.equal(typeof looked[0][name], "number", name);
+    }
+    const never = await keel([...args.with(6, join(folder, "never")), "--eval-steps", "3"]);
+    assert.equal(never.code, 1);
+    assert.match(never.error, /--eval-steps: expected a multiple of the 2 steps .*, found 3/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("a run with --use-weighting weighs its pairs, and says so in its settings", async () => {
   const { folder, args, output } = await workspace();
   try {

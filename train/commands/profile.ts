@@ -25,6 +25,7 @@ export const profileFlagsSchema = z.strictObject({
 const UNPROFILED = {
   evalData: true,
   evalRecords: true,
+  evalSteps: true,
   maxSteps: true,
   logEvery: true,
   output: true,

@@ -37,6 +37,7 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   dataWeights: [DATA, "shares of several files in an epoch, with commas (default: every record once)"],
   evalData: [DATA, "held-out records of the same kind"],
   evalRecords: [DATA, "records evaluated before and after training"],
+  evalSteps: [DATA, "steps between evaluations during training, logged as eval_* (default: none)"],
   maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],
   truncation: [DATA, "what a text that is too long loses: its completion's end, or its prompt's start"],
   marginColumn: [

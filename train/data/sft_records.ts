@@ -11,7 +11,7 @@ import {
   normalizeCompletion,
   sideOf,
 } from "./completion_records.ts";
-import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.ts";
 import type { RecordForm } from "./forms.ts";
 import { readRows, type Row } from "./readers.ts";
 import { formatSkipped, readPreferences } from "./records.ts";
@@ -110,7 +110,7 @@ function otherForm(
     );
   }
   if (first === undefined) {
-    const keys = Object.keys(row.value).map((key) => `"${key}"`).join(", ") || "no keys";
+    const keys = quoteKeys(Object.keys(row.value)) || "no keys";
     return new DataError(
       `Cannot read ${where}: expected "prompt" and "completion", "messages", "conversations", "instruction" and ` +
         `"output", "question" and "answer", "text", or a preference, found ${keys}`,

@@ -35,7 +35,9 @@ const CHARACTER = 6.6;
 export function standaloneSvg(figure: Figure): string {
   const rows = legendRows(figure.legend);
   const top = MARGIN + LINE + rows.length * LINE;
-  const [width, height] = [FIGURE_SIZE.width + 2 * MARGIN, top + FIGURE_SIZE.height + MARGIN];
+  // Figures of long names are higher than others.
+  const inner = Number(/height="(\d+)"/.exec(figure.svg)?.[1] ?? FIGURE_SIZE.height);
+  const [width, height] = [FIGURE_SIZE.width + 2 * MARGIN, top + inner + MARGIN];
   const legend = rows.flatMap((row, index) =>
     row.map(({ entry, x }) => {
       const y = MARGIN + LINE + index * LINE;

@@ -234,9 +234,9 @@ function tokensSection({ comparison }: StudyResult): ReportSection {
       "before it both answers have the same tokens, after it the same tokens follow another past.",
     ],
     figures: [barFigure({
-      title: "Change of a token's log-probability by distance from the corrupted digit",
+      title: "Change of a token by its distance from the corrupted digit",
       x: { label: "distance from the corrupted digit", unit: "tokens" },
-      y: { label: "change of log-probability", unit: "nats" },
+      y: { label: "change of its log-probability", unit: "nats" },
       groups: distances.map(String),
       series: rows.map((row) => ({
         name: row.label,
@@ -265,7 +265,7 @@ function chesSection({ comparison, sft }: StudyResult): ReportSection {
     figures: [scatterFigure({
       title: "CHES before against displacement after",
       x: { label: "CHES score, normalised by lengths", unit: "squared hidden units" },
-      y: { label: "change of the chosen answer's log-probability", unit: "nats" },
+      y: { label: "change of the chosen log-probability", unit: "nats" },
       series: rows.map((row) => ({
         name: row.label,
         points: ches.map((x, pair) => ({ x, y: deltas(row)[pair] })),
@@ -288,26 +288,42 @@ function sensitivitySection(group: GroupResult, { sft, settings }: StudyResult):
   };
 }
 
-function sensitivityFigure({ title, varies, rows }: GroupResult): Figure {
-  // Rows of a sweep are `value, series`; others stand alone.
-  const cells = rows.map(({ label, results: [run] }) => {
-    const match = label.match(/^(.+), (DPO(?: \+ SPO)?)$/);
-    return {
-      group: match?.[1] ?? label,
-      series: match?.[2] ?? "exact match",
-      value: percent(run.final.exactMatch),
-    };
-  });
-  const groups = [...new Set(cells.map(({ group }) => group))];
+function sensitivityFigure({ title, varies, scale, rows }: GroupResult): Figure {
+  const accuracy = (row: Row) => percent(row.results[0].final.exactMatch);
+  const placed = rows.flatMap((row) => (row.at ? [{ ...row.at, y: accuracy(row) }] : []));
+  const names = [...new Set(placed.map(({ series }) => series))];
+  const caption = `Exact match by ${title.toLowerCase()}`;
+  if (scale === "log") {
+    return lineFigure({
+      title: caption,
+      x: { label: title.toLowerCase(), unit: "no unit", scale },
+      y: ACCURACY,
+      series: names.map((name) => ({
+        name,
+        // What lies below another line is seen through its gaps.
+        dashed: name === "DPO + SFT",
+        points: placed.filter(({ series }) => series === name).map(({ value, y }) => ({ x: value, y })),
+      })),
+    });
+  }
+  const groups = placed.length > 0
+    ? [...new Set(placed.map(({ value }) => String(value)))]
+    : rows.map(({ label, short }) => short ?? label);
+  const bars = placed.length > 0
+    ? names.map((name) => ({
+      name,
+      bars: placed.filter(({ series }) => series === name).map(({ y }) => ({ value: y })),
+    }))
+    : [{ name: "exact match", bars: rows.map((row) => ({ value: accuracy(row) })) }];
   return barFigure({
-    title: `Exact match by ${title.toLowerCase()}`,
-    x: { label: varies, unit: "setting" },
+    title: caption,
+    x: {
+      label: varies,
+      unit: title === "Initialization" ? "%" : title === "Edit distance" ? "digits" : "name",
+    },
     y: ACCURACY,
     groups,
-    series: [...new Set(cells.map(({ series }) => series))].map((name) => ({
-      name,
-      bars: groups.map((group) => cells.find((cell) => cell.group === group && cell.series === name)),
-    })),
+    series: bars,
   });
 }
 

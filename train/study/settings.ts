@@ -60,7 +60,19 @@ export interface StudyGroup {
   readonly title: string;
   /** What the rows vary, as the first column's header. */
   readonly varies: string;
-  readonly rows: readonly { readonly label: string; readonly runs: readonly StudyRun[] }[];
+  /** Where what is varied is a positive number of any size. */
+  readonly scale?: "log";
+  readonly rows: readonly StudyRow[];
+}
+
+/** A row: one setting. */
+export interface StudyRow {
+  readonly label: string;
+  /** The same for a figure, which has less room. */
+  readonly short?: string;
+  /** Its place in the group's figure; a row of its own there by default. */
+  readonly at?: { readonly series: string; readonly value: number };
+  readonly runs: readonly StudyRun[];
 }
 
 /** Base methods of the paper's Table 2, and how tables call them. */
@@ -172,45 +184,41 @@ export function sensitivities(settings: StudySettings): StudyGroup[] {
   const { sweeps, preference } = settings;
   const withAndWithout = (
     label: string,
+    value: number,
     change: Omit<Partial<StudyRun>, "name" | "loss">,
-  ): StudyGroup["rows"] => [
-    { label: `${label}, DPO`, runs: [runOf(settings, { ...change, name: `dpo, ${label}`, loss: "dpo" })] },
-    {
-      label: `${label}, DPO + SPO`,
-      runs: [runOf(settings, { ...change, name: `dpo+spo, ${label}`, loss: "dpo", spo: STUDY_SPO })],
-    },
-  ];
-  const group = <Value>(
-    title: string,
-    varies: string,
-    values: readonly Value[],
-    row: (value: Value) => StudyGroup["rows"],
-  ): StudyGroup[] => values.length <= 1 ? [] : [{ title, varies, rows: values.flatMap(row) }];
+  ): StudyRow[] =>
+    [["DPO", NO_SPO] as const, ["DPO + SPO", STUDY_SPO] as const].map(([series, spo]) => ({
+      label: `${label}, ${series}`,
+      at: { series, value },
+      runs: [runOf(settings, { ...change, name: `${series}, ${label}`, loss: "dpo", spo })],
+    }));
+  const group = (
+    of: Omit<StudyGroup, "rows">,
+    values: readonly number[],
+    row: (value: number) => readonly StudyRow[],
+  ): StudyGroup[] => values.length <= 1 ? [] : [{ ...of, rows: values.flatMap(row) }];
   const sorted = (values: readonly number[], own: number) => [...values, own].sort((a, b) => a - b);
   return [
     ...group(
-      "Initialization",
-      "share of the SFT steps before DPO",
+      { title: "Initialization", varies: "share of the SFT steps before DPO" },
       sorted(sweeps.initialization, 1),
-      (initialization) => withAndWithout(`${initialization * 100} %`, { initialization }),
+      (initialization) =>
+        withAndWithout(`${initialization * 100} %`, initialization * 100, { initialization }),
     ),
     ...group(
-      "Edit distance",
-      "digits in which chosen and rejected differ",
+      { title: "Edit distance", varies: "digits in which chosen and rejected differ" },
       sorted(sweeps.corruptedDigits, 1),
-      (corruptedDigits) => withAndWithout(String(corruptedDigits), { corruptedDigits }),
+      (corruptedDigits) => withAndWithout(String(corruptedDigits), corruptedDigits, { corruptedDigits }),
     ),
     ...group(
-      "Beta",
-      "beta",
+      { title: "Beta", varies: "beta", scale: "log" },
       sorted(sweeps.beta, 0.1),
-      (beta) => withAndWithout(String(beta), { lossOptions: { beta } }),
+      (beta) => withAndWithout(String(beta), beta, { lossOptions: { beta } }),
     ),
     ...group(
-      "Learning rate",
-      "learning rate",
+      { title: "Learning rate", varies: "learning rate", scale: "log" },
       sorted(sweeps.learningRate, preference.learningRate),
-      (learningRate) => withAndWithout(String(learningRate), { learningRate }),
+      (learningRate) => withAndWithout(String(learningRate), learningRate, { learningRate }),
     ),
     ...lambdaSweep(settings),
     ...(sweeps.solvers ? [solvers(settings)] : []),
@@ -221,48 +229,66 @@ function lambdaSweep(settings: StudySettings): StudyGroup[] {
   const { lambda: lambdas } = settings.sweeps;
   if (lambdas.length === 0) return [];
   const all = [...lambdas, 1].sort((a, b) => a - b);
-  const dpo = (name: string, change: Partial<StudyRun>) => ({
+  const row = (name: string, change: Partial<StudyRun>, at?: StudyRow["at"]): StudyRow => ({
     label: name,
+    ...(at ? { at } : {}),
     runs: [runOf(settings, { ...change, name, loss: change.loss ?? "dpo" })],
   });
   const spo = (options: Partial<SpoOptions>) => parseSpoOptions({ solver: "penalty", ...options });
   return [{
-    title: "Lambda",
-    varies: "penalty",
+    ...{ title: "Lambda", varies: "penalty", scale: "log" },
     rows: [
-      dpo("none", {}),
-      ...all.map((lambda) => dpo(`linear, lambda ${lambda}`, { spo: spo({ lambda }) })),
-      ...all.map((lambda) =>
-        dpo(`DPO + SFT, weight ${lambda}`, { loss: "dpo,sft", lossWeights: `1,${lambda}` })
+      row("none", {}),
+      ...all.map((value) =>
+        row(`linear, lambda ${value}`, { spo: spo({ lambda: value }) }, { series: "SPO, linear", value })
       ),
-      ...all.map((lambda) => dpo(`hinge, lambda ${lambda}`, { spo: spo({ penalty: "hinge", lambda }) })),
+      ...all.map((value) =>
+        row(`DPO + SFT, weight ${value}`, { loss: "dpo,sft", lossWeights: `1,${value}` }, {
+          series: "DPO + SFT",
+          value,
+        })
+      ),
+      ...all.map((value) =>
+        row(`hinge, lambda ${value}`, { spo: spo({ penalty: "hinge", lambda: value }) }, {
+          series: "SPO, hinge",
+          value,
+        })
+      ),
     ],
   }];
 }
 
 function solvers(settings: StudySettings): StudyGroup {
-  const row = (label: string, options: Partial<SpoOptions>) => ({
-    label,
+  const row = (label: string, short: string, options: Partial<SpoOptions>): StudyRow => ({
+    ...{ label, short },
     runs: [runOf(settings, { name: label, loss: "dpo", spo: parseSpoOptions(options) })],
   });
   return {
     title: "Solvers",
     varies: "solver",
     rows: [
-      row("none", {}),
-      row("penalty, linear, lambda 1", { solver: "penalty" }),
-      row("penalty, hinge, lambda 1, v* initial", { solver: "penalty", penalty: "hinge" }),
-      row("penalty, hinge, lambda 1, v* track", {
+      row("none", "none", {}),
+      row("penalty, linear, lambda 1", "linear", { solver: "penalty" }),
+      row("penalty, hinge, lambda 1, v* initial", "hinge", { solver: "penalty", penalty: "hinge" }),
+      row("penalty, hinge, lambda 1, v* track", "hinge, track", {
         solver: "penalty",
         penalty: "hinge",
         vStar: "track",
         innerLearningRate: 0.05,
       }),
-      row("penalty, quadratic, lambda 10", { solver: "penalty", penalty: "quadratic", lambda: 10 }),
-      row("penalty, linear, dual, rate 1", { solver: "penalty", lambdaSchedule: "dual", dualRate: 1 }),
-      row("alternating, rate 3e-4", { solver: "alternating", innerLearningRate: 3e-4 }),
-      row("unrolled, first-order, alpha 0.1", { solver: "unrolled", innerLearningRate: 0.1 }),
-      row("unrolled, hvp, alpha 0.1, rho 1", {
+      row("penalty, quadratic, lambda 10", "quadratic", {
+        solver: "penalty",
+        penalty: "quadratic",
+        lambda: 10,
+      }),
+      row("penalty, linear, dual, rate 1", "linear, dual", {
+        solver: "penalty",
+        lambdaSchedule: "dual",
+        dualRate: 1,
+      }),
+      row("alternating, rate 3e-4", "alternating", { solver: "alternating", innerLearningRate: 3e-4 }),
+      row("unrolled, first-order, alpha 0.1", "unrolled", { solver: "unrolled", innerLearningRate: 0.1 }),
+      row("unrolled, hvp, alpha 0.1, rho 1", "unrolled, hvp", {
         solver: "unrolled",
         hypergradient: "hvp",
         innerLearningRate: 0.1,

@@ -9,7 +9,14 @@ import type { RunHooks } from "../session.ts";
 import type { Cells } from "./cells.ts";
 import { type StudyData, studyData } from "./data.ts";
 import { chesOf, type EvolutionPoint, measureMass } from "./measure.ts";
-import { comparison, sensitivities, type StudyGroup, type StudyRun, type StudySettings } from "./settings.ts";
+import {
+  comparison,
+  sensitivities,
+  type StudyGroup,
+  type StudyRow,
+  type StudyRun,
+  type StudySettings,
+} from "./settings.ts";
 import { createStudyModel, fineTune, lossOf, type RunResult, trainRun } from "./train_run.ts";
 import { exactMatch } from "../evaluate.ts";
 
@@ -30,11 +37,7 @@ export interface SftResult extends SftMeasures {
 
 /** A group whose runs have been run. */
 export interface GroupResult extends Omit<StudyGroup, "rows"> {
-  readonly rows: readonly {
-    readonly label: string;
-    readonly runs: readonly StudyRun[];
-    readonly results: readonly RunResult[];
-  }[];
+  readonly rows: readonly (StudyRow & { readonly results: readonly RunResult[] })[];
 }
 
 /** Everything that the tables and figures show. */

@@ -1,0 +1,37 @@
+/**
+ * What a run is made of, so far as its later steps depend on it.
+ * @module
+ */
+import type { Tensor } from "../../engine/tensor.ts";
+
+/** A tensor of a state, by a name that is unique over the run. */
+export interface NamedTensor {
+  /** Such as `optimizer/model.norm.weight/moment1`. */
+  readonly name: string;
+  /** Read when a checkpoint is written, overwritten when it is read. */
+  readonly tensor: Tensor;
+}
+
+/** A part of a run that later steps depend on: the model's trained parameters, the optimizer, SPO's state. */
+export interface StatePart {
+  /** What is on the GPU. Copies in another type are remade, not stored. */
+  readonly tensors: readonly NamedTensor[];
+  /** What is on the host: finite numbers, read at the time of saving. */
+  numbers(): Readonly<Record<string, number>>;
+  /**
+   * Sets the numbers, and remakes copies.
+   *
+   * @param numbers as `numbers` returned them; the tensors have been written before
+   */
+  restore(numbers: Readonly<Record<string, number>>): void;
+}
+
+/** A run after a step. */
+export interface RunState {
+  /** Steps done. */
+  readonly step: number;
+  /** By a name that is unique over the run: `model`, `optimizer`, `objective`, `solver`, `trainer`. */
+  readonly parts: Readonly<Record<string, StatePart>>;
+  /** Bytes of metrics.jsonl that belong to steps up to this one. */
+  readonly metricsBytes: number;
+}

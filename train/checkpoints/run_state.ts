@@ -35,3 +35,29 @@ export interface RunState {
   /** Bytes of metrics.jsonl that belong to steps up to this one. */
   readonly metricsBytes: number;
 }
+
+/** Of what carries nothing over from step to step. */
+export const NO_STATE: StatePart = { tensors: [], numbers: () => ({}), restore() {} };
+
+/**
+ * Several parts as one, their names behind those of the parts: `optimizer/steps`.
+ *
+ * @param parts by name; those that are undefined are left out
+ */
+export function joinStates(parts: Readonly<Record<string, StatePart | undefined>>): StatePart {
+  const given = Object.entries(parts).flatMap(([name, part]) => part ? [[name, part] as const] : []);
+  const under = (name: string, of: Readonly<Record<string, number>>) =>
+    Object.entries(of).map(([key, value]) => [`${name}/${key}`, value]);
+  return {
+    tensors: given.flatMap(([part, { tensors }]) =>
+      tensors.map(({ name, tensor }) => ({ name: `${part}/${name}`, tensor }))
+    ),
+    numbers: () => Object.fromEntries(given.flatMap(([name, part]) => under(name, part.numbers()))),
+    restore(numbers) {
+      for (const [name, part] of given) {
+        const own = Object.entries(numbers).filter(([key]) => key.startsWith(`${name}/`));
+        part.restore(Object.fromEntries(own.map(([key, value]) => [key.slice(name.length + 1), value])));
+      }
+    },
+  };
+}

@@ -4,6 +4,7 @@
  */
 import { toHost } from "../../engine/tensor.ts";
 import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
+import type { StatePart } from "../checkpoints/run_state.ts";
 import { createInnerSteps } from "./inner_steps.ts";
 import { createLowerLevel, type LowerLevelOptions } from "./lower_level.ts";
 import type { SolverContext } from "./solver.ts";
@@ -30,6 +31,8 @@ export interface TrackState {
 export interface Track extends Disposable {
   /** Lowers v*, if the step is one of those before which it is searched. */
   beforeStep(step: number): Promise<void>;
+  /** v*, once it has been searched. */
+  state(): StatePart;
 }
 
 /**
@@ -66,6 +69,14 @@ export function createTrack(context: SolverContext, state: TrackState, options: 
         state.vStar = Math.min(state.vStar, value);
       }
     },
+    state: () => ({
+      tensors: [],
+      // Before the first search there is none, and infinity could not be stored.
+      numbers: (): Record<string, number> => Number.isFinite(state.vStar) ? { v_star: state.vStar } : {},
+      restore({ v_star: vStar = Infinity }) {
+        state.vStar = vStar;
+      },
+    }),
     [Symbol.dispose]: () => stack.dispose(),
   };
 }

@@ -68,7 +68,7 @@ const CASES: Record<string, Case> = {
   "dpo in f16 with steps that overflow": {
     model: { dtype: "f16" },
     objective: preferences("dpo"),
-    train: { optimizer: { ...optimizer, lossScale: { initial: 2 ** 24, growthInterval: 2, minimum: 1 } } },
+    train: { optimizer: { ...optimizer, lossScale: { initial: 2 ** 21, growthInterval: 2, minimum: 1 } } },
     needs: ["optimizer/clip", "optimizer/loss_scale"],
   },
   "dpo, three micro-batches under a token budget": {
@@ -109,7 +109,7 @@ const CASES: Record<string, Case> = {
   "spo, alternating in f16": {
     model: { dtype: "f16" },
     objective: preferences("dpo", { solver: "alternating", innerLearningRate: 1e-2 }),
-    train: { optimizer: { ...optimizer, lossScale: { initial: 2 ** 24, growthInterval: 2, minimum: 1 } } },
+    train: { optimizer: { ...optimizer, lossScale: { initial: 2 ** 21, growthInterval: 2, minimum: 1 } } },
     needs: ["solver/clip", "solver/loss_scale"],
   },
   "spo, unrolled": {

@@ -3,7 +3,7 @@
  * @module
  */
 import { parameterState } from "./checkpoints/parameter_state.ts";
-import { NO_STATE, type RunState, type StatePart } from "./checkpoints/run_state.ts";
+import { namedParts, NO_STATE, type RunState, type StatePart } from "./checkpoints/run_state.ts";
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
 import { BufferArena } from "../engine/buffers.ts";
@@ -203,13 +203,13 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0, report: solver },
     now: options.now ?? (() => performance.now()),
   });
-  const parts: RunState["parts"] = {
+  const parts = namedParts({
     model: parameterState(model.trained),
     optimizer: optimizer.state(),
     objective: objective.state?.() ?? NO_STATE,
     solver: solver.state(),
     trainer: log.progress,
-  };
+  });
   const { checkpoints } = options;
   let step = await checkpoints?.resume?.(parts) ?? 0;
   let saved = step;

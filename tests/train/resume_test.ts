@@ -96,7 +96,7 @@ const CASES: Record<string, Case> = {
       ...dual,
       ...{ vStar: "track", innerLearningRate: 0.1, trackSteps: 2, trackEvery: 3 },
     }),
-    needs: ["objective/loss/spo", "solver/track/v_star"],
+    needs: ["objective/loss/spo", "solver/track/v_star", "solver/track/is_found"],
   },
   "spo, a lower level of its own, dual lambda": {
     objective: preferences("simpo", dual, { separate: true }),
@@ -155,8 +155,8 @@ async function save({ step, parts }: TrainState, lines: number): Promise<Saved> 
   const numbers: Record<string, Record<string, number>> = {};
   for (const [part, state] of Object.entries(parts)) {
     for (const { name, tensor } of state.tensors) {
-      assert.ok(!tensors.has(`${part}/${name}`), "names are unique");
-      tensors.set(`${part}/${name}`, await toHost(tensor));
+      assert.ok(name.startsWith(`${part}/`) && !tensors.has(name), "names are unique");
+      tensors.set(name, await toHost(tensor));
     }
     numbers[part] = { ...state.numbers() };
     assert.ok(Object.values(numbers[part]).every(Number.isFinite), JSON.stringify(numbers));
@@ -168,14 +168,15 @@ function restore(saved: Saved, parts: RunState["parts"], without?: string): numb
   const names: string[] = [];
   for (const [part, state] of Object.entries(parts)) {
     for (const { name, tensor } of state.tensors) {
-      names.push(`${part}/${name}`);
-      if (`${part}/${name}` !== without) writeHost(tensor, saved.tensors.get(`${part}/${name}`)!);
+      names.push(name);
+      if (name !== without) writeHost(tensor, saved.tensors.get(name)!);
     }
     const fresh = state.numbers();
+    assert.deepEqual(Object.keys(fresh), Object.keys(saved.numbers[part]));
     state.restore(Object.fromEntries(
-      Object.entries(saved.numbers[part]).flatMap(([key, value]) =>
-        `${part}/${key}` !== without ? [[key, value]] : key in fresh ? [[key, fresh[key]]] : []
-      ),
+      Object.entries(saved.numbers[part]).map((
+        [key, value],
+      ) => [key, `${part}/${key}` === without ? fresh[key] : value]),
     ));
   }
   assert.deepEqual(names, [...saved.tensors.keys()]);

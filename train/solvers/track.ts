@@ -71,10 +71,13 @@ export function createTrack(context: SolverContext, state: TrackState, options: 
     },
     state: () => ({
       tensors: [],
-      // Before the first search there is none, and infinity could not be stored.
-      numbers: (): Record<string, number> => Number.isFinite(state.vStar) ? { v_star: state.vStar } : {},
-      restore({ v_star: vStar = Infinity }) {
-        state.vStar = vStar;
+      // Before a search that ended well there is none, and infinity could not be stored.
+      numbers() {
+        const isFound = Number.isFinite(state.vStar);
+        return { is_found: Number(isFound), v_star: isFound ? state.vStar : 0 };
+      },
+      restore({ is_found: isFound, v_star: vStar }) {
+        state.vStar = isFound === 1 ? vStar : Infinity;
       },
     }),
     [Symbol.dispose]: () => stack.dispose(),

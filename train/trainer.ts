@@ -63,7 +63,10 @@ export class TrainingError extends Error {
 }
 
 /** A run after a step, as the trainer knows it. */
-export type TrainState = Pick<RunState, "step" | "parts">;
+export interface TrainState extends Pick<RunState, "step" | "parts"> {
+  /** The mean that was logged last, by which the best checkpoint is told; none before the first, or since resuming. */
+  readonly loss?: number;
+}
 
 /** Where a run is saved and goes on from. */
 export interface Checkpoints {
@@ -217,7 +220,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const save = async () => {
     // What is kept must be good: the numbers of steps that were not logged yet are looked at first.
     await log.check(step);
-    await checkpoints?.save({ step, parts });
+    await checkpoints?.save({ step, parts, loss: log.loss });
     saved = step;
   };
   while (step < maxSteps && !options.signal?.aborted) {
@@ -337,7 +340,9 @@ function createLog(
 ) {
   const { plan, ring, now } = options;
   const { report } = options;
-  const timed = { start: now(), fromStep: 0, elapsedMs: 0 };
+  const sinceStart: { start: number; fromStep: number; elapsedMs: number; loss?: number } = {
+    ...{ start: now(), fromStep: 0, elapsedMs: 0 },
+  };
   const state = { step: 0, tokens: 0, textTokens: 0, skipped: 0 };
   /** Of the steps since the last line; throws where one is not as it must be. */
   const checkedRecords = async (step: number) => {
@@ -357,6 +362,9 @@ function createLog(
   };
   return {
     progress,
+    get loss() {
+      return sinceStart.loss;
+    },
     get step() {
       return state.step;
     },
@@ -364,11 +372,11 @@ function createLog(
       return state.tokens;
     },
     get elapsedMs() {
-      return timed.elapsedMs;
+      return sinceStart.elapsedMs;
     },
     /** Time counts from here, before the step that follows. */
     start(step: number): void {
-      Object.assign(timed, { start: now(), fromStep: step });
+      Object.assign(sinceStart, { start: now(), fromStep: step });
     },
     async check(step: number): Promise<void> {
       if (step > state.step) await checkedRecords(step);
@@ -379,19 +387,20 @@ function createLog(
         plan.steps.slice(from, step).reduce((sum, one) => sum + one[of], 0);
       const tokens = state.tokens + total("tokens");
       const textTokens = state.textTokens + total("textTokens");
-      const elapsedMs = now() - timed.start;
-      const timedTokens = total("tokens", Math.max(state.step, timed.fromStep));
+      const elapsedMs = now() - sinceStart.start;
+      const timedTokens = total("tokens", Math.max(state.step, sinceStart.fromStep));
+      const means = (objective.meanRecord ?? meanRecord)(records, state.skipped);
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
+        ...means,
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: textTokens,
-        tokens_per_second: timedTokens / ((elapsedMs - timed.elapsedMs) / 1000),
+        tokens_per_second: timedTokens / ((elapsedMs - sinceStart.elapsedMs) / 1000),
       };
       const { skipped_steps: skipped = 0 } = records[records.length - 1];
       Object.assign(state, { step, tokens, textTokens, skipped });
-      timed.elapsedMs = elapsedMs;
+      Object.assign(sinceStart, { elapsedMs, loss: means.loss });
       await options.onLog?.(record);
     },
   };

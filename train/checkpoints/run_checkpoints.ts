@@ -19,8 +19,6 @@ export interface RunCheckpointOptions extends Pick<CheckpointContext, "folder" |
   readonly saveMinutes: number;
   /** Bytes of metrics.jsonl so far. */
   readonly metricsBytes: () => number;
-  /** Told of each checkpoint that was written. */
-  readonly onSaved?: (folder: string) => void;
   /** Milliseconds; performance.now by default. */
   readonly now?: () => number;
 }
@@ -47,7 +45,7 @@ export function runCheckpoints(options: RunCheckpointOptions): Checkpoints {
     async save({ step, parts, loss }) {
       const score = loss === undefined ? {} : { score: -loss };
       const state = { step, parts, metricsBytes: metricsBytes() };
-      options.onSaved?.(await writeCheckpoint(state, { folder, identity, keep, saveModel, ...score }));
+      await writeCheckpoint(state, { folder, identity, keep, saveModel, ...score });
       // What saving takes is not training's time.
       last = now();
     },

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { compareIdentity, findCheckpoint } from "../../train/checkpoints/find.ts";
+import { removeLeftovers } from "../../train/checkpoints/prune.ts";
 import { restoreCheckpoint } from "../../train/checkpoints/read.ts";
 import type { RunState } from "../../train/checkpoints/run_state.ts";
 import { writeCheckpoint } from "../../train/checkpoints/write.ts";
@@ -109,6 +111,18 @@ gpuTest("a run that went back past damaged checkpoints replaces them", async (gp
   await writeCheckpoint(run.state(), contextOf(folder, { keep: 1 }));
   assert.deepEqual(namesIn(folder), ["step-000004"]);
   assert.equal((await findCheckpoint(folder))!.step, 4);
+});
+
+Deno.test("files that a killed run had no time to name are removed, and no others", async () => {
+  const folder = temporaryFolder();
+  await Deno.mkdir(join(folder, "model"));
+  const kept = ["config.json", "mine.partial", "model/model.safetensors"];
+  const left = ["results.json.17.partial", "model/model.safetensors.17.partial"];
+  for (const name of [...kept, ...left]) await Deno.writeTextFile(join(folder, name), "");
+  await removeLeftovers(folder);
+  for (const name of kept) assert.ok(existsSync(join(folder, name)), name);
+  for (const name of left) assert.ok(!existsSync(join(folder, name)), name);
+  await removeLeftovers(join(folder, "gone"));
 });
 
 gpuTest("a folder of checkpoints that is a link is left alone", async (gpu) => {

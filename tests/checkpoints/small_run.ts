@@ -134,7 +134,8 @@ export function faultyFileSystem(at: number, fault: Fault): FaultyFileSystem {
         if (typeof value !== "function") return value;
         if (key !== "write" && key !== "sync" && key !== "read") return value.bind(target);
         return async (...args: unknown[]) => {
-          if (!isDue(`${key} ${path}`)) return value.apply(target, args);
+          // Nothing cuts the power here: that flushing is asked for is all that can be seen of it.
+          if (!isDue(`${key} ${path}`)) return key === "sync" ? undefined : value.apply(target, args);
           const [bytes] = args;
           if (key === "write" && bytes instanceof Uint8Array) {
             await target.write(bytes.subarray(0, bytes.length >> 1));

@@ -7,11 +7,15 @@ import { InputError } from "../errors.ts";
 import { type FileSystem, syncFolder } from "../file_system.ts";
 import { namingFile } from "../models/safetensors_write.ts";
 import { readManifest, verifyFiles } from "./files.ts";
-import { listCheckpoints, stepName } from "./folders.ts";
+import { cannotRead, listCheckpoints, stepName } from "./folders.ts";
 import type { Manifest } from "./manifest.ts";
 
+/** Files of a run under their temporary names, see `stageFile`. */
+const PARTIAL_FILE = /^.+\.\d+\.partial$/;
+
 /**
- * Removes what runs that died have left: checkpoints that were being written or removed.
+ * Removes what runs that died have left: checkpoints that were being written or removed, and files of the run and its
+ * model that have no final name yet. For the start of a run that goes on.
  *
  * @param runFolder the run's folder; no other run may be writing to it
  * @param options.fileSystem Deno by default
@@ -21,6 +25,27 @@ export async function removeLeftovers(
   runFolder: string,
   { fileSystem = Deno }: { fileSystem?: FileSystem } = {},
 ): Promise<void> {
+  await removeUnfinished(runFolder, fileSystem);
+  for (const folder of [runFolder, join(runFolder, "model")]) {
+    const stat = await fileSystem.lstat(folder).catch((error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw cannotRead(folder, error);
+    });
+    if (!stat?.isDirectory) continue;
+    for await (const { name, isFile } of fileSystem.readDir(folder)) {
+      const path = join(folder, name);
+      if (isFile && PARTIAL_FILE.test(name)) await namingFile(path, () => fileSystem.remove(path));
+    }
+  }
+}
+
+/**
+ * Removes checkpoints that were being written or removed when a run died.
+ *
+ * @param runFolder the run's folder; no other run may be writing to it
+ * @param fileSystem Deno by default
+ * @throws {CheckpointError} naming what cannot be removed
+ */
+export async function removeUnfinished(runFolder: string, fileSystem: FileSystem = Deno): Promise<void> {
   const { root, steps, litter } = await listCheckpoints(runFolder, fileSystem);
   // One that was about to be replaced has had its use when the new one is there.
   const replaced = steps.filter(({ step, name }) =>

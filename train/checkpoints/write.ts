@@ -12,7 +12,7 @@ import { namingFile, type TensorPiece, writeSafetensors } from "../models/safete
 import { hashFile, listFiles } from "./files.ts";
 import { CHECKPOINTS_FOLDER, stepName } from "./folders.ts";
 import { FORMAT_VERSION, formatManifest, MANIFEST_FILE, STATE_FILE, TENSORS_FILE } from "./manifest.ts";
-import { pruneCheckpoints, removeLeftovers } from "./prune.ts";
+import { pruneCheckpoints, removeUnfinished } from "./prune.ts";
 import type { RunState } from "./run_state.ts";
 import { formatNumbers } from "./state_json.ts";
 
@@ -58,7 +58,7 @@ export async function writeCheckpoint(state: RunState, context: CheckpointContex
   }
   const root = join(folder, CHECKPOINTS_FOLDER);
   await makeRoot(folder, fileSystem);
-  await removeLeftovers(folder, { fileSystem });
+  await removeUnfinished(folder, fileSystem);
   const partial = join(root, `.${stepName(state.step)}.${Deno.pid}.partial`);
   try {
     await writePartial(partial, state, context);

@@ -263,3 +263,18 @@ for (const [name, one] of Object.entries(CASES)) {
     },
   );
 }
+
+gpuTest("a step with a number that is not finite is not saved, though no line is due", async (gpu) => {
+  using model = tinyModel(gpu);
+  model.parameters.write("model.norm.weight", new Float32Array(16).fill(NaN));
+  using objective = sftObjective(model, COMPLETIONS);
+  let saves = 0;
+  const training = train(objective, {
+    optimizer,
+    schedule: { kind: "constant", learningRate: 1e-2, warmupSteps: 0, maxSteps: 3 },
+    ...{ batchSize: 6, seed: 4, logEvery: 3 },
+    checkpoints: { isDue: () => true, save: () => Promise.resolve(void saves++) },
+  });
+  await assert.rejects(training, TrainingError);
+  assert.equal(saves, 0);
+});

@@ -4,6 +4,7 @@
  * @module
  */
 import { dirname } from "node:path";
+import { type FileSystem, syncFolder } from "./file_system.ts";
 
 /**
  * Writes a file under a temporary name beside the final one, flushes it to the disk, then renames it. Whatever fails, an
@@ -11,6 +12,7 @@ import { dirname } from "node:path";
  *
  * @param path The final name; its folder must exist.
  * @param write Writes the content; what it throws is passed on. The given function writes all bytes it is handed.
+ * @param options.fileSystem Deno by default.
  * @example
  * ```ts
  * const path = `${Deno.makeTempDirSync()}/config.json`;
@@ -18,8 +20,12 @@ import { dirname } from "node:path";
  * if (Deno.readTextFileSync(path) !== "{}") throw new Error("the file is whole");
  * ```
  */
-export async function writeFileAtomically(path: string, write: WriteContent): Promise<void> {
-  await (await stageFile(path, write)).commit();
+export async function writeFileAtomically(
+  path: string,
+  write: WriteContent,
+  options: { fileSystem?: FileSystem } = {},
+): Promise<void> {
+  await (await stageFile(path, write, options)).commit();
 }
 
 /** Writes a file's content by the function that it is given, which writes all bytes it is handed. */
@@ -41,6 +47,7 @@ export interface StagedFile {
  *
  * @param path The final name; its folder must exist.
  * @param write Writes the content; when it throws, nothing is left, and the error is passed on.
+ * @param options.fileSystem Deno by default.
  * @returns The file, to be committed or discarded.
  * @example
  * ```ts
@@ -50,15 +57,21 @@ export interface StagedFile {
  * if (Deno.readTextFileSync(path) !== "{}") throw new Error("the file is whole");
  * ```
  */
-export async function stageFile(path: string, write: WriteContent): Promise<StagedFile> {
+export async function stageFile(
+  path: string,
+  write: WriteContent,
+  options: { fileSystem?: FileSystem } = {},
+): Promise<StagedFile> {
+  const { fileSystem = Deno } = options;
   const temporary = `${path}.${Deno.pid}.partial`;
-  const file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-  const discard = () => Deno.remove(temporary);
+  const file = await fileSystem.open(temporary, { write: true, create: true, truncate: true });
+  const discard = () => fileSystem.remove(temporary);
   const orDiscard = async (action: () => Promise<void>) => {
     try {
       await action();
     } catch (error) {
-      await discard();
+      // The first error says what is wrong; that the temporary file cannot be removed either only follows from it.
+      await discard().catch(() => undefined);
       throw error;
     }
   };
@@ -71,19 +84,12 @@ export async function stageFile(path: string, write: WriteContent): Promise<Stag
     }
   });
   const commit = async () => {
-    await orDiscard(() => Deno.rename(temporary, path));
-    await syncFolder(dirname(path));
+    await orDiscard(() => fileSystem.rename(temporary, path));
+    await syncFolder(dirname(path), fileSystem);
   };
   return { path, commit, discard };
 }
 
 async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.byteLength;) done += await file.write(bytes.subarray(done));
-}
-
-/** After a power cut the new name is there only if the folder itself was flushed. Windows has no such call. */
-async function syncFolder(folder: string): Promise<void> {
-  if (Deno.build.os === "windows") return;
-  using handle = await Deno.open(folder);
-  await handle.sync();
 }

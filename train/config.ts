@@ -138,6 +138,14 @@ export const runConfigSchema = z.strictObject({
   output: z.string().min(1).optional(),
   /** Largest file of saved weights, in GB; a model that came in several files is saved in the same ones by default. */
   maxShardGb: z.number().positive().optional(),
+  /** Steps between two checkpoints; by default the time alone tells when. */
+  saveSteps: z.int().positive().optional(),
+  /** Minutes between two checkpoints; 0: none by the time. */
+  saveMinutes: z.number().min(0).default(30),
+  /** Checkpoints that are kept, the last ones; the best is kept besides. */
+  saveTotalLimit: z.int().positive().default(2),
+  /** Go on with the run in that folder, from its newest whole checkpoint. */
+  resume: z.boolean().default(false),
   /** Replace an earlier run in that folder. */
   overwrite: z.boolean().default(false),
   /** Upper bound of GPU memory in GiB; three quarters of the host's memory on a software adapter. */
@@ -251,7 +259,7 @@ function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<ty
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
   const { spo, promptSharing, ches, useWeighting, lora, precomputeReference, syncRefModel, ...rest } = config;
-  const { dryRun: _, inspect: __, assistantOnlyLoss, ...settings } = rest;
+  const { dryRun: _, inspect: __, resume: ___, assistantOnlyLoss, ...settings } = rest;
   const loss = resolveLoss(config);
   const isReferenceRead = readsReference(config);
   const { reference, ...readLora } = readLoraSettings(lora) ?? {};

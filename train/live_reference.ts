@@ -8,6 +8,8 @@ import type { SequenceTails } from "../engine/ops/sequence_logps.ts";
 import { noGrad } from "../engine/tape.ts";
 import { scope, type Tensor } from "../engine/tensor.ts";
 import { withAdapterOff } from "./adapters/lora.ts";
+import { parameterState } from "./checkpoints/parameter_state.ts";
+import type { StatePart } from "./checkpoints/run_state.ts";
 import { type SequenceSums, sequenceSums } from "./losses/length_desensitization.ts";
 import type { BatchTensors } from "./models/batch_tensors.ts";
 import { batchSequenceLogps, batchTokenLogps, type Model } from "./models/model.ts";
@@ -18,6 +20,8 @@ export interface LiveReference extends Disposable {
   readonly model: Model;
   /** Moves it towards the policy where this step's turn it is; called after the optimizer's step. */
   afterStep?(step: number): void;
+  /** Its weights, where they move; where they stay, the run's start gives them again. */
+  state?(): StatePart;
 }
 
 /** TR-DPO's soft update (arXiv 2404.09656): after every so many steps reference = alpha policy + (1 - alpha) reference. */
@@ -76,7 +80,11 @@ export function liveReference(policy: Model, options: LiveReferenceOptions = {})
   const afterStep = sync && ((step: number) => {
     if (step % sync.steps === 0) moveTowards(copy, policy.trained, sync.alpha);
   });
-  return { model: withTrained(policy, copy), afterStep, [Symbol.dispose]: () => copy[Symbol.dispose]() };
+  return {
+    model: withTrained(policy, copy),
+    ...(afterStep ? { afterStep, state: () => parameterState(copy, { scratch: policy.trained }) } : {}),
+    [Symbol.dispose]: () => copy[Symbol.dispose](),
+  };
 }
 
 function moveTowards(reference: Parameters, policy: Parameters, alpha: number): void {

@@ -11,6 +11,7 @@ import { type MetricSlot, scaledSum } from "../engine/ops/scaled_sum.ts";
 import { release, type Tensor } from "../engine/tensor.ts";
 import { METRICS_STRIDE, pairMetrics } from "../shaders/pair_loss.ts";
 import { STATISTICS_METRICS } from "../shaders/sequence_statistics.ts";
+import { joinStates, type StatePart } from "./checkpoints/run_state.ts";
 import { type BatchSize, completionsSize, packPairs, packSequences, pairsSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { formatSource } from "./data/errors.ts";
@@ -73,6 +74,8 @@ export interface Objective<Arrays extends object = object> extends Disposable {
   readonly solver?: SolverFactory;
   /** Called after each step of the optimizer, from 1: what the loss depends on besides the model may move. */
   afterStep?(step: number): void;
+  /** What its later steps depend on besides the model and their number; by default nothing. */
+  state?(): StatePart;
   /** The means of several steps' records, where they are not plain means over the steps: see `meanRecord`. */
   meanRecord?(records: readonly Record<string, number>[], skippedBefore?: number): Record<string, number>;
 }
@@ -272,6 +275,12 @@ export function preferenceObjective(
     ...(known === undefined ? {} : { initialLoss: known }),
     ...(options.solver ? { solver: options.solver } : {}),
     ...(live?.afterStep ? { afterStep: live.afterStep } : {}),
+    // SPO's v* and dual variable, and the moving means of losses that have any.
+    state: () =>
+      joinStates({
+        loss: { tensors: [{ name: "spo", tensor: spo }], numbers: () => ({}), restore() {} },
+        reference: live?.state?.(),
+      }),
     size: (items) => pairsSize(pick(items), packing),
     textTokens: (items) =>
       completionsSize(pick(items).flatMap(({ chosen, rejected }) => [chosen, rejected])).tokens,

@@ -7,6 +7,7 @@ import { adamw, CLIP_STATE, gradNorm, type GradNormSlot, LOSS_SCALE } from "../e
 import { valueOf } from "../engine/queue.ts";
 import type { Parameters } from "../engine/parameters.ts";
 import { emptyLike, fromHost, release, slice, type Tensor } from "../engine/tensor.ts";
+import type { StatePart } from "./checkpoints/run_state.ts";
 
 /** AdamW's settings that do not change from step to step. */
 export interface OptimizerOptions {
@@ -53,6 +54,8 @@ export interface Optimizer extends Disposable {
   readonly steps: number;
   /** `[1]`: dL/dL, where a backward starts: 1, or the factor of the loss. */
   readonly seed: Tensor;
+  /** Moments, the count of steps and of skipped ones, and the loss's factor. */
+  state(): StatePart;
   /**
    * One update from the accumulated gradients; none at all when one of them is not finite.
    *
@@ -140,6 +143,20 @@ export function createOptimizer(parameters: Parameters, options: OptimizerOption
       return now.step;
     },
     seed: slice(scaleState, { shape: [1], offset: LOSS_SCALE.scale }),
+    state: () => ({
+      tensors: [
+        ...blocks.flatMap(({ moment1, moment2 }, index) => [
+          { name: `block${index}/moment1`, tensor: moment1 },
+          { name: `block${index}/moment2`, tensor: moment2 },
+        ]),
+        { name: "clip", tensor: state },
+        { name: "loss_scale", tensor: scaleState },
+      ],
+      numbers: () => ({ steps: now.step }),
+      restore({ steps }) {
+        now.step = steps;
+      },
+    }),
     step(learningRate, slot) {
       const { metrics, index, lossScaleIndex = 0 } = slot;
       if (recorded?.metrics !== metrics) {

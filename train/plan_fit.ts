@@ -3,6 +3,7 @@
  * @module
  */
 import type { PlanningOptions } from "../engine/planning_gpu.ts";
+import { plannedCheckpoints } from "./checkpoints/run_checkpoints.ts";
 import { resolveLoss, resolveUnpaired, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
 import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
@@ -38,7 +39,7 @@ export async function planTrainingRun(
 ): Promise<MemoryPlan> {
   return await planRun(options, async (session) => {
     using prepared = await loadRun(session.gpu, data);
-    await runTraining(session, prepared, { cacheFolder });
+    await runTraining({ ...session, checkpoints: plannedCheckpoints() }, prepared, { cacheFolder });
   });
 }
 

@@ -5,6 +5,7 @@
 import { loadAdapter } from "./adapters/adapter_files.ts";
 import { addLora, withAdapterOff } from "./adapters/lora.ts";
 import { loraOptionsOf } from "./adapters/lora_settings.ts";
+import { CHECKPOINTS_FOLDER } from "./checkpoints/folders.ts";
 import type { RunConfig } from "./config.ts";
 import { resolveLoss, resolveSync, resolveUnpaired } from "./config.ts";
 import type { EncodedCompletion, EncodedExample, EncodedPair } from "./data/encode.ts";
@@ -33,7 +34,14 @@ import { spoStrategy } from "./solvers/spo_strategy.ts";
 import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a run's folder besides config.json. */
-export const RUN_ENTRIES = ["metrics.jsonl", "results.json", "samples.jsonl", "report.html", "model"];
+export const RUN_ENTRIES = [
+  "metrics.jsonl",
+  "results.json",
+  "samples.jsonl",
+  "report.html",
+  "model",
+  CHECKPOINTS_FOLDER,
+];
 
 /** Everything a run needs, on the device; nothing is written yet. */
 export interface PreparedRun extends Disposable {

@@ -12,7 +12,8 @@ export const STAMP_KEY = "keelVersion";
 
 /** What a run's folder holds besides its config.json. */
 const RUN_ENTRIES = ["metrics.jsonl", "model"];
-const CONFIG_FILE = "config.json";
+/** Every effective setting of a run. */
+export const CONFIG_FILE = "config.json";
 /** What a killed run leaves of a file that was being written. */
 const PARTIAL_FILE = /^.+\.[0-9]+\.partial$/;
 
@@ -112,6 +113,8 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
 
 /** A file of one JSON object per line. */
 export interface MetricsFile extends Disposable {
+  /** Its length so far. */
+  readonly bytes: number;
   /**
    * Adds a line.
    *
@@ -128,10 +131,18 @@ export interface MetricsFile extends Disposable {
  * run that is killed keeps what it logged.
  *
  * @param path made where it does not exist; its folder must
- * @throws {InputError} where it cannot be opened
+ * @param options.keepBytes what stays of the file, whose later lines are written again; all by default
+ * @throws {InputError} where it cannot be opened, or is shorter than that
  */
-export function openMetrics(path: string): MetricsFile {
+export function openMetrics(path: string, options: { keepBytes?: number } = {}): MetricsFile {
   const file = openToAppend(path);
+  let bytesSoFar = 0;
+  try {
+    bytesSoFar = cutToLength(file, path, options.keepBytes);
+  } catch (cause) {
+    file.close();
+    throw cannotWrite(path, cause);
+  }
   const encoder = new TextEncoder();
   let isOpen = true;
   const close = () => {
@@ -139,10 +150,14 @@ export function openMetrics(path: string): MetricsFile {
     isOpen = false;
   };
   return {
+    get bytes() {
+      return bytesSoFar;
+    },
     append(record) {
       const bytes = encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`);
       try {
         for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
+        bytesSoFar += bytes.length;
       } catch (cause) {
         throw cannotWrite(path, cause);
       }
@@ -150,6 +165,18 @@ export function openMetrics(path: string): MetricsFile {
     close,
     [Symbol.dispose]: close,
   };
+}
+
+function cutToLength(file: Deno.FsFile, path: string, keepBytes?: number): number {
+  const { size } = file.statSync();
+  if (keepBytes === undefined || keepBytes === size) return size;
+  if (keepBytes > size) {
+    throw new InputError(
+      `Cannot go on with ${path}: expected at least the ${keepBytes} bytes that it had at the checkpoint, found ${size}`,
+    );
+  }
+  file.truncateSync(keepBytes);
+  return keepBytes;
 }
 
 function openToAppend(path: string): Deno.FsFile {

@@ -15,7 +15,7 @@ import type { Objective } from "./objective.ts";
 import type { Progress } from "./progress.ts";
 import type { MetricsFile } from "./run_folder.ts";
 import { formatTable } from "./table.ts";
-import { train, type TrainOptions, type TrainSummary } from "./trainer.ts";
+import { type Checkpoints, train, type TrainOptions, type TrainSummary } from "./trainer.ts";
 
 /** How a run speaks to whoever started it. */
 export interface RunHooks {
@@ -34,6 +34,8 @@ export interface Session extends RunHooks {
   readonly folder: string;
   /** Its metrics.jsonl. */
   readonly metrics: MetricsFile;
+  /** Where a run of one phase is saved and goes on from; nowhere by default. */
+  readonly checkpoints?: Checkpoints;
   /** Told when a phase of training has ended. */
   readonly onTrained?: (phase: { name: string; steps: number; summary: TrainSummary }) => void;
 }
@@ -64,7 +66,7 @@ export async function trainPhase(
   options: {
     name: string;
     objective: Objective;
-    train: Omit<TrainOptions, "onLog" | "signal">;
+    train: Omit<TrainOptions, "onLog" | "signal" | "checkpoints">;
     heldOut?: HeldOut;
   },
 ): Promise<TrainSummary> {
@@ -83,7 +85,10 @@ export async function trainPhase(
     });
   };
   try {
-    const summary = await train(objective, { ...options.train, onLog, signal: session.signal });
+    const summary = await train(objective, {
+      ...options.train,
+      ...{ onLog, signal: session.signal, checkpoints: session.checkpoints },
+    });
     session.onTrained?.({ name, steps: total, summary });
     if (summary.wasAborted) throw stopped(session, `${name}, step ${summary.steps} of ${total}`);
     return summary;
@@ -116,11 +121,25 @@ async function lookAt(
 export async function saveToRun(
   session: Session,
   model: Model,
-  { name, tokenizer, maxShardGb }: { name: string; tokenizer: Tokenizer; maxShardGb?: number },
+  { name, ...options }: { name: string } & SaveOptions,
 ): Promise<void> {
-  const folder = join(session.folder, name);
   if (session.gpu.isPlanning) await saveNothing(model.trained);
-  else if (model.adapter) await saveAdapter(folder, model, { tokenizer });
+  else await saveTrained(join(session.folder, name), model, options);
+}
+
+/** What is carried along with a saved model, and how large its files may be. */
+export interface SaveOptions {
+  readonly tokenizer: Tokenizer;
+  readonly maxShardGb?: number;
+}
+
+/** Saves a model, or its adapter alone. */
+export async function saveTrained(
+  folder: string,
+  model: Model,
+  { tokenizer, maxShardGb }: SaveOptions,
+): Promise<void> {
+  if (model.adapter) await saveAdapter(folder, model, { tokenizer });
   else await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 });
 }
 

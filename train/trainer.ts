@@ -2,6 +2,8 @@
  * The training loop.
  * @module
  */
+import { parameterState } from "./checkpoints/parameter_state.ts";
+import { namedParts, NO_STATE, type RunState, type StatePart } from "./checkpoints/run_state.ts";
 import type { BatchSize } from "./data/batch.ts";
 import { createLoader } from "./data/loader.ts";
 import { BufferArena } from "../engine/buffers.ts";
@@ -60,6 +62,30 @@ export class TrainingError extends Error {
   override name = "TrainingError";
 }
 
+/** A run after a step, as the trainer knows it. */
+export interface TrainState extends Pick<RunState, "step" | "parts"> {
+  /** The mean that was logged last, by which the best checkpoint is told; none before the first, or since resuming. */
+  readonly loss?: number;
+}
+
+/** Where a run is saved and goes on from. */
+export interface Checkpoints {
+  /**
+   * Called once, before the first step: sets the parts as they were after the step that the run goes on from.
+   *
+   * @param parts of the run as it starts
+   * @returns that step; 0 leaves the run as it starts
+   */
+  resume?(parts: RunState["parts"]): Promise<number>;
+  /** Whether the run is to be saved after this step. */
+  isDue(step: number): boolean;
+  /**
+   * Called after a due step, and after the step in which the signal ended the run; every number of every step so far was
+   * finite.
+   */
+  save(state: TrainState): Promise<void>;
+}
+
 /** How to train. */
 export interface TrainOptions {
   /** AdamW's settings. */
@@ -82,13 +108,15 @@ export interface TrainOptions {
   readonly onLog?: (record: MetricsRecord) => void | Promise<void>;
   /** Aborting it ends the run after the current step. */
   readonly signal?: AbortSignal;
+  /** Where the run is saved and goes on from; nowhere by default. */
+  readonly checkpoints?: Checkpoints;
   /** Milliseconds, for throughput; performance.now by default. */
   readonly now?: () => number;
 }
 
 /** How a run ended. */
 export interface TrainSummary {
-  /** Steps done. */
+  /** Steps done, with those before it was resumed. */
   readonly steps: number;
   /** Tokens that went through the model. */
   readonly tokens: number;
@@ -178,7 +206,15 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0, report: solver },
     now: options.now ?? (() => performance.now()),
   });
-  let step = 0;
+  const parts = namedParts({
+    model: parameterState(model.trained),
+    optimizer: optimizer.state(),
+    objective: objective.state?.() ?? NO_STATE,
+    solver: solver.state(),
+    trainer: log.progress,
+  });
+  const saver = createSaver(options.checkpoints, { log, parts });
+  let step = await saver.start();
   while (step < maxSteps && !options.signal?.aborted) {
     const metricsRow = step % options.logEvery;
     step++;
@@ -187,11 +223,41 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
     else await nextTask();
+    await saver.afterStep(step);
   }
+  // Before the line of a window that ends early, which the run that goes on will write in full.
+  if (step < maxSteps) await saver.atStop(step);
   // The last steps, or those before an abort.
   if (step > log.step) await log.write(step);
   const { tokens, elapsedMs } = log;
   return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
+}
+
+/** Has a run saved; what is kept is good: the numbers of steps that were not logged yet are looked at first. */
+function createSaver(
+  checkpoints: Checkpoints | undefined,
+  { log, parts }: { log: ReturnType<typeof createLog>; parts: RunState["parts"] },
+) {
+  let saved = 0;
+  const save = async (step: number) => {
+    await log.check(step);
+    await checkpoints?.save({ step, parts, loss: log.loss });
+    saved = step;
+  };
+  return {
+    /** The step that the run goes on after. */
+    async start(): Promise<number> {
+      saved = await checkpoints?.resume?.(parts) ?? 0;
+      log.start(saved);
+      return saved;
+    },
+    async afterStep(step: number): Promise<void> {
+      if (checkpoints?.isDue(step)) await save(step);
+    },
+    async atStop(step: number): Promise<void> {
+      if (step > saved) await save(step);
+    },
+  };
 }
 
 /** What a step is made of. */
@@ -280,7 +346,7 @@ function stepsOfNewShapes(
   });
 }
 
-/** Reads the ring, checks it, and hands means on. */
+/** Reads the ring, checks it, and hands means on. What it has not handed on yet is in the ring: both are its progress. */
 function createLog(
   objective: Objective,
   options: TrainOptions & {
@@ -292,9 +358,32 @@ function createLog(
   },
 ) {
   const { plan, ring, now } = options;
-  const start = now();
-  const state = { step: 0, tokens: 0, textTokens: 0, elapsedMs: 0, skipped: 0 };
+  const { report } = options;
+  const sinceStart: { start: number; fromStep: number; elapsedMs: number; loss?: number } = {
+    ...{ start: now(), fromStep: 0, elapsedMs: 0 },
+  };
+  const state = { step: 0, tokens: 0, textTokens: 0, skipped: 0 };
+  /** Of the steps since the last line; throws where one is not as it must be. */
+  const checkedRecords = async (step: number) => {
+    const names = [...objective.metricNames, ...report.metricNames];
+    const records = (await ring.read(step - state.step, names)).map(report.derive);
+    records.forEach((record, index) => {
+      const at = state.step + index + 1;
+      if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
+      else checkRecord(record, { step: at, plan, objective, report });
+    });
+    return records;
+  };
+  const progress: StatePart = {
+    tensors: [{ name: "metrics", tensor: ring.tensor }],
+    numbers: () => ({ ...state }),
+    restore: (numbers) => void Object.assign(state, numbers),
+  };
   return {
+    progress,
+    get loss() {
+      return sinceStart.loss;
+    },
     get step() {
       return state.step;
     },
@@ -302,32 +391,35 @@ function createLog(
       return state.tokens;
     },
     get elapsedMs() {
-      return state.elapsedMs;
+      return sinceStart.elapsedMs;
+    },
+    /** Time counts from here, before the step that follows. */
+    start(step: number): void {
+      Object.assign(sinceStart, { start: now(), fromStep: step });
+    },
+    async check(step: number): Promise<void> {
+      if (step > state.step) await checkedRecords(step);
     },
     async write(step: number): Promise<void> {
-      const { report } = options;
-      const names = [...objective.metricNames, ...report.metricNames];
-      const records = (await ring.read(step - state.step, names)).map(report.derive);
-      records.forEach((record, index) => {
-        const at = state.step + index + 1;
-        if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
-        else checkRecord(record, { step: at, plan, objective, report });
-      });
-      const total = (of: "tokens" | "textTokens") =>
-        plan.steps.slice(state.step, step).reduce((sum, one) => sum + one[of], 0);
-      const tokens = total("tokens");
+      const records = await checkedRecords(step);
+      const total = (of: "tokens" | "textTokens", from = state.step) =>
+        plan.steps.slice(from, step).reduce((sum, one) => sum + one[of], 0);
+      const tokens = state.tokens + total("tokens");
       const textTokens = state.textTokens + total("textTokens");
-      const elapsedMs = now() - start;
+      const elapsedMs = now() - sinceStart.start;
+      const timedTokens = total("tokens", Math.max(state.step, sinceStart.fromStep));
+      const means = (objective.meanRecord ?? meanRecord)(records, state.skipped);
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
+        ...means,
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: textTokens,
-        tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
+        tokens_per_second: timedTokens / ((elapsedMs - sinceStart.elapsedMs) / 1000),
       };
-      const skipped = records[records.length - 1].skipped_steps;
-      Object.assign(state, { step, tokens: state.tokens + tokens, textTokens, elapsedMs, skipped });
+      const { skipped_steps: skipped = 0 } = records[records.length - 1];
+      Object.assign(state, { step, tokens, textTokens, skipped });
+      Object.assign(sinceStart, { elapsedMs, loss: means.loss });
       await options.onLog?.(record);
     },
   };

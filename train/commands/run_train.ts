@@ -5,6 +5,9 @@
 import { join } from "node:path";
 import type { Gpu } from "../../engine/gpu.ts";
 import { cacheFolder } from "../cache_folder.ts";
+import { compareIdentity } from "../checkpoints/find.ts";
+import { runIdentity } from "../checkpoints/identity.ts";
+import { type RunCheckpointOptions, runCheckpoints } from "../checkpoints/run_checkpoints.ts";
 import type { Invocation } from "../command_line.ts";
 import {
   effectiveSettings,
@@ -21,7 +24,7 @@ import { ConfigError } from "../errors.ts";
 import { inspectRun } from "../inspect_run.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
-import { loadRun, RUN_ENTRIES, runTraining } from "../run.ts";
+import { loadRun, type PreparedRun, RUN_ENTRIES, runTraining } from "../run.ts";
 import { readRunData, type RunData } from "../run_data.ts";
 import {
   checkRunFolder,
@@ -32,19 +35,21 @@ import {
   writeRunConfig,
 } from "../run_folder.ts";
 import { SAMPLES_FILE, writeSamples } from "../samples.ts";
-import type { PhaseResult, RunHooks, Session } from "../session.ts";
+import { type PhaseResult, type RunHooks, saveTrained, type Session } from "../session.ts";
+import { findResumed, prepareResumedFolder, resumedInvocation } from "./resume.ts";
 import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
 
 /** Where runs without --output go. */
 const RUNS_FOLDER = "runs";
 
 /**
- * @param invocation of `train`
+ * @param given of `train`
  * @returns the exit code
  * @throws {InputError} on what the user can mend
  * @throws {RunStoppedError} on Ctrl-C
  */
-export async function runTrain(invocation: Invocation): Promise<number> {
+export async function runTrain(given: Invocation): Promise<number> {
+  const invocation = given.raw.resume === true ? resumedInvocation(given) : given;
   const config = parseRunConfig(invocation.raw, invocation.source);
   const isDemo = config.model === undefined && config.data === undefined;
   if (config.inspect) return await describeData(config);
@@ -52,7 +57,7 @@ export async function runTrain(invocation: Invocation): Promise<number> {
   const folder = config.output ??
     join(RUNS_FOLDER, await nextRunName(RUNS_FOLDER, isDemo ? "arithmetic" : config.loss));
   const folderOptions = { overwrite: config.overwrite, entries };
-  await checkRunFolder(folder, folderOptions);
+  if (!config.resume) await checkRunFolder(folder, folderOptions);
   using stop = stopOnSignal();
   const hooks: RunHooks = {
     log: (line) => console.log(line),
@@ -61,16 +66,21 @@ export async function runTrain(invocation: Invocation): Promise<number> {
   };
   using gpu = await openDevice(config, hooks);
   const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks));
+  const found = config.resume ? await findResumed(folder, hooks.log) : undefined;
+  const identity = config.dryRun ? {} : await job.identity(gpu);
+  if (found) compareIdentity(found, identity);
   const plan = await job.plan(gpu);
   if (config.dryRun) hooks.log(formatPlan(plan));
   await refuseOverBudget(plan, () => job.remedies(gpu));
   if (config.dryRun) return 0;
   using prepared = await job.prepare(gpu);
-  await prepareRunFolder(folder, folderOptions);
+  if (config.resume) await prepareResumedFolder(folder);
+  else await prepareRunFolder(folder, folderOptions);
   await writeRunConfig(folder, job.settings(folder));
-  using metrics = openMetrics(join(folder, "metrics.jsonl"));
+  const keepBytes = config.resume ? found?.metricsBytes ?? 0 : undefined;
+  using metrics = openMetrics(join(folder, "metrics.jsonl"), { keepBytes });
   const session: Session = { ...hooks, gpu, folder, metrics };
-  const results = await prepared.run(session);
+  const results = await prepared.run(session, { identity, found });
   await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
   hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, ${SAMPLES_FILE}, config.json`);
   return 0;
@@ -93,12 +103,17 @@ interface Job {
   readonly plan: (gpu: Gpu) => Promise<MemoryPlan>;
   /** What would make it fit the budget. */
   readonly remedies: (gpu: Gpu) => Promise<Remedy[]>;
+  /** What its result depends on: by it a run that goes on is told from another. */
+  readonly identity: (gpu: Gpu) => Promise<Readonly<Record<string, unknown>>>;
   /** Loads what it needs; nothing is written yet. */
   readonly prepare: (gpu: Gpu) => Promise<PreparedJob>;
 }
 
 interface PreparedJob extends Disposable {
-  readonly run: (session: Session) => Promise<readonly object[]>;
+  readonly run: (
+    session: Session,
+    options: Pick<RunCheckpointOptions, "identity" | "found">,
+  ) => Promise<readonly object[]>;
 }
 
 function trainingJob(data: RunData): Job {
@@ -108,10 +123,12 @@ function trainingJob(data: RunData): Job {
     settings: (folder) => effectiveSettings({ ...data.config, output: folder }),
     plan: (gpu) => plan(gpu, data),
     remedies: (gpu) => findRemedies(data, (changed) => plan(gpu, changed)),
+    identity: (gpu) => runIdentity(data, { adapter: gpu.adapter.name }),
     async prepare(gpu) {
       const prepared = await loadRun(gpu, data);
       return {
-        async run(session) {
+        async run(unsaved, options) {
+          const session = withCheckpoints(unsaved, prepared, options);
           await Deno.mkdir(referenceCache, { recursive: true });
           const { model, tokenizer } = prepared.loaded;
           const answers = prepared.examples
@@ -129,6 +146,24 @@ function trainingJob(data: RunData): Job {
   };
 }
 
+/** The run, saved as its settings say. */
+function withCheckpoints(
+  session: Session,
+  { config, loaded: { model, tokenizer } }: PreparedRun,
+  options: Pick<RunCheckpointOptions, "identity" | "found">,
+): Session {
+  const { saveSteps, saveMinutes, saveTotalLimit: keep, maxShardGb } = config;
+  if (saveSteps === undefined && saveMinutes === 0 && !options.found) return session;
+  const checkpoints = runCheckpoints({
+    ...options,
+    ...{ folder: session.folder, keep, saveMinutes },
+    ...(saveSteps === undefined ? {} : { saveSteps }),
+    metricsBytes: () => session.metrics.bytes,
+    saveModel: (folder) => saveTrained(folder, model, { tokenizer, maxShardGb }),
+  });
+  return { ...session, checkpoints };
+}
+
 function demoJob(config: RunConfig, { given }: Invocation): Job {
   if (resolveUnpaired(config)) {
     throw new ConfigError(
@@ -142,6 +177,7 @@ function demoJob(config: RunConfig, { given }: Invocation): Job {
     settings: () => ({ ...settings }),
     plan: (gpu) => planRun(planningOptions(gpu), (session) => runDemo(session, settings, { loss, data })),
     remedies: () => Promise.resolve([]),
+    identity: () => Promise.resolve({}),
     prepare: () =>
       Promise.resolve({
         run: (session) => demonstrate(session, settings, { loss, data }),

@@ -140,6 +140,10 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
     RUN,
     "largest file of saved weights, in GB of 1e9 bytes (default: 5, or the files it came in)",
   ],
+  saveSteps: [RUN, "steps between two checkpoints (default: by the time alone)"],
+  saveMinutes: [RUN, "minutes between two checkpoints; 0: none by the time"],
+  saveTotalLimit: [RUN, "how many of the last checkpoints are kept, besides the best"],
+  resume: [RUN, "go on with the run in --output from its newest whole checkpoint"],
   overwrite: [RUN, "replace an earlier run in that folder"],
 };
 

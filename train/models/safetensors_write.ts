@@ -7,6 +7,7 @@
 import { type DType, DTYPE_SIZE_BYTES, findOverflow, narrow, widen } from "../../engine/dtype.ts";
 import { type StagedFile, stageFile } from "../atomic_file.ts";
 import { CheckpointError } from "../errors.ts";
+import type { FileSystem } from "../file_system.ts";
 
 /** Consecutive values of a tensor: f32, or as they are stored somewhere else, which saves widening and narrowing. */
 export type TensorPiece = Float32Array | { readonly dtype: DType; readonly bytes: Uint8Array };
@@ -36,6 +37,8 @@ export interface WriteOptions {
   dtype: DType;
   /** The strings of `__metadata__`. Default `format: "pt"`, without which transformers refuses a file. */
   metadata?: Iterable<readonly [string, string]>;
+  /** Deno by default. */
+  fileSystem?: FileSystem;
 }
 
 /**
@@ -88,7 +91,7 @@ export function stageSafetensors(
       for (const tensor of sorted) {
         for await (const bytes of storedPieces(tensor, path)) await append(bytes);
       }
-    }));
+    }, options));
 }
 
 /** The system's errors carry a code and, often, no file name. */

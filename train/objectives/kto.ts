@@ -115,6 +115,7 @@ export function unpairedObjective(model: Model, options: UnpairedOptions): Objec
     metricNames: [...KTO_METRICS, ...STATISTICS_METRICS.answers],
     meanRecord: meanByLabel,
     ...(reference.afterStep ? { afterStep: reference.afterStep } : {}),
+    ...(reference.state ? { state: reference.state } : {}),
     ...(isKnown ? { initialLoss: desirableWeight / 2 } : {}),
     size: (items) => completionsSize(pick(items)),
     pack(items, size) {

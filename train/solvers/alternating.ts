@@ -45,6 +45,7 @@ export function alternatingSolver(context: SolverContext, options: AlternatingOp
   const report = innerReport(objective);
   return {
     ...report,
+    state: () => lowerOptimizer.state(),
     step({ step, metricsRow, learningRate }) {
       trained.zeroGradients();
       lower.run(step);

@@ -6,6 +6,7 @@ import type { SpoPenaltyOptions } from "../../engine/ops/pair_loss.ts";
 import { spoState } from "../../engine/ops/pair_loss.ts";
 import { release } from "../../engine/tensor.ts";
 import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
+import { joinStates, type StatePart } from "../checkpoints/run_state.ts";
 import { createMicroBatches, type MicroBatches } from "../micro_batches.ts";
 import { lowerLevelObjective, type LowerLevelOptions, planLowerLevel } from "./lower_level.ts";
 import type { Solver, SolverContext } from "./solver.ts";
@@ -40,11 +41,12 @@ export function penaltySolver(context: SolverContext, options: PenaltyOptions): 
     metricNames: [],
     derive: (record) => ({ ...record, "spo/v_star": record["spo/lower_level"] - record["spo/gap"] }),
     keepsFirstLoss: penalty === undefined,
+    state: () => joinStates({ track: track?.state(), penalty: penalty?.state }),
     async step({ step, metricsRow, learningRate }) {
       await track?.beforeStep(step);
       trained.zeroGradients();
       batches.run(step, metricsRow);
-      penalty?.run(step, metricsRow);
+      penalty?.batches.run(step, metricsRow);
       optimizer.step(learningRate, ring.gradNorm(metricsRow));
     },
     [Symbol.dispose]: () => stack.dispose(),
@@ -56,7 +58,7 @@ function penaltyPasses(
   context: SolverContext,
   { lowerLevel, spoAt, lambda }: NonNullable<PenaltyOptions["separate"]>,
   stack: DisposableStack,
-): MicroBatches {
+): { batches: MicroBatches; state: StatePart } {
   const { objective: { model, metricNames }, ring, optimizer, arena } = context;
   const state = stack.adopt(spoState(model.gpu, { lambda }), release);
   const objective = stack.use(lowerLevelObjective(model, {
@@ -76,7 +78,8 @@ function penaltyPasses(
     },
   }));
   const plan = planLowerLevel(context, objective, lowerLevel);
-  return stack.use(
+  const batches = stack.use(
     createMicroBatches(objective, { plan, metrics: ring.tensor, seed: optimizer.seed, arena }),
   );
+  return { batches, state: { tensors: [{ name: "spo", tensor: state }], numbers: () => ({}), restore() {} } };
 }

@@ -2,7 +2,7 @@
  * A step without a lower level: one gradient, one update.
  * @module
  */
-import { NO_REPORT, type Solver, type SolverContext } from "./solver.ts";
+import { NO_REPORT, type Solver, type SolverContext, STATELESS } from "./solver.ts";
 
 /**
  * One backward over the step's micro-batches, one update.
@@ -13,6 +13,7 @@ export function plainSolver({ objective, optimizer, batches, ring }: SolverConte
   const { trained } = objective.model;
   return {
     ...NO_REPORT,
+    ...STATELESS,
     step({ step, metricsRow, learningRate }) {
       trained.zeroGradients();
       batches.run(step, metricsRow);

@@ -5,6 +5,7 @@
 import type { BufferArena } from "../../engine/buffers.ts";
 import type { BufferRange } from "../../engine/queue.ts";
 import type { Tensor } from "../../engine/tensor.ts";
+import { NO_STATE, type StatePart } from "../checkpoints/run_state.ts";
 import type { MicroBatches } from "../micro_batches.ts";
 import type { MetricsRing } from "../metrics.ts";
 import type { Objective } from "../objective.ts";
@@ -51,6 +52,8 @@ export interface SolverReport {
 
 /** A solver of one run. */
 export interface Solver extends SolverReport, Disposable {
+  /** What its later steps depend on besides their number, such as v* or moments of its own. */
+  state(): StatePart;
   /**
    * Encodes a step: passes and update. The trainer submits it.
    *
@@ -61,6 +64,9 @@ export interface Solver extends SolverReport, Disposable {
 
 /** Makes a solver for a run. */
 export type SolverFactory = (context: SolverContext) => Solver;
+
+/** A solver's answer where every step starts anew. */
+export const STATELESS: Pick<Solver, "state"> = { state: () => NO_STATE };
 
 /** A report of nothing. */
 export const NO_REPORT: SolverReport = {

@@ -4,6 +4,7 @@
  */
 import { toHost } from "../../engine/tensor.ts";
 import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
+import type { StatePart } from "../checkpoints/run_state.ts";
 import { createInnerSteps } from "./inner_steps.ts";
 import { createLowerLevel, type LowerLevelOptions } from "./lower_level.ts";
 import type { SolverContext } from "./solver.ts";
@@ -30,6 +31,8 @@ export interface TrackState {
 export interface Track extends Disposable {
   /** Lowers v*, if the step is one of those before which it is searched. */
   beforeStep(step: number): Promise<void>;
+  /** v*, once it has been searched. */
+  state(): StatePart;
 }
 
 /**
@@ -66,6 +69,17 @@ export function createTrack(context: SolverContext, state: TrackState, options: 
         state.vStar = Math.min(state.vStar, value);
       }
     },
+    state: () => ({
+      tensors: [],
+      // Before a search that ended well there is none, and infinity could not be stored.
+      numbers() {
+        const isFound = Number.isFinite(state.vStar);
+        return { is_found: Number(isFound), v_star: isFound ? state.vStar : 0 };
+      },
+      restore({ is_found: isFound, v_star: vStar }) {
+        state.vStar = isFound === 1 ? vStar : Infinity;
+      },
+    }),
     [Symbol.dispose]: () => stack.dispose(),
   };
 }

@@ -6,7 +6,7 @@ import { METRICS_STRIDE } from "../../shaders/pair_loss.ts";
 import { createHypergradient } from "./hypergradient.ts";
 import { createInnerSteps } from "./inner_steps.ts";
 import { createLowerLevel, type LowerLevelOptions } from "./lower_level.ts";
-import { innerReport, type Solver, type SolverContext, type SolverStep } from "./solver.ts";
+import { innerReport, type Solver, type SolverContext, type SolverStep, STATELESS } from "./solver.ts";
 
 /** Settings of the unrolled lower level. */
 export interface UnrolledOptions {
@@ -47,6 +47,7 @@ export function unrolledSolver(context: SolverContext, options: UnrolledOptions)
   const report = innerReport(objective);
   return {
     ...report,
+    ...STATELESS,
     step({ step, metricsRow, learningRate }: SolverStep) {
       now.step = step;
       inner.save();

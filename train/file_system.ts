@@ -1,0 +1,19 @@
+/**
+ * What writing needs of the file system, as one object, so that tests can have any of its operations fail.
+ * @module
+ */
+
+/** Deno's own functions, or some that fail where a test wants them to. */
+export type FileSystem = Pick<typeof Deno, "open" | "mkdir" | "rename" | "remove" | "readDir" | "lstat">;
+
+/**
+ * Flushes a folder: after a power cut, the names in it are there only if that was done. Windows has no such call.
+ *
+ * @param folder whose names have changed
+ * @param fileSystem Deno by default
+ */
+export async function syncFolder(folder: string, fileSystem: FileSystem = Deno): Promise<void> {
+  if (Deno.build.os === "windows") return;
+  using handle = await fileSystem.open(folder);
+  await handle.sync();
+}

@@ -148,12 +148,15 @@ export {
 } from "./plan.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
+export type { NamedTensor, RunState, StatePart } from "./checkpoints/run_state.ts";
 export {
+  type Checkpoints,
   type Plan,
   type StepPlan,
   train,
   TrainingError,
   type TrainOptions,
+  type TrainState,
   type TrainSummary,
 } from "./trainer.ts";
 export type { MicroBatches } from "./micro_batches.ts";

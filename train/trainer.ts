@@ -213,16 +213,8 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     solver: solver.state(),
     trainer: log.progress,
   });
-  const { checkpoints } = options;
-  let step = await checkpoints?.resume?.(parts) ?? 0;
-  let saved = step;
-  log.start(step);
-  const save = async () => {
-    // What is kept must be good: the numbers of steps that were not logged yet are looked at first.
-    await log.check(step);
-    await checkpoints?.save({ step, parts, loss: log.loss });
-    saved = step;
-  };
+  const saver = createSaver(options.checkpoints, { log, parts });
+  let step = await saver.start();
   while (step < maxSteps && !options.signal?.aborted) {
     const metricsRow = step % options.logEvery;
     step++;
@@ -231,14 +223,41 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
     gpu.queue.submit();
     if (step % options.logEvery === 0) await log.write(step);
     else await nextTask();
-    if (checkpoints?.isDue(step)) await save();
+    await saver.afterStep(step);
   }
   // Before the line of a window that ends early, which the run that goes on will write in full.
-  if (step < maxSteps && step > saved && checkpoints) await save();
+  if (step < maxSteps) await saver.atStop(step);
   // The last steps, or those before an abort.
   if (step > log.step) await log.write(step);
   const { tokens, elapsedMs } = log;
   return { steps: step, tokens, elapsedMs, wasAborted: step < maxSteps, largest: plan.capacity };
+}
+
+/** Has a run saved; what is kept is good: the numbers of steps that were not logged yet are looked at first. */
+function createSaver(
+  checkpoints: Checkpoints | undefined,
+  { log, parts }: { log: ReturnType<typeof createLog>; parts: RunState["parts"] },
+) {
+  let saved = 0;
+  const save = async (step: number) => {
+    await log.check(step);
+    await checkpoints?.save({ step, parts, loss: log.loss });
+    saved = step;
+  };
+  return {
+    /** The step that the run goes on after. */
+    async start(): Promise<number> {
+      saved = await checkpoints?.resume?.(parts) ?? 0;
+      log.start(saved);
+      return saved;
+    },
+    async afterStep(step: number): Promise<void> {
+      if (checkpoints?.isDue(step)) await save(step);
+    },
+    async atStop(step: number): Promise<void> {
+      if (step > saved) await save(step);
+    },
+  };
 }
 
 /** What a step is made of. */

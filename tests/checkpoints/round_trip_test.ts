@@ -113,6 +113,22 @@ gpuTest("a run that went back past damaged checkpoints replaces them", async (gp
   assert.equal((await findCheckpoint(folder))!.step, 4);
 });
 
+gpuTest("a checkpoint that was put aside counts until the new one of its step is there", async (gpu) => {
+  const folder = temporaryFolder();
+  using run = smallRun(gpu);
+  for (const step of [2, 4]) {
+    run.goTo(step);
+    await writeCheckpoint(run.state(), contextOf(folder));
+  }
+  const root = join(folder, "checkpoints");
+  // As of a process that died between the two renames.
+  await Deno.rename(join(root, "step-000004"), join(root, ".step-000004.replaced"));
+  await removeLeftovers(folder);
+  assert.equal((await findCheckpoint(folder))!.step, 4);
+  await writeCheckpoint(run.state(), contextOf(folder));
+  assert.deepEqual(namesIn(folder), ["step-000002", "step-000004"]);
+});
+
 Deno.test("files that a killed run had no time to name are removed, and no others", async () => {
   const folder = temporaryFolder();
   await Deno.mkdir(join(folder, "model"));

@@ -20,6 +20,9 @@ const OF_THE_PROCESS = ["tokens_per_second", "gpu_memory_bytes"];
 /** How often one is looked whether a checkpoint is being written. */
 const LOOK_MS = 2;
 
+/** A kill aimed at a save comes within this time of its beginning. */
+const SAVE_MS = 40;
+
 /** What came of it. */
 export interface Tally {
   /** Processes that were killed. */
@@ -53,7 +56,7 @@ export interface KillOptions {
 
 /**
  * Kills runs until there were as many kills as asked for. Half of the kills are aimed at a checkpoint being written, the
- * others at any moment. Where one in ten falls, the newest checkpoint is damaged as well.
+ * others at any moment. Before one resume in four the newest checkpoint is damaged, where an older one is left to go back to.
  *
  * @param options how often, and where
  * @throws {AssertionError} when a run does not resume, or its end differs in a bit
@@ -76,29 +79,8 @@ export async function killRuns(options: KillOptions): Promise<Tally> {
   log(`The run that was left alone took ${(wholeMs / 1000).toFixed(1)} s.`);
   for (let run = 0; tally.kills < kills; run++) {
     const output = join(folder, `run-${run}`);
-    for (let isDone = false; !isDone;) {
-      const mayKill = tally.kills < kills;
-      const kill = !mayKill
-        ? undefined
-        : random() < 0.5
-        ? { saves: 1 + Math.floor(random() * 4), afterMs: random() * 40 }
-        : { saves: 0, afterMs: random() * wholeMs };
-      const isBegun = await exists(join(output, "config.json"));
-      // Killed before it had written its settings: there is nothing to resume.
-      if (!isBegun && await exists(output)) await Deno.remove(output, { recursive: true });
-      if (isBegun && random() < 0.1 && await damageNewest(output, random)) tally.damagedOnPurpose++;
-      const args = isBegun
-        ? ["train", "--resume", "--output", output]
-        : ["train", ...flags, "--output", output];
-      const { code, signal, text } = await live(output, args, kill);
-      if (isBegun) tally.resumes++;
-      if (/^Going on after step/m.test(text)) tally.fromCheckpoint++;
-      tally.damagedMet += text.match(/^Left out /gm)?.length ?? 0;
-      isDone = code === 0 && signal === null;
-      assert.ok(isDone || signal === "SIGKILL", `${args.join(" ")} ended with ${code}:\n${text}`);
-      if (isDone) continue;
-      tally.kills++;
-      if ((await savesUnderWay(output)).length > 0) tally.duringSave++;
+    const again = { output, flags, wholeMs, random, tally };
+    while (!await liveAgain(again, { mayKill: tally.kills < kills })) {
       if (tally.kills % 10 === 0) log(`${tally.kills} kills, ${tally.completed} runs completed`);
     }
     assert.deepEqual(await resultOf(output), expected, `run ${run} differs from the one that was left alone`);
@@ -109,6 +91,32 @@ export async function killRuns(options: KillOptions): Promise<Tally> {
   }
   tally.elapsedMs = performance.now() - start;
   return tally;
+}
+
+/** One more process of a run; returns whether the run came to its end. */
+async function liveAgain(
+  run: { output: string; flags: string[]; wholeMs: number; random: () => number; tally: Tally },
+  { mayKill }: { mayKill: boolean },
+): Promise<boolean> {
+  const { output, flags, wholeMs, random, tally } = run;
+  const isAimed = random() < 0.5;
+  const kill = isAimed
+    ? { saves: 1 + Math.floor(random() * 4), afterMs: random() * SAVE_MS }
+    : { saves: 0, afterMs: random() * wholeMs };
+  const isBegun = await exists(join(output, "config.json"));
+  // Killed before it had written its settings: there is nothing to resume.
+  if (!isBegun && await exists(output)) await Deno.remove(output, { recursive: true });
+  if (isBegun && random() < 0.25 && await damageNewest(output, random)) tally.damagedOnPurpose++;
+  const args = isBegun ? ["train", "--resume", "--output", output] : ["train", ...flags, "--output", output];
+  const { code, signal, text } = await live(output, args, mayKill ? kill : undefined);
+  if (isBegun) tally.resumes++;
+  if (/^Going on after step/m.test(text)) tally.fromCheckpoint++;
+  tally.damagedMet += text.match(/^Left out /gm)?.length ?? 0;
+  if (code === 0 && signal === null) return true;
+  assert.equal(signal, "SIGKILL", `${args.join(" ")} ended with ${code}:\n${text}`);
+  tally.kills++;
+  if ((await savesUnderWay(output)).length > 0) tally.duringSave++;
+  return false;
 }
 
 /** A tiny model and its data; the flags to train it. */
@@ -144,7 +152,8 @@ async function live(output: string, args: readonly string[], kill?: Kill) {
       await sleep(LOOK_MS);
       for (const name of await savesUnderWay(output)) if (name.includes(`.${child.pid}.`)) seen.add(name);
     }
-    for (let end = performance.now() + kill.afterMs; !isOver && performance.now() < end;) {
+    const end = performance.now() + kill.afterMs;
+    while (!isOver && performance.now() < end) {
       await sleep(Math.min(20, end - performance.now()));
     }
     if (!isOver) child.kill("SIGKILL");

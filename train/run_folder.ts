@@ -113,8 +113,6 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
 
 /** A file of one JSON object per line. */
 export interface MetricsFile extends Disposable {
-  /** Its length so far. */
-  readonly bytes: number;
   /**
    * Adds a line.
    *
@@ -122,6 +120,12 @@ export interface MetricsFile extends Disposable {
    * @throws {RangeError} on a number that JSON cannot hold
    */
   append(record: Readonly<Record<string, unknown>>): void;
+  /**
+   * Waits until what was added is on the disk: a checkpoint must not outlive the lines that it counts on.
+   *
+   * @returns the file's length
+   */
+  flush(): number;
   /** Closes the file; a second call does nothing. */
   close(): void;
 }
@@ -150,9 +154,6 @@ export function openMetrics(path: string, options: { keepBytes?: number } = {}):
     isOpen = false;
   };
   return {
-    get bytes() {
-      return bytesSoFar;
-    },
     append(record) {
       const bytes = encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`);
       try {
@@ -161,6 +162,14 @@ export function openMetrics(path: string, options: { keepBytes?: number } = {}):
       } catch (cause) {
         throw cannotWrite(path, cause);
       }
+    },
+    flush() {
+      try {
+        file.syncSync();
+      } catch (cause) {
+        throw cannotWrite(path, cause);
+      }
+      return bytesSoFar;
     },
     close,
     [Symbol.dispose]: close,

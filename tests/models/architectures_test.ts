@@ -214,7 +214,7 @@ for (const [name, raw] of RUNS) {
     const { device, adapter } = await testGpu();
     const gpu = new Gpu(device, adapter);
     const nothing = () => {};
-    const metrics = { bytes: 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
+    const metrics = { flush: () => 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
     const progress = () => ({ update: nothing, log: nothing, finish: nothing });
     await run({ gpu, folder: temporaryFolder(), metrics, progress, log: nothing }, name, raw);
     const { peakBytes, categories } = gpu.stats().memory;

@@ -42,7 +42,7 @@ export async function trainInProcess(gpu: Gpu, argv: readonly string[]): Promise
   const session: Session = {
     ...{ gpu, folder, log: (line) => void log.push(line) },
     metrics: {
-      bytes: 0,
+      flush: () => 0,
       append: (record) => void records.push(record as MetricsRecord),
       close() {},
       [Symbol.dispose]() {},

@@ -76,7 +76,7 @@ for (
     const { device, adapter } = await testGpu();
     const gpu = new Gpu(device, adapter);
     const nothing = () => {};
-    const metrics = { bytes: 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
+    const metrics = { flush: () => 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
     const progress = () => ({ update: nothing, log: nothing, finish: nothing });
     await tinyRun({ gpu, folder: temporaryFolder(), metrics, progress, log: nothing }, raw);
     const { peakBytes, categories } = gpu.stats().memory;

@@ -17,7 +17,7 @@ export interface RunCheckpointOptions extends Pick<CheckpointContext, "folder" |
   readonly saveSteps?: number;
   /** Minutes between two saves; 0 saves none by the time. */
   readonly saveMinutes: number;
-  /** Bytes of metrics.jsonl so far. */
+  /** Bytes of metrics.jsonl so far, which are on the disk. */
   readonly metricsBytes: () => number;
   /** Milliseconds; performance.now by default. */
   readonly now?: () => number;

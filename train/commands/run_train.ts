@@ -158,7 +158,7 @@ function withCheckpoints(
     ...options,
     ...{ folder: session.folder, keep, saveMinutes },
     ...(saveSteps === undefined ? {} : { saveSteps }),
-    metricsBytes: () => session.metrics.bytes,
+    metricsBytes: () => session.metrics.flush(),
     saveModel: (folder) => saveTrained(folder, model, { tokenizer, maxShardGb }),
   });
   return { ...session, checkpoints };

@@ -291,7 +291,7 @@ export class CommandQueue {
     this.#endPass().copyBufferToBuffer(range.allocation.buffer, range.offsetBytes, staging.buffer, 0, length);
     this.submit();
     this.stats.readbacks++;
-    await staging.buffer.mapAsync(GPUMapMode.READ);
+    await this.#map(staging.buffer);
     const bytes = staging.buffer.getMappedRange().slice(0, range.sizeBytes);
     staging.buffer.unmap();
     this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
@@ -307,6 +307,17 @@ export class CommandQueue {
   /** Forgets cached bind groups; called when buffers were destroyed. */
   forgetBindGroups(): void {
     this.#bindGroups.clear();
+  }
+
+  /** A device that was lost, or refused the copy, says so in an event of its own: that is the cause to report. */
+  async #map(buffer: GPUBuffer): Promise<void> {
+    try {
+      await buffer.mapAsync(GPUMapMode.READ);
+    } catch (error) {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      this.options.check();
+      throw error;
+    }
   }
 
   #requireCurrent(range: BufferRange, action: string): void {

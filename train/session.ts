@@ -89,9 +89,12 @@ export async function saveToRun(
   { name, tokenizer, maxShardGb }: { name: string; tokenizer: Tokenizer; maxShardGb?: number },
 ): Promise<void> {
   const folder = join(session.folder, name);
-  if (session.gpu.isPlanning) await saveNothing(model.trained);
-  else if (model.adapter) await saveAdapter(folder, model, { tokenizer });
-  else await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 });
+  if (session.gpu.isPlanning) return await saveNothing(model.trained);
+  await session.gpu.uninterrupted(() =>
+    model.adapter
+      ? saveAdapter(folder, model, { tokenizer })
+      : saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 })
+  );
 }
 
 /** Shows a bar over something that counts, such as reference log-probs. */
@@ -108,6 +111,12 @@ export async function withProgress<Result>(
   };
   try {
     return await body(onProgress);
+  } catch (error) {
+    // The device ends what waits for it with the signal's reason, which knows no place.
+    if (session.signal?.aborted && error === session.signal.reason) {
+      throw new RunStoppedError(`Stopped during ${label}`, { cause: error });
+    }
+    throw error;
   } finally {
     progress?.finish();
   }

@@ -147,7 +147,9 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   // What ran before left buffers of other sizes: kept, they would add to this peak. The same holds for what runs after.
   gpu.buffers.trim();
   try {
-    return await runSteps(objective, options);
+    // It looks at its own signal, after each step.
+    if (!options.signal) return await runSteps(objective, options);
+    return await gpu.uninterrupted(() => runSteps(objective, options));
   } finally {
     gpu.buffers.trim();
   }

@@ -141,7 +141,8 @@ export class CommandQueue {
   encode(dispatch: EncodedDispatch): void {
     const { pipeline, ranges, group, offsets, workgroups: [x, y] } = dispatch;
     for (const place of pipeline.texels) this.#texels.copy(this.#endPass(), ranges[place.binding], place);
-    const timestampWrites = this.observer?.onDispatch(observed(dispatch));
+    const { observer } = this;
+    const timestampWrites = observer?.onDispatch(observed(dispatch));
     if (timestampWrites) this.#endPass();
     this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel", timestampWrites });
     this.#pass.setPipeline(pipeline.pipeline);
@@ -149,6 +150,10 @@ export class CommandQueue {
     this.#pass.dispatchWorkgroups(x, y);
     if (timestampWrites) this.#endPass();
     this.stats.dispatches++;
+    if (!observer?.afterDispatch) return;
+    this.observer = null;
+    observer.afterDispatch(observed(dispatch));
+    this.observer = observer;
   }
 
   /** Grows with each texture that was replaced by a larger one: bind groups that name it are of no use then. */

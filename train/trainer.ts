@@ -13,6 +13,7 @@ import type { Objective } from "./objective.ts";
 import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 import { plainSolver } from "./solvers/plain.ts";
+import { diagnoseStep } from "./faults/nonfinite.ts";
 import type { SolverReport } from "./solvers/solver.ts";
 
 /**
@@ -60,6 +61,13 @@ export class TrainingError extends Error {
   override name = "TrainingError";
 }
 
+/** The same, of numbers that are not finite: the step's passes can be run again. */
+class NonFiniteError extends TrainingError {
+  constructor(message: string, readonly step: number) {
+    super(message);
+  }
+}
+
 /** How to train. */
 export interface TrainOptions {
   /** AdamW's settings. */
@@ -78,6 +86,8 @@ export interface TrainOptions {
   readonly seed: number;
   /** Steps between two readbacks. */
   readonly logEvery: number;
+  /** Steps that may be skipped in all for a gradient that is not finite; without it the first one ends the run. */
+  readonly maxNonfinite?: number;
   /** Called with each logged record: means over the steps since the last. */
   readonly onLog?: (record: MetricsRecord) => void | Promise<void>;
   /** Aborting it ends the run after the current step. */
@@ -178,6 +188,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const log = createLog(objective, {
     ...options,
     ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0, report: solver },
+    diagnose: (step) => diagnoseStep(model, batches, { step, metricsRow: 0 }),
     now: options.now ?? (() => performance.now()),
   });
   let step = 0;
@@ -290,12 +301,22 @@ function createLog(
     ring: ReturnType<typeof createMetricsRing>;
     minimumLossScale: number;
     report: SolverReport;
+    /** What in a step is not finite, in words. */
+    diagnose: (step: number) => Promise<string>;
     now: () => number;
   },
 ) {
   const { plan, ring, now } = options;
   const start = now();
-  const state = { step: 0, tokens: 0, textTokens: 0, elapsedMs: 0, skipped: 0 };
+  const state = { step: 0, tokens: 0, textTokens: 0, elapsedMs: 0, skipped: 0, nonfinite: 0 };
+  const check = (records: Readonly<Record<string, number>>[]) =>
+    records.forEach((record, index) => {
+      const at = state.step + index + 1;
+      const { report } = options;
+      if (wasSkipped(records, index, state.skipped)) {
+        checkLossScale(record, at, { ...options, objective });
+      } else checkRecord(record, { step: at, plan, objective, report });
+    });
   return {
     get step() {
       return state.step;
@@ -309,12 +330,16 @@ function createLog(
     async write(step: number): Promise<void> {
       const { report } = options;
       const names = [...objective.metricNames, ...report.metricNames];
-      const records = (await ring.read(step - state.step, names)).map(report.derive);
-      records.forEach((record, index) => {
-        const at = state.step + index + 1;
-        if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
-        else checkRecord(record, { step: at, plan, objective, report });
-      });
+      const read = (await ring.read(step - state.step, names)).map(report.derive);
+      const records = options.maxNonfinite === undefined
+        ? read
+        : countSkipped(read, state, options.maxNonfinite);
+      try {
+        check(records);
+      } catch (error) {
+        if (!(error instanceof NonFiniteError)) throw error;
+        throw new TrainingError(`${error.message}: ${await options.diagnose(error.step)}`, { cause: error });
+      }
       const total = (of: "tokens" | "textTokens") =>
         plan.steps.slice(state.step, step).reduce((sum, one) => sum + one[of], 0);
       const tokens = total("tokens");
@@ -339,13 +364,36 @@ function createLog(
 function checkLossScale(
   record: Readonly<Record<string, number>>,
   step: number,
-  minimum: number,
+  { minimumLossScale: minimum, plan, objective }: {
+    minimumLossScale: number;
+    plan: Plan;
+    objective: Objective;
+  },
 ): void {
-  if (record.loss_scale >= minimum) return;
-  throw new TrainingError(
+  if (record.loss_scale >= minimum || record.loss_scale === undefined) return;
+  throw new NonFiniteError(
     `Cannot go on at step ${step}: expected finite gradients at a loss scale of at least ${minimum}, ` +
-      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm}`,
+      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm} in the batch of ` +
+      sourcesOf(step, { plan, objective }),
+    step,
   );
+}
+
+/** Counts the steps whose update was left out for their gradient, up to the bound: what comes after it is no skip. */
+function countSkipped(
+  records: readonly Record<string, number>[],
+  state: { nonfinite: number },
+  most: number,
+): Record<string, number>[] {
+  return records.map((record) => {
+    if (!Number.isFinite(record.grad_norm) && state.nonfinite < most) state.nonfinite++;
+    return { ...record, skipped_steps: state.nonfinite };
+  });
+}
+
+function sourcesOf(step: number, { plan, objective }: { plan: Plan; objective: Objective }): string {
+  const sources = Array.from(plan.steps[step - 1].batch, (item) => objective.source(item));
+  return `${sources.slice(0, 8).join(", ")}${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`;
 }
 
 /** How far the first loss may be from what policy = reference gives, relative to 1 + that. */
@@ -362,11 +410,10 @@ function checkRecord(
 ): void {
   const bad = Object.entries(record).find(([, value]) => !Number.isFinite(value));
   if (bad) {
-    const sources = Array.from(plan.steps[step - 1].batch, (item) => objective.source(item));
-    throw new TrainingError(
-      `Cannot go on at step ${step}: expected finite numbers, found ${bad[0]} ${bad[1]} in the batch of ${
-        sources.slice(0, 8).join(", ")
-      }${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
+    throw new NonFiniteError(
+      `Cannot go on at step ${step}: expected finite numbers, found ${bad[0]} ${bad[1]} in the batch of ` +
+        sourcesOf(step, { plan, objective }),
+      step,
     );
   }
   const { initialLoss, model } = objective;

@@ -21,7 +21,7 @@ export interface Outcome {
 /** What a command is sent, and when. */
 export interface SignalPlan {
   /** The first one is sent as soon as either stream has shown this. */
-  readonly after: string;
+  readonly after: RegExp;
   /** In order. */
   readonly signals: readonly Deno.Signal[];
   /** Between two of them; 100 by default. */
@@ -60,7 +60,7 @@ export async function keel(
     const decoder = new TextDecoder();
     for await (const part of stream) {
       text += decoder.decode(part, { stream: true });
-      if (plan && sentAt === 0 && text.includes(plan.after)) await send(plan);
+      if (plan && sentAt === 0 && plan.after.test(text)) await send(plan);
     }
   };
   const timer = setTimeout(() => child.kill("SIGKILL"), deadlineMs);
@@ -74,7 +74,7 @@ export async function keel(
   ]);
   clearTimeout(timer);
   assert.notEqual(code, 137, `expected an end within ${deadlineMs} ms:\n${text}`);
-  if (plan) assert.notEqual(sentAt, 0, `expected ${JSON.stringify(plan.after)}, found:\n${text}`);
+  if (plan) assert.notEqual(sentAt, 0, `expected ${plan.after}, found:\n${text}`);
   return { code, text, reactionMs: sentAt === 0 ? 0 : performance.now() - sentAt };
 }
 

@@ -15,6 +15,8 @@ export interface BufferRange {
   readonly offsetBytes: number;
   /** How long it is. */
   readonly sizeBytes: number;
+  /** How much of it is values, where that is less: the rest is room. */
+  readonly valueBytes?: number;
   /** For uploads: the submit they belong to; later use is an error. */
   readonly epoch?: number;
 }

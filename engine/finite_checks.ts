@@ -70,7 +70,7 @@ export async function findNonFinite(
       gpu.dispatch(finiteCheck, {
         constants: { storage: type === "vec2u" ? options.storageOf?.(range) ?? "f16" : "f32" },
         bindings: { x: range, counts: counts.range },
-        params: { words: Math.floor(range.sizeBytes / 4), slot: checked.length },
+        params: { words: Math.floor((range.valueBytes ?? range.sizeBytes) / 4), slot: checked.length },
         workgroups: 1,
       });
       checked.push({ kernel: dispatch.name, binding, isWritten, range, ranges });

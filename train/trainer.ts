@@ -348,7 +348,7 @@ function createLog(
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...(objective.meanRecord ?? meanRecord)(records, state.skipped),
+        ...finiteOnly((objective.meanRecord ?? meanRecord)(records, state.skipped), options.maxNonfinite),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: textTokens,
         tokens_per_second: tokens / ((elapsedMs - state.elapsedMs) / 1000),
@@ -389,6 +389,15 @@ function countSkipped(
     if (!Number.isFinite(record.grad_norm) && state.nonfinite < most) state.nonfinite++;
     return { ...record, skipped_steps: state.nonfinite };
   });
+}
+
+/** Where every step since the last record was skipped there are means of nothing: JSON has no NaN. */
+function finiteOnly(
+  record: Record<string, number>,
+  maxNonfinite: number | undefined,
+): Record<string, number> {
+  if (maxNonfinite === undefined) return record;
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => Number.isFinite(value)));
 }
 
 function sourcesOf(step: number, { plan, objective }: { plan: Plan; objective: Objective }): string {

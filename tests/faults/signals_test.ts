@@ -80,14 +80,19 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
 
 stops("training, by a second Ctrl-C, at once", {
   // A step of so many takes long; the second signal does not wait for it.
-  args: (space) => train(space, "--batch-size", "10000", "--loss", "sft"),
+  args: (space) => train(space, "--batch-size", "1000", "--loss", "sft"),
   signals: { after: /sft  1\/20000/, signals: ["SIGINT", "SIGINT"], pauseMs: 50 },
   code: 130,
   check: ({ text }) => assert.doesNotMatch(text, /Stopped/),
 });
 
 stops("reference log-probs, by SIGTERM", {
-  args: (space) => train(space),
+  // Others than ever before: none are in the cache.
+  async args(space) {
+    const salt = String(Date.now() % 1e9);
+    const salted = PAIRS.map((pair) => ({ ...pair, prompt: `${salt}${pair.prompt}` }));
+    return train({ ...space, pairs: await writeLines(space.pairs, salted) });
+  },
   signals: { after: /reference log-probs  /, signals: ["SIGTERM"] },
   code: 143,
   check: ({ text }) => assert.match(text, /Stopped during reference log-probs/),

@@ -42,6 +42,9 @@ export interface QueueStats {
   bindGroups: number;
 }
 
+/** How long the news of a lost device may come after what was lost with it. */
+const LOST_EVENT_MS = 1000;
+
 const MAX_WORKGROUPS = 65535;
 const MAX_BIND_GROUPS = 16384;
 const MAX_UNSENT_BYTES = 2 ** 24;
@@ -319,7 +322,12 @@ export class CommandQueue {
     try {
       await buffer.mapAsync(GPUMapMode.READ);
     } catch (error) {
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      await Promise.race([
+        this.device.lost,
+        new Promise((resolve) => timer = setTimeout(resolve, LOST_EVENT_MS)),
+      ]);
+      clearTimeout(timer);
       this.options.check();
       throw error;
     }

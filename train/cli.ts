@@ -38,6 +38,7 @@ const EXPECTED_ERRORS = new Set([
   "AdapterUnavailableError",
   "GpuUnavailableError",
   "GpuFaultError",
+  "ShaderError",
   "MemoryBudgetError",
   "TrainingError",
 ]);

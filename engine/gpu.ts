@@ -147,6 +147,10 @@ export class Gpu {
       pipelines: this.pipelines,
       buffers: this.buffers,
       check: () => this.check(),
+      fail: (cause) => {
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this.fail(new GpuFaultError(`Cannot go on: the GPU device was lost: ${message}`, { cause }));
+      },
     });
     this.isPlanning = options.isPlanning ?? false;
     this.#poison = options.poison ?? false;

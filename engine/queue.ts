@@ -42,9 +42,6 @@ export interface QueueStats {
   bindGroups: number;
 }
 
-/** How long the news of a lost device may come after what was lost with it. */
-const LOST_EVENT_MS = 1000;
-
 const MAX_WORKGROUPS = 65535;
 const MAX_BIND_GROUPS = 16384;
 const MAX_UNSENT_BYTES = 2 ** 24;
@@ -100,6 +97,8 @@ export class CommandQueue {
       pipelines: PipelineCache;
       buffers: BufferPool;
       check: () => void;
+      /** Told of a readback that the device refused. */
+      fail: (cause: unknown) => void;
     },
   ) {
     this.#texels = new TexelStage(device, options.buffers);
@@ -322,12 +321,9 @@ export class CommandQueue {
     try {
       await buffer.mapAsync(GPUMapMode.READ);
     } catch (error) {
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      await Promise.race([
-        this.device.lost,
-        new Promise((resolve) => timer = setTimeout(resolve, LOST_EVENT_MS)),
-      ]);
-      clearTimeout(timer);
+      // Its own event, where there is one, says more.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      this.options.fail(error);
       this.options.check();
       throw error;
     }

@@ -298,9 +298,7 @@ export class CommandQueue {
     this.#endPass().copyBufferToBuffer(range.allocation.buffer, range.offsetBytes, staging.buffer, 0, length);
     this.submit();
     this.stats.readbacks++;
-    await this.#map(staging.buffer);
-    const bytes = staging.buffer.getMappedRange().slice(0, range.sizeBytes);
-    staging.buffer.unmap();
+    const bytes = await this.#map(staging.buffer, range.sizeBytes);
     this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
     this.options.check();
     return bytes;
@@ -317,9 +315,12 @@ export class CommandQueue {
   }
 
   /** A device that was lost, or refused the copy, says so in an event of its own: that is the cause to report. */
-  async #map(buffer: GPUBuffer): Promise<void> {
+  async #map(buffer: GPUBuffer, sizeBytes: number): Promise<ArrayBuffer> {
     try {
       await buffer.mapAsync(GPUMapMode.READ);
+      const bytes = buffer.getMappedRange().slice(0, sizeBytes);
+      buffer.unmap();
+      return bytes;
     } catch (error) {
       // Its own event, where there is one, says more.
       await new Promise((resolve) => setTimeout(resolve, 0));

@@ -15,6 +15,8 @@ export interface BufferRange {
   readonly offsetBytes: number;
   /** How long it is. */
   readonly sizeBytes: number;
+  /** How much of it is values, where that is less: the rest is room. */
+  readonly valueBytes?: number;
   /** For uploads: the submit they belong to; later use is an error. */
   readonly epoch?: number;
 }
@@ -79,6 +81,8 @@ export interface DispatchObserver {
    * @returns where the GPU writes the time before and after it; the dispatch then has a compute pass of its own
    */
   onDispatch(dispatch: ObservedDispatch): GPUComputePassTimestampWrites | undefined;
+  /** Called when a dispatch is recorded: dispatches that are recorded here come after it, and are not observed. */
+  afterDispatch?(dispatch: ObservedDispatch): void;
   /** Called when a submit's last command is recorded: what is added here sees the times of its dispatches. */
   onSubmit(encoder: GPUCommandEncoder): void;
 }

@@ -121,12 +121,15 @@ export class Gpu {
   arena: BufferArena | null = null;
   /** Ops that tapes recorded so far. */
   tapeNodes = 0;
+  /** Aborting it ends what is under way: the next submit or readback throws its reason, but in {@link uninterrupted}. */
+  signal: AbortSignal | null = null;
   /** Whether results are not computed, only counted what computing them takes. */
   readonly isPlanning: boolean;
   readonly #scopes: Scope[] = [];
   readonly #poison: boolean;
   #fault: Error | null = null;
   #disposed = false;
+  #uninterrupted = 0;
 
   /** Wraps an open device; {@link openGpu} opens one. */
   constructor(readonly device: GPUDevice, readonly adapter: AdapterDescription, options: GpuOptions = {}) {
@@ -144,6 +147,10 @@ export class Gpu {
       pipelines: this.pipelines,
       buffers: this.buffers,
       check: () => this.check(),
+      fail: (cause) => {
+        const message = cause instanceof Error ? cause.message : String(cause);
+        this.fail(new GpuFaultError(`Cannot go on: the GPU device was lost: ${message}`, { cause }));
+      },
     });
     this.isPlanning = options.isPlanning ?? false;
     this.#poison = options.poison ?? false;
@@ -164,14 +171,32 @@ export class Gpu {
   }
 
   /**
-   * Makes sure that the device is well.
+   * Makes sure that the device is well, and that nobody asked to stop.
    *
    * @throws {GpuFaultError} the first fault of the device, if there was one
+   * @throws the reason of {@link signal}, where it was aborted
    */
   check(): void {
     if (this.#fault) throw this.#fault;
     if (this.#disposed) {
       throw new GpuFaultError("Cannot use the GPU: expected an open device, found a disposed one");
+    }
+    if (this.#uninterrupted === 0) this.signal?.throwIfAborted();
+  }
+
+  /**
+   * Runs what {@link signal} must not cut short, as it looks at the signal by itself or leaves something half done: a
+   * training loop, saving. Faults of the device still end it.
+   *
+   * @param body what to run
+   * @returns what it returns
+   */
+  async uninterrupted<Result>(body: () => Promise<Result>): Promise<Result> {
+    this.#uninterrupted++;
+    try {
+      return await body();
+    } finally {
+      this.#uninterrupted--;
     }
   }
 

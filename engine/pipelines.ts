@@ -120,7 +120,7 @@ export class PipelineCache {
           new ShaderError(`Cannot compile ${label}: ${error.message}\n${numberLines(code, error.message)}`),
         );
       }
-    });
+    }, (cause) => this.onError(new ShaderError(`Cannot compile ${label}: the device was lost`, { cause })));
     const paramsBytes = Math.max(16, Math.ceil(Object.keys(source.params).length / 4) * 16);
     const texels = Object.values(source.bindings).flatMap(({ access, type }, binding) =>
       access === "texels" ? [{ binding, type }] : []

@@ -97,6 +97,8 @@ export class CommandQueue {
       pipelines: PipelineCache;
       buffers: BufferPool;
       check: () => void;
+      /** Told of a readback that the device refused. */
+      fail: (cause: unknown) => void;
     },
   ) {
     this.#texels = new TexelStage(device, options.buffers);
@@ -141,7 +143,8 @@ export class CommandQueue {
   encode(dispatch: EncodedDispatch): void {
     const { pipeline, ranges, group, offsets, workgroups: [x, y] } = dispatch;
     for (const place of pipeline.texels) this.#texels.copy(this.#endPass(), ranges[place.binding], place);
-    const timestampWrites = this.observer?.onDispatch(observed(dispatch));
+    const { observer } = this;
+    const timestampWrites = observer?.onDispatch(observed(dispatch));
     if (timestampWrites) this.#endPass();
     this.#pass ??= this.#openEncoder().beginComputePass({ label: "keel", timestampWrites });
     this.#pass.setPipeline(pipeline.pipeline);
@@ -149,6 +152,10 @@ export class CommandQueue {
     this.#pass.dispatchWorkgroups(x, y);
     if (timestampWrites) this.#endPass();
     this.stats.dispatches++;
+    if (!observer?.afterDispatch) return;
+    this.observer = null;
+    observer.afterDispatch(observed(dispatch));
+    this.observer = observer;
   }
 
   /** Grows with each texture that was replaced by a larger one: bind groups that name it are of no use then. */
@@ -291,9 +298,7 @@ export class CommandQueue {
     this.#endPass().copyBufferToBuffer(range.allocation.buffer, range.offsetBytes, staging.buffer, 0, length);
     this.submit();
     this.stats.readbacks++;
-    await staging.buffer.mapAsync(GPUMapMode.READ);
-    const bytes = staging.buffer.getMappedRange().slice(0, range.sizeBytes);
-    staging.buffer.unmap();
+    const bytes = await this.#map(staging.buffer, range.sizeBytes);
     this.#staging.set(size, [...(this.#staging.get(size) ?? []), staging]);
     this.options.check();
     return bytes;
@@ -307,6 +312,22 @@ export class CommandQueue {
   /** Forgets cached bind groups; called when buffers were destroyed. */
   forgetBindGroups(): void {
     this.#bindGroups.clear();
+  }
+
+  /** A device that was lost, or refused the copy, says so in an event of its own: that is the cause to report. */
+  async #map(buffer: GPUBuffer, sizeBytes: number): Promise<ArrayBuffer> {
+    try {
+      await buffer.mapAsync(GPUMapMode.READ);
+      const bytes = buffer.getMappedRange().slice(0, sizeBytes);
+      buffer.unmap();
+      return bytes;
+    } catch (error) {
+      // Its own event, where there is one, says more.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      this.options.fail(error);
+      this.options.check();
+      throw error;
+    }
   }
 
   #requireCurrent(range: BufferRange, action: string): void {

@@ -133,7 +133,7 @@ export function empty(gpu: Gpu, shape: Shape, options: TensorOptions = {}): Tens
     gpu,
     shape,
     type,
-    range: { allocation, offsetBytes: 0, sizeBytes },
+    range: { allocation, offsetBytes: 0, sizeBytes, valueBytes: sizeOf(shape) * elementBytes(type) },
     capacity,
     requiresGrad: options.requiresGrad ?? false,
   };
@@ -318,7 +318,7 @@ export function slice(tensor: Tensor, options: { shape: Shape; offset: number })
     ...tensor,
     shape: options.shape,
     capacity: options.shape[0] ?? 1,
-    range: { ...tensor.range, offsetBytes, sizeBytes },
+    range: { ...tensor.range, offsetBytes, sizeBytes, valueBytes: sizeBytes },
   };
 }
 

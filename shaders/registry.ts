@@ -41,6 +41,7 @@ import {
   type AttentionTilesConstants,
   attentionTilesForward,
 } from "./attention_tiles.ts";
+import { finiteCheck } from "./finite_check.ts";
 import { headNormBackward, headNormForward, headNormGainPartial } from "./head_norm.ts";
 import { type Kernel, kernelWgsl } from "./kernel.ts";
 import { ktoLoss } from "./kto_loss.ts";
@@ -236,6 +237,7 @@ export const KERNELS: ReadonlyMap<string, RegisteredKernel> = new Map([
     GATHER.filter(({ table }) => table === "f32").map(({ width, y }) => ({ width, y })),
   ),
   entry(embeddingForward, GATHER),
+  entry(finiteCheck, (["f32", "f16", "bf16"] as const).map((storage) => ({ storage }))),
   entry(gatherRowsBackward, PLAIN_ROWS),
   entry(gatherRowsForward, PLAIN_ROWS),
   entry(kvCacheWrite, HALVES.map((storage) => ({ storage }))),

@@ -1,6 +1,7 @@
 /**
  * The command line: flags to settings to a call. With the commands' programs, the only owner of the console, of signals
- * and of exit codes: 0 done, 1 refused or failed, 130 stopped by Ctrl-C.
+ * and of exit codes: 0 done, 1 refused or failed, 130 stopped by Ctrl-C, 143
+ * by SIGTERM.
  * @module
  */
 import { parseCommandLine } from "./command_line.ts";
@@ -8,7 +9,7 @@ import { COMMANDS } from "./commands/registry.ts";
 import { InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
 import { RunStoppedError } from "./session.ts";
-import { STOPPED_EXIT_CODE } from "./terminal.ts";
+import { stoppedExitCode } from "./terminal.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
   const invocation = parseCommandLine(argv);
@@ -24,7 +25,7 @@ async function main(argv: readonly string[]): Promise<number> {
 function report(error: unknown): number {
   if (error instanceof RunStoppedError) {
     console.error(error.message);
-    return STOPPED_EXIT_CODE;
+    return stoppedExitCode();
   }
   const isExpected = error instanceof InputError ||
     (error instanceof Error && EXPECTED_ERRORS.has(error.name));
@@ -37,6 +38,7 @@ const EXPECTED_ERRORS = new Set([
   "AdapterUnavailableError",
   "GpuUnavailableError",
   "GpuFaultError",
+  "ShaderError",
   "MemoryBudgetError",
   "TrainingError",
 ]);

@@ -130,6 +130,10 @@ export const runConfigSchema = z.strictObject({
   seed: z.int().min(0).max(2 ** 31).default(0),
   /** Metrics are read back and written every so many steps. */
   logEvery: z.int().positive().default(10),
+  /** What a step does whose gradient is not finite: end the run, or leave its update out. f16 leaves it out by itself. */
+  onNonfinite: z.enum(["stop", "skip"]).default("stop"),
+  /** Steps of a run that may be left out so, in all; 10 by default. */
+  maxNonfinite: z.int().positive().optional(),
   /** Records evaluated before and after. */
   evalRecords: z.int().positive().default(128),
   /** Steps between two looks at them during training; none by default. */
@@ -182,6 +186,7 @@ export function parseRunConfig(raw: Readonly<Record<string, unknown>>, source: C
   const losses = { loss: resolveLoss(config, source), unpaired: resolveUnpaired(config, source) };
   refuseConflicts(config, raw, { source, ...losses, isReferenceRead: readsReference(config, source) });
   refuseUnusableData(config, source);
+  refuseUnreadSkips(config, source);
   return config;
 }
 
@@ -274,6 +279,20 @@ export function effectiveSettings(config: RunConfig): Record<string, unknown> {
     ...(loss ? { promptSharing, ches, useWeighting, spo: readSpoOptions(spo) } : {}),
     ...(loss && isReferenceRead ? { precomputeReference } : {}),
   };
+}
+
+/** Lower levels have updates of their own, which nothing would leave out. */
+function refuseUnreadSkips({ onNonfinite, maxNonfinite, dtype, spo }: RunConfig, source: ConfigSource): void {
+  const refuse = (key: string, expected: string, found: string) =>
+    new ConfigError(`Cannot use ${source.describe([key])}: expected ${expected}, found ${found}`);
+  if (onNonfinite === "stop") {
+    if (maxNonfinite !== undefined) throw refuse("maxNonfinite", "onNonfinite skip beside it", "stop");
+    return;
+  }
+  if (dtype === "f16") throw refuse("onNonfinite", "dtype f32, as loss scaling skips by itself", "f16");
+  if (spo.solver !== "none") {
+    throw refuse("onNonfinite", "no SPO solver, as its inner steps are not skipped", spo.solver);
+  }
 }
 
 function givenLossOptions(config: RunConfig): Record<string, unknown> {

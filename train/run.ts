@@ -271,6 +271,7 @@ export function trainOptions(
     gradientAccumulationSteps: config.gradientAccumulationSteps,
     batchTokens: config.batchTokens,
     ...(parts ? { parts } : {}),
+    ...(config.onNonfinite === "skip" ? { maxNonfinite: config.maxNonfinite ?? 10 } : {}),
     seed: config.seed,
     logEvery: config.logEvery,
   };

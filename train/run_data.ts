@@ -101,6 +101,9 @@ export async function readRunData(config: RunConfig, hooks: ResolveHooks): Promi
   const kind = await runDataKind(config);
   const read = async <Kind extends DataKind>(paths: string, of: Kind) => {
     const files = await readRunFiles(paths, of, encoding);
+    // A signal is heard between tasks only.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    hooks.signal?.throwIfAborted();
     for (const file of files) hooks.log(describeFile(file));
     return { files, items: files.flatMap(({ items }) => items) };
   };

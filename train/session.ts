@@ -123,8 +123,8 @@ export async function saveToRun(
   model: Model,
   { name, ...options }: { name: string } & SaveOptions,
 ): Promise<void> {
-  if (session.gpu.isPlanning) await saveNothing(model.trained);
-  else await saveTrained(join(session.folder, name), model, options);
+  if (session.gpu.isPlanning) return await saveNothing(model.trained);
+  await session.gpu.uninterrupted(() => saveTrained(join(session.folder, name), model, options));
 }
 
 /** What is carried along with a saved model, and how large its files may be. */
@@ -157,6 +157,12 @@ export async function withProgress<Result>(
   };
   try {
     return await body(onProgress);
+  } catch (error) {
+    // The device ends what waits for it with the signal's reason, which knows no place.
+    if (session.signal?.aborted && error === session.signal.reason) {
+      throw new RunStoppedError(`Stopped during ${label}`, { cause: error });
+    }
+    throw error;
   } finally {
     progress?.finish();
   }

@@ -15,6 +15,7 @@ import type { Objective } from "./objective.ts";
 import { createOptimizer, DEFAULT_LOSS_SCALE, type OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 import { plainSolver } from "./solvers/plain.ts";
+import { diagnoseStep } from "./faults/nonfinite.ts";
 import type { SolverReport } from "./solvers/solver.ts";
 
 /**
@@ -62,6 +63,13 @@ export class TrainingError extends Error {
   override name = "TrainingError";
 }
 
+/** The same, of numbers that are not finite: the step's passes can be run again. */
+class NonFiniteError extends TrainingError {
+  constructor(message: string, readonly step: number) {
+    super(message);
+  }
+}
+
 /** A run after a step, as the trainer knows it. */
 export interface TrainState extends Pick<RunState, "step" | "parts"> {
   /** The mean that was logged last, by which the best checkpoint is told; none before the first, or since resuming. */
@@ -104,6 +112,8 @@ export interface TrainOptions {
   readonly seed: number;
   /** Steps between two readbacks. */
   readonly logEvery: number;
+  /** Steps that may be skipped in all for a gradient that is not finite; without it the first one ends the run. */
+  readonly maxNonfinite?: number;
   /** Called with each logged record: means over the steps since the last. */
   readonly onLog?: (record: MetricsRecord) => void | Promise<void>;
   /** Aborting it ends the run after the current step. */
@@ -175,7 +185,9 @@ export async function train(objective: Objective, options: TrainOptions): Promis
   // What ran before left buffers of other sizes: kept, they would add to this peak. The same holds for what runs after.
   gpu.buffers.trim();
   try {
-    return await runSteps(objective, options);
+    // It looks at its own signal, after each step.
+    if (!options.signal) return await runSteps(objective, options);
+    return await gpu.uninterrupted(() => runSteps(objective, options));
   } finally {
     gpu.buffers.trim();
   }
@@ -204,6 +216,7 @@ async function runSteps(objective: Objective, options: TrainOptions): Promise<Tr
   const log = createLog(objective, {
     ...options,
     ...{ plan, ring, minimumLossScale: lossScale?.minimum ?? 0, report: solver },
+    diagnose: (step) => diagnoseStep(model, batches, { step, metricsRow: 0 }),
     now: options.now ?? (() => performance.now()),
   });
   const parts = namedParts({
@@ -354,6 +367,8 @@ function createLog(
     ring: ReturnType<typeof createMetricsRing>;
     minimumLossScale: number;
     report: SolverReport;
+    /** What in a step is not finite, in words. */
+    diagnose: (step: number) => Promise<string>;
     now: () => number;
   },
 ) {
@@ -363,15 +378,24 @@ function createLog(
     ...{ start: now(), fromStep: 0, elapsedMs: 0 },
   };
   const state = { step: 0, tokens: 0, textTokens: 0, skipped: 0 };
+  const check = (records: readonly Record<string, number>[]) =>
+    records.forEach((record, index) => {
+      const at = state.step + index + 1;
+      if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, { ...options, objective });
+      else checkRecord(record, { step: at, plan, objective, report });
+    });
   /** Of the steps since the last line; throws where one is not as it must be. */
   const checkedRecords = async (step: number) => {
     const names = [...objective.metricNames, ...report.metricNames];
-    const records = (await ring.read(step - state.step, names)).map(report.derive);
-    records.forEach((record, index) => {
-      const at = state.step + index + 1;
-      if (wasSkipped(records, index, state.skipped)) checkLossScale(record, at, options.minimumLossScale);
-      else checkRecord(record, { step: at, plan, objective, report });
-    });
+    const read = (await ring.read(step - state.step, names)).map(report.derive);
+    const { maxNonfinite } = options;
+    const records = maxNonfinite === undefined ? read : countSkipped(read, state.skipped, maxNonfinite);
+    try {
+      check(records);
+    } catch (error) {
+      if (!(error instanceof NonFiniteError)) throw error;
+      throw new TrainingError(`${error.message}: ${await options.diagnose(error.step)}`, { cause: error });
+    }
     return records;
   };
   const progress: StatePart = {
@@ -412,7 +436,7 @@ function createLog(
       const record = {
         global_step: step,
         epoch: plan.steps[step - 1].epoch,
-        ...means,
+        ...finiteOnly(means, options.maxNonfinite),
         learning_rate: learningRateAt(options.schedule, step),
         num_tokens: textTokens,
         tokens_per_second: timedTokens / ((elapsedMs - sinceStart.elapsedMs) / 1000),
@@ -429,13 +453,50 @@ function createLog(
 function checkLossScale(
   record: Readonly<Record<string, number>>,
   step: number,
-  minimum: number,
+  { minimumLossScale: minimum, plan, objective }: {
+    minimumLossScale: number;
+    plan: Plan;
+    objective: Objective;
+  },
 ): void {
-  if (record.loss_scale >= minimum) return;
-  throw new TrainingError(
+  if (record.loss_scale >= minimum || record.loss_scale === undefined) return;
+  throw new NonFiniteError(
     `Cannot go on at step ${step}: expected finite gradients at a loss scale of at least ${minimum}, ` +
-      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm}`,
+      `found ${record.skipped_steps} skipped steps, loss ${record.loss}, grad_norm ${record.grad_norm} in the batch of ` +
+      sourcesOf(step, { plan, objective }),
+    step,
   );
+}
+
+/**
+ * Counts the steps whose update was left out for their gradient, up to the bound: what comes after it is no skip.
+ *
+ * @param skipped before these
+ */
+function countSkipped(
+  records: readonly Record<string, number>[],
+  skipped: number,
+  most: number,
+): Record<string, number>[] {
+  let count = skipped;
+  return records.map((record) => {
+    if (!Number.isFinite(record.grad_norm) && count < most) count++;
+    return { ...record, skipped_steps: count };
+  });
+}
+
+/** Where every step since the last record was skipped there are means of nothing: JSON has no NaN. */
+function finiteOnly(
+  record: Record<string, number>,
+  maxNonfinite: number | undefined,
+): Record<string, number> {
+  if (maxNonfinite === undefined) return record;
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => Number.isFinite(value)));
+}
+
+function sourcesOf(step: number, { plan, objective }: { plan: Plan; objective: Objective }): string {
+  const sources = Array.from(plan.steps[step - 1].batch, (item) => objective.source(item));
+  return `${sources.slice(0, 8).join(", ")}${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`;
 }
 
 /** How far the first loss may be from what policy = reference gives, relative to 1 + that. */
@@ -452,11 +513,10 @@ function checkRecord(
 ): void {
   const bad = Object.entries(record).find(([, value]) => !Number.isFinite(value));
   if (bad) {
-    const sources = Array.from(plan.steps[step - 1].batch, (item) => objective.source(item));
-    throw new TrainingError(
-      `Cannot go on at step ${step}: expected finite numbers, found ${bad[0]} ${bad[1]} in the batch of ${
-        sources.slice(0, 8).join(", ")
-      }${sources.length > 8 ? ` and ${sources.length - 8} more` : ""}`,
+    throw new NonFiniteError(
+      `Cannot go on at step ${step}: expected finite numbers, found ${bad[0]} ${bad[1]} in the batch of ` +
+        sourcesOf(step, { plan, objective }),
+      step,
     );
   }
   const { initialLoss, model } = objective;

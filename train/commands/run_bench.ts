@@ -15,7 +15,7 @@ import { ConfigError } from "../errors.ts";
 import { loadModel } from "../models/model_files.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ensureAdapter } from "../software_driver.ts";
-import { openDevice } from "../terminal.ts";
+import { openDevice, stopOnSignal } from "../terminal.ts";
 import { benchFlagsSchema } from "./bench.ts";
 
 /**
@@ -42,7 +42,8 @@ export async function runBenchCommand(invocation: Invocation): Promise<number> {
   if (flags.model !== undefined && !flags.decode) {
     throw new ConfigError("Cannot use --model: expected --decode beside it, found none");
   }
-  using gpu = await openDevice({ tune }, { log });
+  using stop = stopOnSignal();
+  using gpu = await openDevice({ tune }, { log, signal: stop.signal });
   if (flags.decode) return await runDecoding(gpu, flags, log);
   const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
   const report = await runBench(gpu, { ...what, samples, log });

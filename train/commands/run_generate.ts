@@ -11,7 +11,7 @@ import { checkGeneration } from "../generate.ts";
 import { generateText } from "../generation/text.ts";
 import { type CheckedFolder, checkFolder, describeSpeed, openModel } from "../generation/text_model.ts";
 import { formatBytes } from "../plan.ts";
-import { stopOnSignal, STOPPED_EXIT_CODE } from "../terminal.ts";
+import { stopOnSignal, stoppedExitCode } from "../terminal.ts";
 import { generateFlagsSchema } from "./generate.ts";
 
 type Flags = z.output<typeof generateFlagsSchema>;
@@ -33,7 +33,14 @@ export async function runGenerate(invocation: Invocation): Promise<number> {
   refuseBadSize(promptIds.length, checked);
   using stop = stopOnSignal();
   const size = { sequences: 1, positions: promptIds.length + flags.maxNewTokens - 1 };
-  using opened = await openModel(flags, checked, { size, promptTokens: promptIds.length, log });
+  using opened = await openModel(flags, checked, {
+    size,
+    promptTokens: promptIds.length,
+    log,
+    signal: stop.signal,
+  });
+  // From here on what is there is kept: decoding looks at the signal itself.
+  opened.gpu.signal = null;
   const write = (text: string) => writeAll(new TextEncoder().encode(text));
   const found = await generateText(opened.decoder, promptIds, {
     ...checked.options,
@@ -46,7 +53,7 @@ export async function runGenerate(invocation: Invocation): Promise<number> {
     log(describeSpeed(found, promptIds.length));
     log(`GPU memory: ${formatBytes(opened.gpu.stats().memory.peakBytes)}.`);
   }
-  return finish === "aborted" ? STOPPED_EXIT_CODE : 0;
+  return finish === "aborted" ? stoppedExitCode() : 0;
 }
 
 /** One newline at the end is the shell's, not the prompt's. */

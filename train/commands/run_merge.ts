@@ -6,7 +6,7 @@ import { mergeAdapter } from "../adapters/merge.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError, InputError } from "../errors.ts";
 import { resolveModel } from "../hub/resolve_model.ts";
-import { terminalProgress } from "../terminal.ts";
+import { stopOnSignal, terminalProgress } from "../terminal.ts";
 import { mergeFlagsSchema } from "./merge.ts";
 
 /**
@@ -25,15 +25,19 @@ export async function runMerge(invocation: Invocation): Promise<number> {
     );
   }
   if (!overwrite) await refuseFiles(output);
+  using stop = stopOnSignal();
   let progress: ReturnType<typeof terminalProgress> | undefined;
   try {
     const summary = await mergeAdapter({
       ...{ adapter, base, output, dtype },
       maxShardBytes: maxShardGb && maxShardGb * 1e9,
-      resolve: (name) => resolveModel(name, { log: console.error, progress: terminalProgress }),
+      resolve: (name) =>
+        resolveModel(name, { log: console.error, progress: terminalProgress, signal: stop.signal }),
       onProgress(done, total) {
         progress ??= terminalProgress("merge", total);
         progress.update({ step: done });
+        // Nothing has its final name before the last tensor.
+        stop.signal.throwIfAborted();
       },
     });
     progress?.finish();

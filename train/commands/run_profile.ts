@@ -5,7 +5,7 @@
 import type { Invocation } from "../command_line.ts";
 import { formatProfile } from "../profile.ts";
 import { parseProfile, profileRun, profileShape } from "../profile/target.ts";
-import { openDevice, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
 
 /**
  * @param invocation of `profile`
@@ -14,11 +14,11 @@ import { openDevice, terminalProgress } from "../terminal.ts";
 export async function runProfile(invocation: Invocation): Promise<number> {
   const flags = parseProfile(invocation);
   const log = (line: string) => console.error(line);
-  using gpu = await openDevice(flags.config, { log });
+  using stop = stopOnSignal();
+  const hooks = { log, progress: terminalProgress, signal: stop.signal };
+  using gpu = await openDevice(flags.config, hooks);
   const isRun = flags.config.model !== undefined || flags.config.data !== undefined;
-  const report = isRun
-    ? await profileRun(gpu, flags, { log, progress: terminalProgress })
-    : await profileShape(gpu, flags, { log });
+  const report = isRun ? await profileRun(gpu, flags, hooks) : await profileShape(gpu, flags, hooks);
   console.log(flags.json ? JSON.stringify(report, null, 2) : formatProfile(report, flags));
   return 0;
 }

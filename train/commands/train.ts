@@ -36,6 +36,8 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   ],
   dataWeights: [DATA, "shares of several files in an epoch, with commas (default: every record once)"],
   evalData: [DATA, "held-out records of the same kind"],
+  onNonfinite: [OPTIMIZER, "a step whose gradient is not finite ends the run, or is left out and counted"],
+  maxNonfinite: [OPTIMIZER, "steps that may be left out so in all, with --on-nonfinite skip (default: 10)"],
   evalRecords: [DATA, "records evaluated before and after training"],
   evalSteps: [DATA, "steps between evaluations during training, logged as eval_* (default: none)"],
   maxLength: [DATA, "tokens of prompt and completion; at most the model's positions"],

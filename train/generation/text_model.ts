@@ -94,16 +94,22 @@ export interface OpenedModel extends Disposable {
  * @param options.size of the cache
  * @param options.promptTokens of the longest prompt
  * @param options.log told of the adapter
+ * @param options.signal ends loading; the device keeps it
  * @throws {PlanError} when it takes more memory than the budget, before weights are read
  * @throws {CheckpointError} naming file and tensor
  */
 export async function openModel(
   flags: Flags,
   { folders, config, options: { temperature, repetitionPenalty } }: CheckedFolder,
-  { size, promptTokens, log }: { size: CacheSize; promptTokens: number; log: (line: string) => void },
+  { size, promptTokens, ...hooks }: {
+    size: CacheSize;
+    promptTokens: number;
+    log: (line: string) => void;
+    signal?: AbortSignal;
+  },
 ): Promise<OpenedModel> {
   using stack = new DisposableStack();
-  const gpu = stack.use(await openDevice(flags, { log }));
+  const gpu = stack.use(await openDevice(flags, hooks));
   const model = { trainable: false, dtype: flags.dtype };
   const reading = temperature === 0 && repetitionPenalty === 1 ? "ids" : "logits";
   const plan = await planGeneration(planningOptions(gpu), {

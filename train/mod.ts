@@ -151,14 +151,13 @@ export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metri
 export type { NamedTensor, RunState, StatePart } from "./checkpoints/run_state.ts";
 export {
   type Checkpoints,
-  type Plan,
-  type StepPlan,
   train,
   TrainingError,
   type TrainOptions,
   type TrainState,
   type TrainSummary,
 } from "./trainer.ts";
+export type { Plan, StepPlan } from "./step_plan.ts";
 export type { MicroBatches } from "./micro_batches.ts";
 export { evaluatePairs, exactMatch, type ExactTask, type PairEvaluation } from "./evaluate.ts";
 export {

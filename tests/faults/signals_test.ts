@@ -68,7 +68,7 @@ const train = ({ model, pairs, output }: Workspace, ...more: string[]) => [
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   stops(`training, by ${signal}, after the step`, {
     args: async (space) => train({ ...space, pairs: await writeLines(space.pairs, PAIRS.slice(0, 8)) }),
-    signals: { after: /dpo  1\/20000/, signals: [signal] },
+    signals: { after: /dpo {2}1\/20000/, signals: [signal] },
     code,
     async check({ text }, { output }) {
       const [, step] = /Stopped at dpo, step (\d+) of 20000/.exec(text)!;
@@ -81,7 +81,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
 stops("training, by a second Ctrl-C, at once", {
   // A step of so many takes long; the second signal does not wait for it.
   args: (space) => train(space, "--batch-size", "1000", "--loss", "sft"),
-  signals: { after: /sft  1\/20000/, signals: ["SIGINT", "SIGINT"], pauseMs: 50 },
+  signals: { after: /sft {2}1\/20000/, signals: ["SIGINT", "SIGINT"], pauseMs: 50 },
   code: 130,
   check: ({ text }) => assert.doesNotMatch(text, /Stopped/),
 });
@@ -93,7 +93,7 @@ stops("reference log-probs, by SIGTERM", {
     const salted = PAIRS.map((pair) => ({ ...pair, prompt: `${salt}${pair.prompt}` }));
     return train({ ...space, pairs: await writeLines(space.pairs, salted) });
   },
-  signals: { after: /reference log-probs  /, signals: ["SIGTERM"] },
+  signals: { after: /reference log-probs {2}/, signals: ["SIGTERM"] },
   code: 143,
   check: ({ text }) => assert.match(text, /Stopped during reference log-probs/),
 });

@@ -10,7 +10,8 @@ import type { MicroBatches } from "../micro_batches.ts";
 import type { MetricsRing } from "../metrics.ts";
 import type { Objective } from "../objective.ts";
 import type { Optimizer } from "../optimizer.ts";
-import type { Plan, TrainOptions } from "../trainer.ts";
+import type { Plan } from "../step_plan.ts";
+import type { TrainOptions } from "../trainer.ts";
 
 /** What a training run gives its solver. */
 export interface SolverContext {

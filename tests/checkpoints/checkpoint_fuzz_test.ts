@@ -16,7 +16,7 @@ import { restoreCheckpoint } from "../../train/checkpoints/read.ts";
 import { parseNumbers } from "../../train/checkpoints/state_json.ts";
 import { writeCheckpoint } from "../../train/checkpoints/write.ts";
 import { CheckpointError, InputError } from "../../train/errors.ts";
-import { mutateBytes, mutateText, mutateValue } from "../data/mutate.ts";
+import { mutateBytes, mutateText, mutateValue } from "../fuzz/mutate.ts";
 import { gpuTest } from "../gpu.ts";
 import { seededRandom } from "../reference/random.ts";
 import { temporaryFolder } from "../tiny_model.ts";

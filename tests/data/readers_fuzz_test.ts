@@ -16,7 +16,7 @@ import { readCompletions } from "../../train/data/sft_records.ts";
 import { InputError } from "../../train/errors.ts";
 import { seededRandom } from "../reference/random.ts";
 import { temporaryFolder } from "../tiny_model.ts";
-import { mutateBytes, mutateText, mutateValue } from "./mutate.ts";
+import { mutateBytes, mutateText, mutateValue } from "../fuzz/mutate.ts";
 
 /** Every form of record. */
 const RECORDS: Record<string, unknown>[] = [

@@ -164,8 +164,10 @@ export function mutateValue(seed: Record<string, unknown>, random: () => number)
       Object.defineProperty(place, key, { value, enumerable: true, writable: true, configurable: true });
     switch (below(4)) {
       case 0:
-        if (Array.isArray(place)) place.splice(below(place.length + 1), 1);
-        else delete place[key];
+        // An own `constructor` would be asked for the species.
+        if (Array.isArray(place) && !Object.hasOwn(place, "constructor")) {
+          place.splice(below(place.length + 1), 1);
+        } else delete place[key];
         break;
       case 1:
         set(structuredClone(own.length > 0 ? place[own[below(own.length)]] : null));

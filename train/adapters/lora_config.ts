@@ -117,8 +117,10 @@ function isNeutral(key: string, value: unknown): boolean {
 }
 
 function refused(file: string, key: string, what: { expected: string; found: unknown }): CheckpointError {
+  // A key of a damaged file may be as long as the file.
+  const name = key.length <= 200 ? key : `${key.slice(0, 197)}...`;
   return new CheckpointError(
-    `Cannot read ${file}: ${key}: expected ${what.expected}, found ${showFound(what.found)}`,
+    `Cannot read ${file}: ${name}: expected ${what.expected}, found ${showFound(what.found)}`,
   );
 }
 

@@ -151,8 +151,13 @@ function parseObject(json: Uint8Array, file: string): Record<string, unknown> {
 }
 
 function describePath([name, ...rest]: PropertyKey[]): string {
-  const owner = name === "__metadata__" ? name : `tensor ${JSON.stringify(name)}`;
-  return [owner, ...rest.map(String)].join(", ");
+  const owner = name === "__metadata__" ? name : `tensor ${cut(JSON.stringify(name))}`;
+  return [owner, ...rest.map((key) => cut(String(key)))].join(", ");
+}
+
+/** A name of a damaged file may be as long as the file; no model's comes near this. */
+function cut(name: string): string {
+  return name.length <= 200 ? name : `${name.slice(0, 197)}...`;
 }
 
 function check<T>(schema: z.ZodType<T>, value: unknown, place: { file: string; name: string }): T {

@@ -39,7 +39,8 @@ export function readConfigFile(path: string, settings: readonly Setting[]): Reco
  * @param key dotted, `spo.lambda`
  */
 export function describeFileKey(path: string, key: string): string {
-  return `${path}: key ${key}`;
+  // A key of a damaged file may be as long as the file.
+  return `${path}: key ${key.length <= 200 ? key : `${key.slice(0, 197)}...`}`;
 }
 
 function readText(path: string): string {

@@ -12,7 +12,7 @@ import { filesBelow, keel, type Outcome, type SignalPlan } from "./child.ts";
 const REACTION_MS = 20_000;
 
 /** More pairs than a batch holds: reference log-probs take long enough to be stopped. */
-const PAIRS = Array.from({ length: 20_000 }, (_, index) => ({
+const PAIRS = Array.from({ length: 8_000 }, (_, index) => ({
   prompt: `${index % 1000}+1:`,
   chosen: `${index % 7}1$`,
   rejected: `${index % 9}0$`,
@@ -135,7 +135,7 @@ stops("evaluation, by SIGTERM", {
     ...["eval", "--model", model, "--data", pairs, "--output", `${output}.json`, "--batch-tokens", "128"],
     ...["--task", "preference", "--tune", "off"],
   ],
-  signals: { after: /\/40000/, signals: ["SIGTERM"] },
+  signals: { after: /\/16000/, signals: ["SIGTERM"] },
   code: 143,
   check: async ({ text }, { folder }) => {
     assert.match(text, /Stopped during/);

@@ -105,6 +105,8 @@ export const KERNEL_COSTS: Readonly<Record<string, KernelCost>> = {
     flops: ({ params: { rows, splits }, constants: { headDim } }) => rows * splits * (2 * headDim + 4),
   },
   cached_attention_lanes: cachedAttention,
+  // Only where a step failed: no part of a good one.
+  finite_check: { flops: ({ params }) => params.words },
   // Sums of a completion's rows, then two inner products a pair.
   ches_scores: {
     flops: ({ bytes, params: { pairs, columns } }) => bytes("hidden") / 4 + 4 * pairs * columns,

@@ -77,10 +77,16 @@ export async function fineTune(
   return kept;
 }
 
-/** The largest number of steps between looks that meets every fraction. */
+/** Steps between two lines of a fine-tuning's progress, at most. */
+const LONGEST_LOOK = 20;
+
+/** The largest number of steps between looks that meets every fraction, and is not too long to wait for. */
 function greatestDivisor(steps: number, fractions: readonly number[]): number {
   const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
-  return fractions.map((fraction) => Math.round(fraction * steps)).reduce(divisor, steps);
+  const common = fractions.map((fraction) => Math.round(fraction * steps)).reduce(divisor, steps);
+  let every = Math.min(common, LONGEST_LOOK);
+  while (common % every !== 0) every--;
+  return every;
 }
 
 /**

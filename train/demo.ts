@@ -3,18 +3,16 @@
  * loss alone damages it, and SPO around that loss does not. Every number it prints comes from the run itself.
  * @module
  */
-import { characterTokenizerFiles } from "./data/character_tokenizer.ts";
-import { encodeCompletions, type EncodedCompletion, type EncodedPair, encodePairs } from "./data/encode.ts";
-import { createTokenizer, type Tokenizer } from "./data/tokenizer.ts";
-import type { DemoSettings, PhaseSettings } from "./demo_settings.ts";
-import { evaluatePairs, exactMatch, type ExactTask, outOfDistributionMass } from "./evaluate.ts";
+import type { EncodedPair } from "./data/encode.ts";
+import { type DemoSettings, phaseOptions, type PhaseSettings } from "./demo_settings.ts";
+import { evaluatePairs, exactMatch, outOfDistributionMass } from "./evaluate.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createModel, type Model } from "./models/model.ts";
 import { initializeModel } from "./models/model_files.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
-import { createRandom, deriveSeed, uniformInt } from "./random.ts";
+import { createRandom, deriveSeed } from "./random.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";
 import { writeSamples } from "./samples.ts";
 import {
@@ -26,15 +24,7 @@ import {
   withProgress,
 } from "./session.ts";
 import { spoStrategy } from "./solvers/spo_strategy.ts";
-import {
-  ARITHMETIC_ALPHABET,
-  ARITHMETIC_EOS,
-  generateExamples,
-  generateHeldOut,
-  generatePairs,
-  isCorrect,
-  variants,
-} from "./tasks/arithmetic.ts";
+import { type StudyData, studyData } from "./study/data.ts";
 import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a demonstration's folder besides config.json. */
@@ -63,7 +53,7 @@ export async function runDemo(
   using model = createModel(session.gpu, config, { trainable: true });
   initializeModel(model, createRandom(deriveSeed(settings.seed, "weights")));
   const results: PhaseResult[] = [];
-  const answers = data.heldOutPairs.map((pair) => pair.chosen);
+  const answers = data.heldOut.map((pair) => pair.chosen);
   const report = async (result: PhaseResult) => {
     results.push(result);
     session.log(`\n${formatResults([result])}\n`);
@@ -81,9 +71,9 @@ export async function runDemo(
     training: await withProgress(
       session,
       "reference log-probs",
-      (onProgress) => referenceLogps(model, data.pairs, { onProgress, ldAlpha: loss.ldAlpha }),
+      (onProgress) => referenceLogps(model, data.pairs(1), { onProgress, ldAlpha: loss.ldAlpha }),
     ),
-    heldOut: await referenceLogps(model, data.heldOutPairs),
+    heldOut: await referenceLogps(model, data.heldOut),
   };
   using sftWeights = model.parameters.snapshot();
   await save("model-sft");
@@ -102,7 +92,7 @@ export async function runDemo(
       spo,
       settings,
       loss,
-      pairs: data.pairs,
+      pairs: data.pairs(1),
       reference: reference.training,
     });
     await save(folder);
@@ -112,52 +102,12 @@ export async function runDemo(
   return results;
 }
 
-/** What the demonstration trains on and is measured by. */
-export interface DemoData {
-  readonly tokenizer: Tokenizer;
-  readonly completions: readonly EncodedCompletion[];
-  readonly pairs: readonly EncodedPair[];
-  readonly heldOutPairs: readonly EncodedPair[];
-  /** Per problem: the right chain and all its one-digit corruptions. */
-  readonly groups: readonly (readonly EncodedCompletion[])[];
-  readonly task: ExactTask;
-}
+/** What the demonstration trains on and is measured by: a seed of the study's. */
+export type DemoData = StudyData;
 
 /** Everything that is generated, from the seed alone; held-out problems never appear in training. */
 export function demoData(settings: DemoSettings): DemoData {
-  const tokenizer = createTokenizer(characterTokenizerFiles(ARITHMETIC_ALPHABET, { eos: ARITHMETIC_EOS }), {
-    source: "the demonstration",
-  });
-  const random = (name: string) => createRandom(deriveSeed(settings.seed, name));
-  const options = { tokenizer, vocabSize: tokenizer.vocabSize, maxLength: 16 };
-  const source = (index: number) => ({ file: "arithmetic", index });
-  const examples = generateExamples(random("sft"), settings.sft.examples);
-  const heldOut = generateHeldOut(random("held-out"), settings.heldOut);
-  const pick = random("held-out pairs");
-  const heldOutRecords = heldOut.map(({ prompt, completion }, index) => {
-    const wrong = variants(completion);
-    return {
-      prompt,
-      chosen: completion,
-      rejected: wrong[uniformInt(pick, wrong.length)],
-      source: source(index),
-    };
-  });
-  const groups = heldOut.slice(0, settings.massProblems).map(({ prompt, completion }, index) => {
-    const answers = [completion, ...variants(completion)];
-    const texts = answers.map((answer) => ({ prompt, completion: answer, source: source(index) }));
-    return encodeCompletions(texts, options).completions;
-  });
-  return {
-    tokenizer,
-    completions:
-      encodeCompletions(examples.map((example, index) => ({ ...example, source: source(index) })), options)
-        .completions,
-    pairs: encodePairs(generatePairs(random("pairs"), settings.preference.pairs), options).pairs,
-    heldOutPairs: encodePairs(heldOutRecords, options).pairs,
-    groups,
-    task: { prompts: heldOut.map(({ prompt }) => prompt), isCorrect, maxNewTokens: 6 },
-  };
+  return studyData({ ...settings, evolutionProblems: 0 }, settings.seed);
 }
 
 async function preferencePhase(
@@ -203,27 +153,10 @@ async function evaluatePhase(
       (onProgress) => exactMatch(model, { task, tokenizer, onProgress }),
     ),
     outOfDistributionMass: await outOfDistributionMass(model, data.groups),
-    evaluation: await evaluatePairs(model, data.heldOutPairs, { reference, beta: loss.beta }),
+    evaluation: await evaluatePairs(model, data.heldOut, { reference, beta: loss.beta }),
   };
 }
 
 function trainOptions(phase: PhaseSettings, settings: DemoSettings): Omit<TrainOptions, "onLog" | "signal"> {
-  return {
-    optimizer: {
-      beta1: phase.adamBeta1,
-      beta2: phase.adamBeta2,
-      eps: phase.adamEpsilon,
-      weightDecay: phase.weightDecay,
-      maxGradNorm: phase.maxGradNorm,
-    },
-    schedule: {
-      kind: phase.learningRateSchedule,
-      learningRate: phase.learningRate,
-      warmupSteps: phase.warmupSteps,
-      maxSteps: phase.steps,
-    },
-    batchSize: phase.batchSize,
-    seed: settings.seed,
-    logEvery: settings.logEvery,
-  };
+  return { ...phaseOptions(phase), seed: settings.seed, logEvery: settings.logEvery };
 }

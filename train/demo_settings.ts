@@ -5,6 +5,7 @@
 import { LOSS_OPTIONS, type RunConfig } from "./config.ts";
 import { ConfigError } from "./errors.ts";
 import type { SpoOptions } from "./losses/spo.ts";
+import type { TrainOptions } from "./trainer.ts";
 
 /** AdamW and schedule of one phase. */
 export interface PhaseSettings {
@@ -18,6 +19,32 @@ export interface PhaseSettings {
   readonly adamEpsilon: number;
   readonly weightDecay: number;
   readonly maxGradNorm: number;
+}
+
+/**
+ * A phase as the trainer takes it.
+ *
+ * @param phase its settings
+ */
+export function phaseOptions(
+  phase: PhaseSettings,
+): Pick<TrainOptions, "optimizer" | "schedule" | "batchSize"> {
+  return {
+    optimizer: {
+      beta1: phase.adamBeta1,
+      beta2: phase.adamBeta2,
+      eps: phase.adamEpsilon,
+      weightDecay: phase.weightDecay,
+      maxGradNorm: phase.maxGradNorm,
+    },
+    schedule: {
+      kind: phase.learningRateSchedule,
+      learningRate: phase.learningRate,
+      warmupSteps: phase.warmupSteps,
+      maxSteps: phase.steps,
+    },
+    batchSize: phase.batchSize,
+  };
 }
 
 /** The whole demonstration; its config.json holds exactly this. */

@@ -74,12 +74,15 @@ export async function trainPhase(
   const total = options.train.schedule.maxSteps;
   const progress = session.progress(name, total);
   const onLog = async (record: MetricsRecord) => {
-    const evaluation = heldOut && await lookAt(heldOut, Number(record.global_step), total);
+    const step = Number(record.global_step);
+    // What a look takes belongs to every plan, whichever steps that runs.
+    const isDue = heldOut && (session.gpu.isPlanning || step % heldOut.every === 0 || step === total);
+    const evaluation = isDue ? await lookAt(heldOut) : {};
     // What exists on the device for this run, in use or kept for the next step.
     const { totalBytes } = session.gpu.stats().memory;
     session.metrics.append({ phase: name, ...record, ...evaluation, gpu_memory_bytes: totalBytes });
     progress.update({
-      step: Number(record.global_step),
+      step,
       loss: Number(record.loss),
       tokensPerSecond: Number(record.tokens_per_second),
     });
@@ -97,14 +100,8 @@ export async function trainPhase(
   }
 }
 
-/** Held-out metrics, where it is a step's turn; what they take belongs to every plan. */
-async function lookAt(
-  { every, objective: make, options }: HeldOut,
-  step: number,
-  total: number,
-): Promise<Record<string, number> | undefined> {
+async function lookAt({ objective: make, options }: HeldOut): Promise<Record<string, number>> {
   using objective = make();
-  if (!objective.model.gpu.isPlanning && step % every !== 0 && step !== total) return undefined;
   const metrics = await evaluateObjective(objective, options);
   return Object.fromEntries(
     Object.entries(metrics).map(([name, value]) => [`${HELD_OUT_PREFIX}${name}`, value]),

@@ -42,21 +42,28 @@ const TOKENS = [
  *
  * @param seed What to damage.
  * @param random From 0 to 1.
+ * @param options.tokens What may be put in: by default what parsers of records stumble over.
+ * @param options.most Times, 3 by default.
  */
-export function mutateText(seed: string, random: () => number): string {
+export function mutateText(
+  seed: string,
+  random: () => number,
+  options: { tokens?: readonly string[]; most?: number } = {},
+): string {
+  const { tokens = TOKENS, most = 3 } = options;
   const below = (limit: number) => Math.floor(random() * limit);
   let text = seed;
-  for (let times = 1 + below(3); times > 0; times--) {
+  for (let times = 1 + below(most); times > 0; times--) {
     const [at, end] = [below(text.length + 1), below(text.length + 1)].sort((a, b) => a - b);
     switch (below(5)) {
       case 0:
         text = text.slice(0, at) + String.fromCharCode(below(256)) + text.slice(at + 1);
         break;
       case 1:
-        text = text.slice(0, at) + TOKENS[below(TOKENS.length)] + text.slice(at);
+        text = text.slice(0, at) + tokens[below(tokens.length)] + text.slice(at);
         break;
       case 2:
-        text = text.slice(0, at) + TOKENS[below(TOKENS.length)] + text.slice(Math.min(end, at + 8));
+        text = text.slice(0, at) + tokens[below(tokens.length)] + text.slice(Math.min(end, at + 8));
         break;
       case 3:
         text = text.slice(0, end) + text.slice(at, Math.min(end, at + 60)) + text.slice(end);

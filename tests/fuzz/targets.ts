@@ -20,18 +20,10 @@ import { readRun } from "../../train/report/read_run.ts";
 import { listSettings } from "../../train/settings.ts";
 import { openCells } from "../../train/study/cells.ts";
 import { readAdapterConfig } from "../../train/adapters/adapter_files.ts";
+import { HEADER, INDEX } from "./checkpoint_texts.ts";
 import type { FuzzTarget } from "./harness.ts";
 import { mutateBytes, mutateText, mutateValue } from "./mutate.ts";
 
-const HEADER = JSON.stringify({
-  __metadata__: { format: "pt" },
-  a: { dtype: "F32", shape: [2, 3], data_offsets: [0, 24] },
-  "b.weight": { dtype: "BF16", shape: [4], data_offsets: [24, 32] },
-});
-const INDEX = JSON.stringify({
-  metadata: { total_size: 32 },
-  weight_map: { a: "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors" },
-});
 const RECORDS = [
   { prompt: "1+1=", chosen: "2", rejected: "3", margin: 0.5 },
   { prompt: "1+2=", chosen: "3", rejected: "2", margin: 1 },

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { CheckpointError } from "../../train/errors.ts";
 import { parseCheckpointIndex } from "../../train/models/checkpoint_index.ts";
 import { parseHeader, readHeaderLength } from "../../train/models/safetensors_header.ts";
+import { HEADER, INDEX } from "../fuzz/checkpoint_texts.ts";
+import { mutateText } from "../fuzz/mutate.ts";
 import { seededRandom } from "../reference/random.ts";
 
 /** Pieces that parsers stumble over. */
@@ -19,42 +21,7 @@ const TOKENS = [
   ...["\ud800", "\ufeff", '"F32"', '"I8"', "../x.safetensors", "-1", " "],
 ];
 
-/** Changes bytes, repeats a part, cuts, or puts a token in: once to four times. */
-function mutate(seed: string, random: () => number): string {
-  const below = (limit: number) => Math.floor(random() * limit);
-  let text = seed;
-  for (let times = 1 + below(4); times > 0; times--) {
-    const [at, end] = [below(text.length + 1), below(text.length + 1)].sort((a, b) => a - b);
-    switch (below(5)) {
-      case 0:
-        text = text.slice(0, at) + String.fromCharCode(below(256)) + text.slice(at + 1);
-        break;
-      case 1:
-        text = text.slice(0, at) + TOKENS[below(TOKENS.length)] + text.slice(at);
-        break;
-      case 2:
-        text = text.slice(0, at) + TOKENS[below(TOKENS.length)] + text.slice(Math.min(end, at + 8));
-        break;
-      case 3:
-        text = text.slice(0, end) + text.slice(at, Math.min(end, at + 60)) + text.slice(end);
-        break;
-      default:
-        text = text.slice(0, at) + text.slice(Math.min(end, at + 20));
-    }
-  }
-  return text;
-}
-
-const HEADER = JSON.stringify({
-  __metadata__: { format: "pt" },
-  a: { dtype: "F32", shape: [2, 3], data_offsets: [0, 24] },
-  "b.weight": { dtype: "BF16", shape: [4], data_offsets: [24, 32] },
-});
-
-const INDEX = JSON.stringify({
-  metadata: { total_size: 32 },
-  weight_map: { a: "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors" },
-});
+const mutate = (seed: string, random: () => number) => mutateText(seed, random, { tokens: TOKENS, most: 4 });
 
 /** @returns whether it was accepted */
 function isAccepted(text: string, parse: () => unknown): boolean {

@@ -4,9 +4,8 @@
  */
 import { basename, dirname, join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
-import { InputError } from "../errors.ts";
 import { formatMarkdownTable } from "../table.ts";
-import type { Report } from "./page.ts";
+import { cannotWrite, type Report } from "./page.ts";
 import { standaloneSvg } from "./standalone.ts";
 
 /** A report's text, and the pictures that it shows. */
@@ -75,9 +74,6 @@ export async function writeMarkdown(path: string, report: Report): Promise<void>
       if (isFile && name.endsWith(".svg") && !pictures.has(name)) await Deno.remove(join(folder, name));
     }
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new InputError(`Cannot write ${path}: expected a file in a folder that is there, found ${reason}`, {
-      cause,
-    });
+    throw cannotWrite(path, cause);
   }
 }

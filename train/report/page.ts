@@ -105,11 +105,16 @@ export async function writeReport(path: string, report: Report): Promise<void> {
   try {
     await writeFileAtomically(path, (append) => append(bytes));
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new InputError(`Cannot write ${path}: expected a file in a folder that is there, found ${reason}`, {
-      cause,
-    });
+    throw cannotWrite(path, cause);
   }
+}
+
+/** The error of a report's file that could not be written. */
+export function cannotWrite(path: string, cause: unknown): InputError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new InputError(`Cannot write ${path}: expected a file in a folder that is there, found ${reason}`, {
+    cause,
+  });
 }
 
 function sectionHtml(

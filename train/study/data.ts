@@ -40,13 +40,19 @@ const MAX_LENGTH = 16;
 /** Tokens of a chain. */
 const CHAIN_TOKENS = 6;
 
+/** What the data depend on besides the seed. */
+export type StudyDataSettings = Pick<StudySettings, "heldOut" | "massProblems" | "evolutionProblems"> & {
+  readonly sft: Pick<StudySettings["sft"], "examples">;
+  readonly preference: Pick<StudySettings["preference"], "pairs">;
+};
+
 /**
  * @param settings of the study
  * @param seed of this part of it
  */
-export function studyData(settings: StudySettings, seed: number): StudyData {
+export function studyData(settings: StudyDataSettings, seed: number): StudyData {
   const tokenizer = createTokenizer(characterTokenizerFiles(ARITHMETIC_ALPHABET, { eos: ARITHMETIC_EOS }), {
-    source: "the study",
+    source: "arithmetic",
   });
   const random = (name: string) => createRandom(deriveSeed(seed, name));
   const options = { tokenizer, vocabSize: tokenizer.vocabSize, maxLength: MAX_LENGTH };

@@ -4,7 +4,7 @@
  */
 import type { ParameterSnapshot } from "../../engine/parameters.ts";
 import type { Gpu } from "../../engine/gpu.ts";
-import type { PhaseSettings } from "../demo_settings.ts";
+import { phaseOptions, type PhaseSettings } from "../demo_settings.ts";
 import { resolvePairLoss } from "../losses/weighted_sum.ts";
 import { parseModelConfig } from "../models/config.ts";
 import { createModel, type Model } from "../models/model.ts";
@@ -154,20 +154,7 @@ async function trainSteps(
   const progress = hooks.progress(label, phase.steps);
   try {
     const summary = await train(objective, {
-      optimizer: {
-        beta1: phase.adamBeta1,
-        beta2: phase.adamBeta2,
-        eps: phase.adamEpsilon,
-        weightDecay: phase.weightDecay,
-        maxGradNorm: phase.maxGradNorm,
-      },
-      schedule: {
-        kind: phase.learningRateSchedule,
-        learningRate: phase.learningRate,
-        warmupSteps: phase.warmupSteps,
-        maxSteps: phase.steps,
-      },
-      batchSize: phase.batchSize,
+      ...phaseOptions(phase),
       seed,
       logEvery: every,
       signal: hooks.signal,

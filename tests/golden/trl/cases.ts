@@ -15,8 +15,6 @@ export interface ParityCase {
   readonly sync?: { readonly alpha: number; readonly steps: number };
   /** WPO. */
   readonly useWeighting?: boolean;
-  /** Why Keel cannot run it yet. */
-  readonly pending?: string;
   /** Names that TRL logs with another meaning than Keel, and so are not compared; docs/losses.md says why. */
   readonly differs?: readonly string[];
 }

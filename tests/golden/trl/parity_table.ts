@@ -34,9 +34,7 @@ function show(deviation: number): string {
 }
 
 async function row(name: string, mode: ParityMode): Promise<string[]> {
-  const { pending } = PARITY_CASES[name];
   if (!GOLDEN[name][mode]) return [name, mode, "TRL refuses it", ...COLUMNS.slice(1).map(() => "")];
-  if (pending) return [name, mode, `pending: ${pending}`, ...COLUMNS.slice(1).map(() => "")];
   const deviations = deviationsOf(await runCase(await testGpu(), { name, mode }), { name, mode });
   return [name, mode, ...COLUMNS.map(([, names]) => cell(deviations, names))];
 }

@@ -18,15 +18,11 @@ const REQUIRED = [
 const STATISTICS = ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"];
 const MODES: readonly ParityMode[] = ["full", "lora"];
 
-Deno.test("every golden run of TRL is a case of Keel or is pending", () => {
+Deno.test("every golden run of TRL is a case of Keel", () => {
   assert.deepEqual(Object.keys(PARITY_CASES).sort(), Object.keys(GOLDEN).sort());
 });
 
-for (const [name, { pending, differs = [] }] of Object.entries(PARITY_CASES)) {
-  if (pending) {
-    Deno.test({ name: `TRL parity, ${name}: PENDING, needs ${pending}`, ignore: true, fn() {} });
-    continue;
-  }
+for (const [name, { differs = [] }] of Object.entries(PARITY_CASES)) {
   for (const mode of MODES.filter((mode) => GOLDEN[name][mode])) {
     gpuTest(`ten steps of ${name} (${mode}) log what TRL logs`, async (gpu) => {
       const deviations = deviationsOf(await runCase(gpu, { name, mode }), { name, mode });

@@ -89,19 +89,19 @@ const ADAMW = { adamBeta1: 0.9, adamBeta2: 0.98, adamEpsilon: 1e-8, weightDecay:
 
 /** Supervised fine-tuning from random weights. */
 export const DEMO_SFT = {
-  steps: 800,
-  batchSize: 128,
+  steps: 1_400,
+  batchSize: 64,
   learningRate: 3e-3,
   learningRateSchedule: "cosine",
   warmupSteps: 20,
-  examples: 102_400,
+  examples: 89_600,
   ...ADAMW,
 } as const;
 
 /** Preference training from the fine-tuned weights, the same for each method. */
 export const DEMO_PREFERENCE = {
   steps: 150,
-  batchSize: 64,
+  batchSize: 32,
   learningRate: 3e-4,
   learningRateSchedule: "constant",
   warmupSteps: 0,

@@ -45,29 +45,37 @@ export interface FinalMeasures {
   readonly trainingDeltas: readonly number[];
 }
 
-/** What changes are measured against: the model before preference training. */
+/** The model before preference training: the loss's reference, and what changes are measured against. */
 export interface Baseline {
+  /** `[P]` of the training pairs. */
+  readonly training: ReferenceLogps;
   /** `[P]` of the held-out pairs. */
   readonly heldOut: ReferenceLogps;
   /** Log-probs of the tokens of the held-out chosen answers. */
   readonly tokens: readonly Float32Array[];
-  /** Training pairs whose displacement is looked at, by index. */
-  readonly training: ReferenceLogps;
+  /** The first point of every evolution that begins here. */
+  readonly mass: EvolutionPoint;
 }
 
 /** Training pairs whose CHES is compared with their displacement. */
 export const CHES_PAIRS = 500;
 
-/** @param model before preference training */
+/**
+ * @param model before preference training
+ * @param data what changes will be measured on
+ * @param options.trainingPairs what will be trained on
+ * @param options.problems of the evolution
+ */
 export async function measureBaseline(
   model: Model,
   data: StudyData,
-  trainingPairs: readonly EncodedPair[],
+  { trainingPairs, problems }: { trainingPairs: readonly EncodedPair[]; problems: number },
 ): Promise<Baseline> {
   return {
+    training: await referenceLogps(model, trainingPairs),
     heldOut: await referenceLogps(model, data.heldOut),
     tokens: await tokenLogps(model, data.heldOut.map(({ chosen }) => chosen)),
-    training: await referenceLogps(model, trainingPairs.slice(0, CHES_PAIRS)),
+    mass: await measureMass(model, data, { problems, step: 0 }),
   };
 }
 

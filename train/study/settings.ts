@@ -88,34 +88,34 @@ export const BASE_METHODS = {
 /** All of it: three seeds. */
 export const FULL_STUDY: StudySettings = {
   model: DEMO_MODEL,
-  sft: { ...DEMO_SFT, steps: 600, examples: 76_800 },
+  sft: DEMO_SFT,
   preference: DEMO_PREFERENCE,
   heldOut: 500,
   massProblems: 50,
   evolutionProblems: 16,
-  evolutionEvery: 15,
+  evolutionEvery: 30,
   seed: 0,
   seeds: 3,
   sweeps: {
     initialization: [0, 0.25, 0.5],
     corruptedDigits: [2, 4],
-    beta: [0.03, 0.3, 1],
+    beta: [0.03, 0.3],
     learningRate: [1e-4, 1e-3],
-    lambda: [0.1, 0.3, 3, 10],
+    lambda: [0.1, 10],
     solvers: true,
   },
 };
 
-/** Less of everything: one seed, and no sweep of the learning rate, the edit distance or the solvers. */
+/** Less of everything: one seed, and no sweep but that of lambda. */
 export const QUICK_STUDY: StudySettings = {
   ...FULL_STUDY,
   seeds: 1,
   heldOut: 200,
   massProblems: 20,
   sweeps: {
-    initialization: [0, 0.5],
+    initialization: [],
     corruptedDigits: [],
-    beta: [1],
+    beta: [],
     learningRate: [],
     lambda: [0.1],
     solvers: false,

@@ -8,7 +8,7 @@ import type { Model } from "../models/model.ts";
 import type { RunHooks } from "../session.ts";
 import type { Cells } from "./cells.ts";
 import { type StudyData, studyData } from "./data.ts";
-import { chesOf, type EvolutionPoint, measureMass } from "./measure.ts";
+import { type Baseline, chesOf, type EvolutionPoint, measureBaseline, measureMass } from "./measure.ts";
 import {
   comparison,
   sensitivities,
@@ -132,6 +132,17 @@ function seedRuns(
     for (const snapshot of weights.values()) stack.use(snapshot);
     return weights;
   };
+  // Most runs begin at the same weights, with the same pairs.
+  const baselines = new Map<string, Baseline>();
+  const baselineOf = async ({ initialization, corruptedDigits }: StudyRun) => {
+    const start = `${initialization}, ${corruptedDigits}`;
+    const baseline = baselines.get(start) ?? await measureBaseline(model, dataOf(), {
+      trainingPairs: dataOf().pairs(corruptedDigits),
+      problems: settings.evolutionProblems,
+    });
+    baselines.set(start, baseline);
+    return baseline;
+  };
   const { seeds: _, seed: __, sweeps: ___, ...common } = settings;
   const sftKey = { ...common, sftSeed: seed, fractions };
   return {
@@ -159,7 +170,8 @@ function seedRuns(
       const found = await cells.find<RunResult>(key);
       if (found) return found;
       model.parameters.restore((await weightsOf()).get(run.initialization)!);
-      const result = await trainRun(model, dataOf(), { settings, run, label, hooks });
+      const baseline = await baselineOf(run);
+      const result = await trainRun(model, dataOf(), { settings, run, baseline, label, hooks });
       await cells.keep(key, result);
       return result;
     },

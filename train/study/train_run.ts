@@ -12,18 +12,12 @@ import { initializeModel } from "../models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../objective.ts";
 import type { EncodedPair } from "../data/encode.ts";
 import { createRandom, deriveSeed } from "../random.ts";
-import { referenceLogps } from "../reference.ts";
+import type { ReferenceLogps } from "../reference.ts";
 import { type RunHooks, RunStoppedError } from "../session.ts";
 import { spoStrategy } from "../solvers/spo_strategy.ts";
 import { train } from "../trainer.ts";
 import type { StudyData } from "./data.ts";
-import {
-  type EvolutionPoint,
-  type FinalMeasures,
-  measureBaseline,
-  measureFinal,
-  measureMass,
-} from "./measure.ts";
+import { type Baseline, type EvolutionPoint, type FinalMeasures, measureFinal, measureMass } from "./measure.ts";
 import type { StudyRun, StudySettings } from "./settings.ts";
 
 /** What a training gives. */
@@ -95,19 +89,19 @@ function greatestDivisor(steps: number, fractions: readonly number[]): number {
  * @param model with the weights that it starts from; it is left as training ends
  * @param data of its seed
  * @param options.run what is trained, and how
+ * @param options.baseline of the model as it is
  * @throws {RunStoppedError} when the signal was aborted
  */
 export async function trainRun(
   model: Model,
   data: StudyData,
-  options: { settings: StudySettings; run: StudyRun; label: string; hooks: RunHooks },
+  options: { settings: StudySettings; run: StudyRun; baseline: Baseline; label: string; hooks: RunHooks },
 ): Promise<RunResult> {
-  const { settings, run, label, hooks } = options;
+  const { settings, run, baseline, label, hooks } = options;
   const pairs = data.pairs(run.corruptedDigits);
-  const baseline = await measureBaseline(model, data, pairs);
   const problems = settings.evolutionProblems;
-  const evolution = [await measureMass(model, data, { problems, step: 0 })];
-  using objective = await objectiveOf(model, { run, settings, pairs });
+  const evolution = [baseline.mass];
+  using objective = objectiveOf(model, { run, settings, pairs, reference: baseline.training });
   await trainSteps(objective, {
     phase: { ...settings.preference, learningRate: run.learningRate },
     label,
@@ -126,15 +120,20 @@ export function lossOf({ loss, lossWeights, lossOptions }: StudyRun) {
   return resolvePairLoss(loss, { weights: lossWeights, options: lossOptions });
 }
 
-async function objectiveOf(
+function objectiveOf(
   model: Model,
-  { run, settings, pairs }: { run: StudyRun; settings: StudySettings; pairs: readonly EncodedPair[] },
-): Promise<Objective> {
+  { run, settings, pairs, reference }: {
+    run: StudyRun;
+    settings: StudySettings;
+    pairs: readonly EncodedPair[];
+    reference: ReferenceLogps;
+  },
+): Objective {
   const chosen = pairs.map((pair) => pair.chosen);
   if (run.loss === "sft") return sftObjective(model, chosen);
   return preferenceObjective(model, {
     pairs,
-    reference: await referenceLogps(model, pairs),
+    reference,
     loss: lossOf(run),
     ...spoStrategy(run.spo, { maxSteps: settings.preference.steps, chosen }),
   });

@@ -14,28 +14,28 @@ import { assertClose, checkOp } from "./check_op.ts";
 const SIZES = [1, 17, 63, 64, 65, 257];
 const KINDS: readonly ProductKind[] = ["NN", "NT", "TN"];
 
+const TILES: Readonly<Record<string, Tile>> = {
+  registers: CPU_TILE,
+  texels: TEXEL_TILE,
+  "workgroup memory": GPU_TILE,
+};
+
 for (const kind of KINDS) {
-  for (
-    const [name, tile] of [["registers", CPU_TILE], ["texels", TEXEL_TILE], [
-      "workgroup memory",
-      GPU_TILE,
-    ]] as const
-  ) {
-    for (const M of SIZES) {
-      gpuTest(
-        `multiply ${kind} through ${name}, ${M} rows by all sizes, overwriting and adding`,
-        async (gpu) => {
-          for (const N of SIZES) await checkProducts(gpu, { kind, tile, M, N });
-        },
-      );
-    }
+  for (const M of SIZES) {
+    const ways = Object.keys(TILES).join(", ");
+    gpuTest(
+      `multiply ${kind} through ${ways}: ${M} rows by all sizes, overwriting and adding`,
+      async (gpu) => {
+        for (const N of SIZES) await checkProducts(gpu, { kind, M, N });
+      },
+    );
   }
 }
 
 /** All K of one result shape, read back together: twice each, overwriting poison and adding to known values. */
 async function checkProducts(
   gpu: Gpu,
-  { kind, tile, M, N }: { kind: ProductKind; tile: Tile; M: number; N: number },
+  { kind, M, N }: { kind: ProductKind; M: number; N: number },
 ): Promise<void> {
   const random = seededRandom(M * 1000 + N);
   const owned: Tensor[] = [];
@@ -45,32 +45,32 @@ async function checkProducts(
     owned.push(tensor);
     return tensor;
   };
-  const results: Tensor[] = [];
-  const expected: Float64Array[] = [];
+  const results: { what: string; tensor: Tensor; expected: Float64Array }[] = [];
   for (const K of SIZES) {
     const draw = (length: number) => normals(random, { length }).map(Math.fround);
     const inputs = { a: draw(M * K), b: draw(K * N) };
     const a = place(inputs.a, kind === "TN" ? [K, M] : [M, K]);
     const b = place(inputs.b, kind === "NT" ? [N, K] : [K, N]);
     const before = draw(M * N);
-    const fresh = empty(gpu, [M, N], { owner: "caller" });
-    owned.push(fresh);
-    const sum = place(before, [M, N]);
-    multiply(kind, a, b, { tensor: fresh, accumulate: false }, { plan: { tile, splitTo: 0 } });
-    multiply(kind, a, b, { tensor: sum, accumulate: true }, { plan: { tile, splitTo: 0 } });
     const dims = { M, N, K, transposeA: kind === "TN", transposeB: kind === "NT" };
     const { c } = reference.forward(inputs, dims);
-    results.push(fresh, sum);
-    expected.push(c, c.map((value, i) => value + before[i]));
+    const added = c.map((value, i) => value + before[i]);
+    for (const [name, tile] of Object.entries(TILES)) {
+      const fresh = empty(gpu, [M, N], { owner: "caller" });
+      owned.push(fresh);
+      const sum = place(before, [M, N]);
+      multiply(kind, a, b, { tensor: fresh, accumulate: false }, { plan: { tile, splitTo: 0 } });
+      multiply(kind, a, b, { tensor: sum, accumulate: true }, { plan: { tile, splitTo: 0 } });
+      const what = `${kind} ${M}x${N}x${K} through ${name}`;
+      results.push({ what, tensor: fresh, expected: c });
+      results.push({ what: `${what}, added`, tensor: sum, expected: added });
+    }
   }
-  const found = await readAll(gpu, results);
+  const found = await readAll(gpu, results.map(({ tensor }) => tensor));
   owned.forEach(release);
-  found.forEach((values, index) =>
-    assertClose(values, expected[index], {
-      what: `${kind} ${M}x${N}x${SIZES[index >> 1]}${index % 2 ? ", added" : ""}`,
-      // A sum of 257 products grows to about 50, where an f32 step is 4e-6, and rounds 257 times.
-      atol: 5e-5,
-    })
+  results.forEach(({ what, expected }, index) =>
+    // A sum of 257 products grows to about 50, where an f32 step is 4e-6, and rounds 257 times.
+    assertClose(found[index], expected, { what, atol: 5e-5 })
   );
 }
 

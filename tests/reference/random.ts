@@ -41,7 +41,7 @@ export function seededRandom(seed: number): Random {
  */
 export function normals(random: Random, options: { length: number; scale?: number }): Float64Array {
   const { length, scale = 1 } = options;
-  return Float64Array.from({ length }, () => {
+  return new Float64Array(length).map(() => {
     const radius = Math.sqrt(-2 * Math.log(1 - random()));
     return scale * radius * Math.cos(2 * Math.PI * random());
   });
@@ -61,5 +61,5 @@ export function integers(
   options: { length: number; low?: number; high: number },
 ): Int32Array {
   const { length, low = 0, high } = options;
-  return Int32Array.from({ length }, () => low + Math.floor(random() * (high - low)));
+  return new Int32Array(length).map(() => low + Math.floor(random() * (high - low)));
 }

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { Gpu } from "../../engine/gpu.ts";
 import { InputError } from "../../train/errors.ts";
 import { TrainingError } from "../../train/trainer.ts";
 import { gpuTest } from "../gpu.ts";
@@ -37,6 +38,18 @@ async function workspace(): Promise<{ folder: string; flags: (data: string) => s
 
 /** Data, flags, and the message. */
 const REFUSED: [string, string[], RegExp][] = [
+  ["pairs.jsonl", ["--beta", "-1"], /^Cannot use --beta: expected more than 0, found -1$/],
+  [
+    "pairs.jsonl",
+    ["--loss", "hinge", "--label-smoothing", "0.1"],
+    /^Cannot use --label-smoothing: expected a loss that reads it \(dpo, .*\), found hinge$/,
+  ],
+  [
+    "pairs.jsonl",
+    ["--loss", "aot", "--use-weighting"],
+    /^Cannot use --use-weighting: expected a loss of single pairs, found aot, which sorts the batch/,
+  ],
+  ["missing.jsonl", [], /missing\.jsonl/],
   [
     "labelled.jsonl",
     ["--loss", "kto", "--spo.solver", "penalty"],
@@ -90,21 +103,73 @@ const REFUSED: [string, string[], RegExp][] = [
   ],
 ];
 
+/** Asks for a run that must be refused, in one line and before anything is written. */
+async function assertRefused(
+  gpu: Gpu,
+  { folder, flags, message }: { folder: string; flags: readonly string[]; message: RegExp },
+): Promise<void> {
+  await assert.rejects(trainInProcess(gpu, flags), (error: Error) => {
+    assert.ok(error instanceof InputError, `${flags.join(" ")}: ${error.stack}`);
+    assert.ok(!error.message.includes("\n"), error.message);
+    assert.match(error.message, message);
+    return true;
+  });
+  assert.ok(!existsSync(join(folder, "run")), "nothing is written");
+}
+
 gpuTest("the command line refuses what a loss cannot honour, with the reason", async (gpu) => {
   const { folder, flags } = await workspace();
   for (const [data, more, message] of REFUSED) {
-    await assert.rejects(trainInProcess(gpu, [...flags(data), ...more]), (error: Error) => {
-      assert.ok(error instanceof InputError, `${more}: ${error.stack}`);
-      assert.match(error.message, message);
-      return true;
-    });
-    assert.ok(!existsSync(join(folder, "run")), "nothing is written");
+    await assertRefused(gpu, { folder, flags: [...flags(data), ...more], message });
   }
+  const noData = ["--model", join(folder, "model"), "--output", join(folder, "run")];
+  await assertRefused(gpu, { folder, flags: noData, message: /expected --model and --data together/ });
   await assert.rejects(
     trainInProcess(gpu, [...flags("labelled.jsonl"), "--loss", "kto", "--batch-size=1"]),
     /expected it once, found it twice/,
   );
 });
+
+/** Lines of data that cannot be trained on, and the message. */
+const SPOILED_DATA: [string, unknown[], RegExp][] = [
+  ["no records", [], /pairs\.jsonl: expected records, found an empty file/],
+  [
+    "no record that is not skipped",
+    [{ prompt: "1+1:", chosen: "2$", rejected: "2$" }],
+    /pairs\.jsonl: expected a usable record/,
+  ],
+  [
+    "a prompt longer than the maximum",
+    [{ prompt: "1".repeat(70), chosen: "1$", rejected: "2$" }],
+    /pairs\.jsonl:1/,
+  ],
+];
+
+/** Keys of config.json that are not what the weights and the tokenizer are, and the message. */
+const SPOILED_CONFIG: [Record<string, unknown>, RegExp][] = [
+  [{ model_type: "mamba" }, /config\.json.*model_type.*mamba/],
+  [{ intermediate_size: 64 }, /model\.safetensors.*proj/],
+  [{ num_hidden_layers: 3 }, /model\.safetensors.*layers\.2.*no such tensor/],
+  [{ vocab_size: 12 }, /at most 12 ids .*found 16/],
+];
+
+for (const [name, records, message] of SPOILED_DATA) {
+  gpuTest(`data with ${name} is refused`, async (gpu) => {
+    const { folder, flags } = await workspace();
+    await writeLines(join(folder, "pairs.jsonl"), records);
+    await assertRefused(gpu, { folder, flags: flags("pairs.jsonl"), message });
+  });
+}
+
+for (const [change, message] of SPOILED_CONFIG) {
+  gpuTest(`a model is refused whose config.json has ${JSON.stringify(change)}`, async (gpu) => {
+    const { folder, flags } = await workspace();
+    const file = join(folder, "model", "config.json");
+    const config = JSON.parse(await Deno.readTextFile(file));
+    await Deno.writeTextFile(file, JSON.stringify({ ...config, ...change }));
+    await assertRefused(gpu, { folder, flags: flags("pairs.jsonl"), message });
+  });
+}
 
 gpuTest(
   "next to what is refused: columns for SPO's regularizer, and for losses that read them",

@@ -73,12 +73,15 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
         text = await generated(adapter);
         assert.ok(text.trim() !== "", "a trained model must say something");
         assert.doesNotMatch(text, /Adapter:|tokens/, "standard output has the text alone");
-        assert.equal(await generated(adapter), text, "at temperature 0 it says the same again");
       });
       await step("chat", async () => {
         const flags = ["--model", adapter, "--max-new-tokens", "12", "--temperature", "0"];
         const reply = await succeed("chat", flags, { input: `${setting.prompt}\n` });
-        assert.equal(reply, text, "a template that adds nothing makes the same prompt");
+        assert.equal(
+          reply,
+          text,
+          "at temperature 0 the same, as a template that adds nothing makes the same prompt",
+        );
       });
       await step("merge", async () => {
         await succeed("merge", ["--model", adapter, "--base", base, "--output", merged]);
@@ -126,7 +129,8 @@ function teller(
 
 const TINY_TRAINING = ["--max-steps", "20", "--batch-size", "8", "--learning-rate", "1e-2"];
 
-for (const architecture of Object.keys(TINY_CONFIGS)) {
+// Where stories260K is there, it tells the story of a Llama.
+for (const architecture of Object.keys(TINY_CONFIGS).filter((name) => name !== "llama" || !HAS_SHARED_DATA)) {
   story(`a generated ${architecture}`, {
     model: async (folder) => {
       await writeCheckpoint(join(folder, "base"), { architecture });

@@ -141,22 +141,6 @@ const withModel =
 
 refuses("an unknown flag", ({ args }) => [...args, "--learning-rte", "1"], /did you mean --learning-rate/);
 refuses(
-  "a value out of range",
-  ({ args }) => [...args, "--beta", "-1"],
-  /--beta: expected more than 0, found -1/,
-);
-refuses(
-  "an option that the loss does not read",
-  ({ args }) => [...args, "--loss", "hinge", "--label-smoothing", "0.1"],
-  /--label-smoothing: expected a loss that reads it \(dpo, .*\), found hinge/,
-);
-refuses(
-  "weights of pairs with a loss that sorts the batch",
-  ({ args }) => [...args, "--loss", "aot", "--use-weighting"],
-  /--use-weighting: expected a loss of single pairs, found aot, which sorts the batch/,
-);
-refuses("a model without data", ({ args }) => args.slice(0, 3), /expected --model and --data together/);
-refuses(
   "an unknown key in a config file",
   async ({ folder, args }) => {
     await Deno.writeTextFile(join(folder, "keel.json"), '{"betta": 0.1}');
@@ -164,44 +148,16 @@ refuses(
   },
   /keel\.json.*betta.*did you mean beta/,
 );
-refuses("a missing data file", ({ args }) => args.with(4, "/nowhere/pairs.jsonl"), /\/nowhere\/pairs\.jsonl/);
-refuses(
-  "an empty data file",
-  (space) => withData(space, ""),
-  /pairs\.jsonl: expected records, found an empty file/,
-);
 refuses(
   "a malformed line",
   (space) => withData(space, `${JSON.stringify(PAIRS[0])}\n{"prompt": "1",\n`),
   /pairs\.jsonl:2.*malformed JSON/,
 );
 refuses(
-  "data of which every record is skipped",
-  (space) => withData(space, '{"prompt": "1+1:", "chosen": "2$", "rejected": "2$"}\n'),
-  /pairs\.jsonl: expected a usable record/,
-);
-refuses(
-  "a prompt longer than the maximum",
-  (space) => withData(space, JSON.stringify({ prompt: "1".repeat(40), chosen: "1$", rejected: "2$" })),
-  /pairs\.jsonl:1/,
-);
-refuses(
   "a quantized model",
   withModel({ quantization_config: { bits: 4 } }),
   /config\.json.*quantization_config/,
 );
-refuses("an unknown architecture", withModel({ model_type: "mamba" }), /config\.json.*model_type.*mamba/);
-refuses(
-  "a shape that disagrees with config.json",
-  withModel({ intermediate_size: 48 }),
-  /model\.safetensors.*proj/,
-);
-refuses(
-  "a missing tensor",
-  withModel({ num_hidden_layers: 2 }),
-  /model\.safetensors.*layers\.1.*no such tensor/,
-);
-refuses("a tokenizer larger than the embedding", withModel({ vocab_size: 12 }), /at most 12 ids .*found 16/);
 refuses(
   "a truncated checkpoint",
   async ({ folder, args }) => {

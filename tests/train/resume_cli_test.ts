@@ -85,13 +85,14 @@ const CASES: Record<string, (folder: string) => string[]> = {
   "sft in f16": (folder) => ["--data", `${folder}/sft.jsonl`, "--loss", "sft", "--dtype", "f16"],
 };
 
-for (const [name, data] of Object.entries(CASES)) {
+for (const [index, [name, data]] of Object.entries(CASES).entries()) {
   Deno.test(`${name}: --resume ends as the run that was not interrupted`, async () => {
     const { folder, flags } = await place();
     const whole = join(folder, "whole");
     await succeed("train", [...flags, ...data(folder), "--output", whole]);
-    // As a process that is killed leaves them: later lines are there, later checkpoints are not.
-    for (const step of [3, 5]) {
+    // As a process that is killed leaves them: later lines are there, later checkpoints are not. After a step that
+    // logs, once, and after one that does not; from every kind of step: resume_test.ts, without processes.
+    for (const step of index === 0 ? [3, 5] : [5]) {
       const output = join(folder, `from-${step}`);
       await copyFolder(whole, output);
       for (const entry of ["results.json", "model"]) {
@@ -111,13 +112,13 @@ for (const [name, data] of Object.entries(CASES)) {
 
 Deno.test("a run that was stopped goes on, other settings are refused by name, and a killed one starts again", async () => {
   const { folder, flags } = await place();
-  const own = [...flags.slice(0, 8), "--max-steps", "400", "--data", join(folder, "a.jsonl")];
+  const own = [...flags.slice(0, 8), "--max-steps", "150", "--data", join(folder, "a.jsonl")];
   const [whole, output] = [join(folder, "whole"), join(folder, "stopped")];
   await succeed("train", [...own, "--output", whole]);
   const stopped = await runTask("train", [...own, "--output", output], { stopAfter: "dpo " });
   assert.equal(stopped.code, 130, stopped.error);
   const found = await findCheckpoint(output);
-  assert.ok(found && found.step > 0 && found.step < 400, `stopped after ${found?.step}`);
+  assert.ok(found && found.step > 0 && found.step < 150, `stopped after ${found?.step}`);
   const refused = await runTask("train", ["--resume", "--output", output, "--beta", "0.2", "--seed", "1"]);
   assert.equal(refused.code, 1);
   assert.match(refused.error, /^error: Cannot resume from .*: .*beta: expected 0\.1, found 0\.2/m);
@@ -129,7 +130,7 @@ Deno.test("a run that was stopped goes on, other settings are refused by name, a
   await assertSame(output, whole);
   // Only the last and the best stay.
   const kept = await Array.fromAsync(Deno.readDir(join(output, "checkpoints")), (entry) => entry.name);
-  assert.ok(kept.includes("step-000400") && kept.length <= 2, kept.join());
+  assert.ok(kept.includes("step-000150") && kept.length <= 2, kept.join());
   await writeLines(moved, DIGIT_PAIRS);
   const changed = await runTask("train", ["--resume", "--output", output]);
   assert.match(changed.error, /^error: Cannot resume from .*: data: expected \["[0-9a-f]/m);

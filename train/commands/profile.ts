@@ -5,7 +5,6 @@
 import { z } from "zod";
 import { SHAPE_NAMES } from "../bench/shapes.ts";
 import { runConfigSchema } from "../config.ts";
-import { listSettings } from "../settings.ts";
 import { type Command, type Meanings, RUN } from "./command.ts";
 import { TRAIN_MEANINGS } from "./train.ts";
 
@@ -41,9 +40,7 @@ const SCHEMA = runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape)
 /** A profile reads the settings of a run that shape its steps. */
 const PROFILE_MEANINGS: Meanings = {
   ...Object.fromEntries(
-    Object.entries(TRAIN_MEANINGS).filter(([name]) =>
-      listSettings(SCHEMA).some((setting) => setting.name === name)
-    ),
+    Object.entries(TRAIN_MEANINGS).filter(([name]) => name.split(".")[0] in SCHEMA.shape),
   ),
   shape: [RUN, "model and batch where no --model and --data are given; all but bench and tiny are for a GPU"],
   steps: [RUN, "steps that are timed (default: by the adapter)"],

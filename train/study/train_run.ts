@@ -17,7 +17,13 @@ import { type RunHooks, RunStoppedError } from "../session.ts";
 import { spoStrategy } from "../solvers/spo_strategy.ts";
 import { train } from "../trainer.ts";
 import type { StudyData } from "./data.ts";
-import { type Baseline, type EvolutionPoint, type FinalMeasures, measureFinal, measureMass } from "./measure.ts";
+import {
+  type Baseline,
+  type EvolutionPoint,
+  type FinalMeasures,
+  measureFinal,
+  measureMass,
+} from "./measure.ts";
 import type { StudyRun, StudySettings } from "./settings.ts";
 
 /** What a training gives. */

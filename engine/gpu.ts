@@ -72,6 +72,11 @@ export interface AdapterDescription {
   readonly features: readonly string[];
   /** Invocations of a subgroup, where subgroup operations were granted and the adapter has one size; else 0. */
   readonly subgroupSize: number;
+  /**
+   * WGSL extensions that a source must enable before it uses them: `subgroups` where it is a feature that the adapter
+   * lists. Deno's compiler has those operations too, and refuses the line. None by default.
+   */
+  readonly wgslExtensions?: readonly string[];
 }
 
 /** Every counter of a device, for tests and profiles. */
@@ -89,6 +94,9 @@ const LISTED_FEATURES: readonly GPUFeatureName[] = ["shader-f16", "timestamp-que
 
 /** Features that Deno grants although the adapter does not list them: only asking tells. */
 const UNLISTED_FEATURES: readonly GPUFeatureName[] = ["subgroups"];
+
+/** Features that are extensions of WGSL too, under the same name. */
+const WGSL_EXTENSIONS: readonly GPUFeatureName[] = ["subgroups"];
 
 const DEFAULT_BUDGET_BYTES = 8 * 2 ** 30;
 
@@ -142,7 +150,7 @@ export class Gpu {
         256,
       onTrim: () => this.queue.forgetBindGroups(),
     });
-    this.pipelines = new PipelineCache(device, (error) => this.fail(error));
+    this.pipelines = new PipelineCache(device, (error) => this.fail(error), adapter.wgslExtensions);
     this.queue = new CommandQueue(device, {
       pipelines: this.pipelines,
       buffers: this.buffers,
@@ -354,5 +362,8 @@ function describe(adapter: GPUAdapter, features: GPUFeatureName[]): AdapterDescr
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const hasSubgroups = features.some((feature) => String(feature) === "subgroups");
   const subgroupSize = hasSubgroups && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
-  return { name, isCpu, features: features.map(String), subgroupSize };
+  const wgslExtensions = WGSL_EXTENSIONS.filter((name) =>
+    features.includes(name) && adapter.features.has(name)
+  );
+  return { name, isCpu, features: features.map(String), subgroupSize, wgslExtensions };
 }

@@ -80,6 +80,8 @@ export class PipelineCache {
     private readonly device: GPUDevice,
     /** Told of a compile error, which the platform reports only later. */
     private readonly onError: (error: Error) => void,
+    /** What its compiler wants enabled. */
+    private readonly wgslExtensions: readonly string[] = [],
   ) {}
 
   /** Pipelines created so far. */
@@ -99,7 +101,7 @@ export class PipelineCache {
     if (cached) return cached;
     const source = kernel.build(constants);
     checkLimits(key, source, this.device.limits);
-    const compiled = this.#compile(key, kernelWgsl(kernel, constants), source);
+    const compiled = this.#compile(key, kernelWgsl(kernel, constants, this.wgslExtensions), source);
     const pipeline = { ...compiled, kernelName: kernel.name, constants };
     this.#pipelines.set(key, pipeline);
     return pipeline;

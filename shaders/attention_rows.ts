@@ -276,7 +276,9 @@ let v${r}_${d} = ${read("qkv", `kv${r} + v_first + ${d}u`)};
 var dk${r}_${d} = vec4f(); var dv${r}_${d} = vec4f();`)
         }`)
       }
-let end = subgroupMax(${maxOf(range(constants.rows, (r) => `readers_end${r}`))});
+let end = ${
+        // The same for all lanes, and seen to be: what a lane takes from the others needs all of them in the loop.
+        maxOf(range(ROW_LANES * constants.rows, (n) => `bounds[min(first_row + ${n}u, p.tokens - 1u)].w`))};
 for (var h = g * group; h < (g + 1u) * group; h++) {
   for (var i0 = first_row; i0 < end; i0 += ${ROW_LANES}u) {
 let query = min(i0 + local_id.x, p.tokens - 1u);

@@ -80,6 +80,7 @@ export function output(type: ElementType): StorageBinding {
  *
  * @param kernel the family
  * @param constants the compile-time constants of this member
+ * @param extensions what the compiler wants enabled: see `AdapterDescription.wgslExtensions` in engine/gpu.ts
  * @returns WGSL source with entry point `main`
  * @example
  * ```ts
@@ -91,7 +92,11 @@ export function output(type: ElementType): StorageBinding {
  * assert.match(code, /@compute/);
  * ```
  */
-export function kernelWgsl<Constants>(kernel: Kernel<Constants>, constants: Constants): string {
+export function kernelWgsl<Constants>(
+  kernel: Kernel<Constants>,
+  constants: Constants,
+  extensions: readonly string[] = [],
+): string {
   const source = kernel.build(constants);
   const comment = kernel.doc.trim().split("\n").map((line) => `// ${line.trim()}`.trimEnd()).join("\n");
   const storage = Object.entries(source.bindings).map(([name, { access, type }], index) => {
@@ -105,7 +110,7 @@ export function kernelWgsl<Constants>(kernel: Kernel<Constants>, constants: Cons
   const [x, y] = source.workgroupSize;
   return `// ${kernel.name} ${JSON.stringify(constants)}
 ${comment}
-${storage.join("\n")}
+${[...extensions.map((name) => `enable ${name};`), ...storage].join("\n")}
 struct Params {
 ${members.join("\n")}
 }

@@ -37,7 +37,8 @@ const PACK_F16 = `
 fn to_half_range(v: vec4f) -> vec4f {
   let bits = bitcast<vec4u>(v);
   let infinite = bitcast<vec4f>((bits & vec4u(0x80000000u)) | vec4u(0x7f800000u));
-  return select(v, infinite, (bits & vec4u(0x7fffffffu)) >= vec4u(0x477ff000u) & (bits & vec4u(0x7fffffffu)) <= vec4u(0x7f800000u));
+  let size = bits & vec4u(0x7fffffffu);
+  return select(v, infinite, (size >= vec4u(0x477ff000u)) & (size <= vec4u(0x7f800000u)));
 }
 fn pack_f16(v: vec4f) -> vec2u {
   let h = to_half_range(v);

@@ -1,12 +1,7 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative, sep } from "node:path";
-import { fileURLToPath } from "node:url";
-
-const ROOT = fileURLToPath(new URL("..", import.meta.url));
-
-/** Layers from the top; each may import itself and those below. */
-const LAYERS = ["mod.ts", "train", "engine", "shaders"];
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { LAYERS, ROOT, slashed, type Source, sources, withoutComments } from "./sources.ts";
 
 /** The project's own version is read from here; it belongs to no layer. */
 const PROJECT_FILE = "deno.json";
@@ -14,21 +9,8 @@ const PROJECT_FILE = "deno.json";
 /** Packages that layers without a file system may use. */
 const PACKAGES_OF_SHADERS = ["wgsl-preprocessor"];
 
-interface Source {
-  /** From the project's root, with slashes. */
-  path: string;
-  layer: number;
-  /** Without comments. */
-  code: string;
-}
-
-const sources = LAYERS.flatMap((name, layer) =>
-  filesOf(join(ROOT, name)).map((file): Source => ({
-    path: slashed(relative(ROOT, file)),
-    layer,
-    code: withoutComments(readFileSync(file, "utf8")),
-  }))
-);
+/** Those, and packages of training that run in browsers. */
+const PACKAGES_OF_BROWSERS = [...PACKAGES_OF_SHADERS, "zod", "@huggingface/tokenizers", "@huggingface/jinja"];
 
 Deno.test("imports point down: mod.ts, train/, engine/, shaders/", () => {
   assert.ok(sources.length > 40, `found ${sources.length} files`);
@@ -49,13 +31,36 @@ Deno.test("imports point down: mod.ts, train/, engine/, shaders/", () => {
 
 Deno.test("engine/ and shaders/ use neither Deno's nor Node's API, nor other packages", () => {
   const pure = sources.filter(({ layer }) => layer >= LAYERS.indexOf("engine"));
-  for (const { path, code } of pure) {
+  assertPortable(pure, PACKAGES_OF_SHADERS);
+});
+
+Deno.test("all that train/browser.ts reaches uses neither Deno's nor Node's API, nor other packages", () => {
+  const reached = reachedFrom("train/browser.ts");
+  assert.ok(reached.some(({ path }) => path === "train/losses/registry.ts"), "the losses are among it");
+  assertPortable(reached, PACKAGES_OF_BROWSERS);
+});
+
+/** A module and what it imports, types too, and so on. */
+function reachedFrom(entry: string): Source[] {
+  const byPath = new Map(sources.map((source) => [source.path, source]));
+  const paths = new Set([entry]);
+  // A set's loop comes to what is added meanwhile.
+  for (const path of paths) {
+    const { code } = byPath.get(path) ?? assert.fail(`${path} is not there`);
+    const own = specifiersOf(code).filter((specifier) => specifier.startsWith("."));
+    for (const specifier of own) paths.add(slashed(join(dirname(path), specifier)));
+  }
+  return [...paths].map((path) => byPath.get(path)!);
+}
+
+function assertPortable(files: readonly Source[], packages: readonly string[]): void {
+  for (const { path, code } of files) {
     assert.doesNotMatch(code, /\b(?:Deno|process|Buffer|require)\b\s*[.([]/, path);
     for (const specifier of specifiersOf(code).filter((one) => !one.startsWith("."))) {
-      assert.ok(PACKAGES_OF_SHADERS.includes(specifier), `${path} imports ${specifier}`);
+      assert.ok(packages.includes(specifier), `${path} imports ${specifier}`);
     }
   }
-});
+}
 
 Deno.test("specifiersOf finds every form of import, and none in comments", () => {
   const code = withoutComments(`
@@ -75,21 +80,4 @@ Deno.test("specifiersOf finds every form of import, and none in comments", () =>
 
 function specifiersOf(code: string): string[] {
   return [...code.matchAll(/\b(?:from|import)\s*\(?\s*["']([^"']+)["']/g)].map(([, specifier]) => specifier);
-}
-
-/** Removes comments; a pair of slashes inside a string is kept when a colon stands before it. */
-function withoutComments(text: string): string {
-  return text.replaceAll(/\/\*[\s\S]*?\*\//g, "").replaceAll(/(^|[^:])\/\/.*$/gm, "$1");
-}
-
-function filesOf(path: string): string[] {
-  if (!existsSync(path)) return [];
-  if (path.endsWith(".ts")) return [path];
-  return readdirSync(path, { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".ts"))
-    .map((name) => join(path, name));
-}
-
-function slashed(path: string): string {
-  return path.replaceAll(sep, "/");
 }

@@ -14,7 +14,7 @@ import type { EncodedCompletion, EncodedPair } from "../train/data/encode.ts";
 import { createTokenizer, type Tokenizer } from "../train/data/tokenizer.ts";
 import { createModel, type Model } from "../train/models/model.ts";
 import { parseModelConfig } from "../train/models/config.ts";
-import { initializeModel } from "../train/models/model_files.ts";
+import { initializeModel } from "../train/models/initialize.ts";
 import type { Objective } from "../train/objective.ts";
 import { createRandom } from "../train/random.ts";
 import * as llama from "./reference/llama.ts";

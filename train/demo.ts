@@ -10,7 +10,7 @@ import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions } from "./losses/spo.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createModel, type Model } from "./models/model.ts";
-import { initializeModel } from "./models/model_files.ts";
+import { initializeModel } from "./models/initialize.ts";
 import { preferenceObjective, sftObjective } from "./objective.ts";
 import { createRandom, deriveSeed } from "./random.ts";
 import { type ReferenceLogps, referenceLogps } from "./reference.ts";

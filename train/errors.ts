@@ -12,7 +12,7 @@
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { readModelConfig } from "./models/config.ts";
+ * import { readModelConfig } from "./models/config_file.ts";
  *
  * const error = await readModelConfig("no/such/folder").catch((error) => error);
  * assert(error instanceof InputError); // the message says all: print it without a stack

@@ -8,9 +8,9 @@ import { detectCompletionForm } from "./data/completion_records.ts";
 import type { DataFileOptions, DataKind } from "./data/data_files.ts";
 import { type DataReport, inspectData } from "./data/inspect.ts";
 import { readRows } from "./data/readers.ts";
-import { loadTokenizer } from "./data/tokenizer.ts";
+import { loadTokenizer } from "./data/tokenizer_folder.ts";
 import { type ResolveHooks, resolveModel } from "./hub/resolve_model.ts";
-import { readModelConfig } from "./models/config.ts";
+import { readModelConfig } from "./models/config_file.ts";
 import { architectureOf } from "./models/registry.ts";
 import { partsOf, readRunFiles, readRunInputs, runDataKind } from "./run_data.ts";
 

@@ -1,13 +1,9 @@
 /**
- * Log-probs of the reference, computed once before training and kept on disk under a key of everything they depend on.
+ * Log-probs of the reference, computed once before training.
  * @module
  */
-import type { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
-import { dirname, join } from "node:path";
 import { hostHeadEnds } from "../engine/ops/sequence_logps.ts";
 import { release, toHost, upload } from "../engine/tensor.ts";
-import { writeFileAtomically } from "./atomic_file.ts";
 import { packSequences } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { detachedSequenceSums } from "./live_reference.ts";
@@ -31,8 +27,6 @@ export interface ReferenceLogps extends SideLogps {
 
 /** How to compute them. */
 export interface ReferenceOptions {
-  /** Where results are kept; not kept when absent. */
-  readonly cacheFolder?: string;
   /** Tokens per forward pass. */
   readonly maxTokens?: number;
   /** Told how many of how many sequences are done. */
@@ -40,9 +34,6 @@ export interface ReferenceOptions {
   /** What tokens past the pair's shorter answer count, for sums under it beside the plain ones (LD-DPO). */
   readonly ldAlpha?: number;
 }
-
-/** Changes when the computation does, so that old results are not taken for new ones. */
-const CACHE_FORMAT = 2;
 
 /**
  * The reference's log-probs that the data brought.
@@ -59,12 +50,11 @@ export function givenReference(pairs: readonly EncodedPair[]): ReferenceLogps | 
 }
 
 /**
- * The model's summed log-probs of both sides of every pair. What was computed before for the same weights (those of
- * an adapter too), config and token ids is read back instead: those are the key, so a stale result cannot be found.
+ * The model's summed log-probs of both sides of every pair.
  *
  * @param model the reference, as it is now
  * @param pairs the data
- * @param options where to keep them
+ * @param options tokens per forward pass, who is told of progress, whether under `ldAlpha` too
  * @returns `[P]` of each side, in nats, under `ldAlpha` too where that is given
  * @example
  * ```ts
@@ -93,19 +83,15 @@ export async function referenceLogps(
   pairs: readonly EncodedPair[],
   options: ReferenceOptions = {},
 ): Promise<ReferenceLogps> {
-  const { cacheFolder, ldAlpha } = options;
-  const key = cacheFolder && await cacheKey(model, pairs, ldAlpha);
-  // What a planning device gives is no result.
-  const path = cacheFolder && !model.gpu.isPlanning ? join(cacheFolder, `${key}.f32`) : undefined;
-  const cached = path && await readCached(path, pairs.length * (ldAlpha === undefined ? 2 : 4));
-  if (cached) return split(cached, ldAlpha);
+  const { ldAlpha } = options;
   const sequences = [...pairs.map((pair) => pair.chosen), ...pairs.map((pair) => pair.rejected)];
   const heads = pairHeads(sequences.map(({ completionIds }) => completionIds.length));
   const tails = ldAlpha === undefined ? undefined : { heads, weight: ldAlpha };
-  const sums = await completionSums(model, sequences, { ...options, tails });
-  const values = tails ? Float32Array.of(...sums.plain, ...sums.weighted) : sums.plain;
-  if (path) await writeCached(path, values);
-  return split(values, ldAlpha);
+  const { plain, weighted } = await completionSums(model, sequences, { ...options, tails });
+  return {
+    ...sidesOf(plain),
+    ...(ldAlpha === undefined ? {} : { desensitized: { ldAlpha, ...sidesOf(weighted) } }),
+  };
 }
 
 /**
@@ -136,7 +122,7 @@ export async function referenceLogps(
 export async function completionLogps(
   model: Model,
   sequences: readonly EncodedCompletion[],
-  options: Omit<ReferenceOptions, "cacheFolder" | "ldAlpha"> = {},
+  options: Omit<ReferenceOptions, "ldAlpha"> = {},
 ): Promise<Float32Array<ArrayBuffer>> {
   return (await completionSums(model, sequences, options)).plain;
 }
@@ -206,62 +192,7 @@ function oneOfEachLength(batches: readonly EncodedCompletion[][]): EncodedComple
   return [...new Map(batches.map((batch) => [batch.length, batch])).values()];
 }
 
-async function cacheKey(model: Model, pairs: readonly EncodedPair[], ldAlpha?: number): Promise<string> {
-  const hash = createHash("sha256");
-  if (ldAlpha !== undefined) hash.update(JSON.stringify({ ldAlpha }));
-  // Adapter and type are part of it: they round differently, and a run is deterministic only on one adapter.
-  hash.update(JSON.stringify([CACHE_FORMAT, model.gpu.adapter.name, model.config, model.dtype]));
-  if (model.adapter) {
-    const { config: { base: _, ...config }, modules } = model.adapter;
-    hash.update(JSON.stringify([config, ...modules]));
-  }
-  for (const block of [...model.parameters.blocks, ...model.adapter?.parameters.blocks ?? []]) {
-    const weights = await toHost(block.weight);
-    if (!model.gpu.isPlanning) hash.update(new Uint8Array(weights.buffer));
-  }
-  for (const { chosen, rejected } of pairs) {
-    hash.update(
-      JSON.stringify([chosen.promptIds, chosen.completionIds, rejected.promptIds, rejected.completionIds]),
-    );
-  }
-  return hash.digest("hex");
-}
-
-/** The values, then their SHA-256. */
-async function writeCached(path: string, sums: Float32Array<ArrayBuffer>): Promise<void> {
-  await Deno.mkdir(dirname(path), { recursive: true });
-  const bytes = new Uint8Array(sums.buffer);
-  await writeFileAtomically(path, async (append) => {
-    await append(bytes);
-    await append(digestOf(bytes));
-  });
-}
-
-/** What was kept, or nothing where the file is missing or damaged: it is computed again then, and replaced. */
-async function readCached(path: string, count: number): Promise<Float32Array | undefined> {
-  try {
-    const bytes = await Deno.readFile(path);
-    const [values, digest] = [bytes.slice(0, count * 4), bytes.subarray(count * 4)];
-    return digestOf(values).equals(digest) ? new Float32Array(values.buffer) : undefined;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-
-function digestOf(bytes: Uint8Array): Buffer {
-  return createHash("sha256").update(bytes).digest();
-}
-
-function split(values: Float32Array, ldAlpha?: number): ReferenceLogps {
-  if (ldAlpha === undefined) return sidesOf(values);
-  const half = values.length / 2;
-  return {
-    ...sidesOf(values.subarray(0, half)),
-    desensitized: { ldAlpha, ...sidesOf(values.subarray(half)) },
-  };
-}
-
-function sidesOf(sums: Float32Array): SideLogps {
+/** The sides of `[2 P]` sums, the chosen ones first. */
+export function sidesOf(sums: Float32Array): SideLogps {
   return { chosen: sums.subarray(0, sums.length / 2), rejected: sums.subarray(sums.length / 2) };
 }

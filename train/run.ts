@@ -19,7 +19,8 @@ import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.t
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
 import { readRunData, type RunData } from "./run_data.ts";
 import { type LiveReference, liveReference } from "./live_reference.ts";
-import { givenReference, type ReferenceLogps, referenceLogps } from "./reference.ts";
+import { givenReference, type ReferenceLogps } from "./reference.ts";
+import { cachedReferenceLogps } from "./reference_cache.ts";
 import {
   formatResults,
   type HeldOut,
@@ -155,7 +156,7 @@ export async function runTraining(
   const cached = async (label: string, of: readonly EncodedPair[], ldAlpha?: number) =>
     givenReference(of) ?? await withProgress(session, label, (onProgress) => {
       const keep = (reference: Model) =>
-        referenceLogps(reference, of, { cacheFolder: options.cacheFolder, onProgress, ldAlpha });
+        cachedReferenceLogps(reference, of, { folder: options.cacheFolder, onProgress, ldAlpha });
       // A fresh adapter changes nothing, and its base's log-probs may be there from other runs.
       const isBase = !prepared.continuesAdapter || config.lora.reference === "base";
       return isBase ? withAdapterOff(model, keep) : keep(model);

@@ -101,7 +101,7 @@ export interface TrainSummary {
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { initializeModel } from "./models/model_files.ts";
+ * import { initializeModel } from "./models/initialize.ts";
  * import { sftObjective } from "./objective.ts";
  * import { createRandom } from "./random.ts";
  * import { createModel } from "./models/model.ts";

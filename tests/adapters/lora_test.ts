@@ -8,10 +8,11 @@ import { PAIR_LOSSES } from "../../train/losses/registry.ts";
 import type { MetricsRecord } from "../../train/metrics.ts";
 import { parseModelConfig } from "../../train/models/config.ts";
 import { createModel, type Model, type ModelOptions } from "../../train/models/model.ts";
-import { initializeModel } from "../../train/models/model_files.ts";
+import { initializeModel } from "../../train/models/initialize.ts";
 import { preferenceObjective, sftObjective } from "../../train/objective.ts";
 import { createRandom } from "../../train/random.ts";
 import { completionLogps, referenceLogps } from "../../train/reference.ts";
+import { cachedReferenceLogps } from "../../train/reference_cache.ts";
 import { train, type TrainOptions } from "../../train/trainer.ts";
 import { gpuTest, LAYOUTS } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
@@ -219,8 +220,8 @@ gpuTest("what is shared by an adapter and its base lives once", async (gpu) => {
 gpuTest(
   "kept log-probs belong to one adapter, at one scale; without it they are the base's of any run",
   async (gpu) => {
-    const cacheFolder = temporaryFolder();
-    const kept = async (model: Model) => (await referenceLogps(model, PAIRS, { cacheFolder })).chosen;
+    const folder = temporaryFolder();
+    const kept = async (model: Model) => (await cachedReferenceLogps(model, PAIRS, { folder })).chosen;
     using base = frozenModel(gpu);
     const ofBase = await kept(base);
     const found: Float32Array[] = [ofBase];
@@ -230,9 +231,9 @@ gpuTest(
       const values = await kept(model);
       assert.deepEqual(values, (await referenceLogps(model, PAIRS)).chosen);
       found.push(values);
-      const files = [...Deno.readDirSync(cacheFolder)].length;
+      const files = [...Deno.readDirSync(folder)].length;
       assert.deepEqual(await withAdapterOff(model, kept), ofBase);
-      assert.equal([...Deno.readDirSync(cacheFolder)].length, files);
+      assert.equal([...Deno.readDirSync(folder)].length, files);
     }
     assert.equal(new Set(found.map((values) => values.join())).size, 4);
   },

@@ -9,7 +9,8 @@ import {
   renderGeneration,
 } from "../../train/data/chat_template.ts";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
-import { createTokenizer, loadTokenizer, saveTokenizer } from "../../train/data/tokenizer.ts";
+import { createTokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer, saveTokenizer } from "../../train/data/tokenizer_folder.ts";
 
 const PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}" +
   "{% if add_generation_prompt %}<assistant>{% endif %}";

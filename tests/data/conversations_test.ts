@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
 import { encodePairs } from "../../train/data/encode.ts";
-import type { Row } from "../../train/data/readers.ts";
+import type { Row } from "../../train/data/rows.ts";
 import { collectPreferences, formatSkipped } from "../../train/data/records.ts";
 import { createTokenizer } from "../../train/data/tokenizer.ts";
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { detectCompletionForm } from "../../train/data/completion_records.ts";
 import { COUNT_MEANINGS } from "../../train/data/encode_counts.ts";
 import { readLabelled } from "../../train/data/labelled_records.ts";
-import { readPreferences } from "../../train/data/records.ts";
+import { readPreferences } from "../../train/data/preference_files.ts";
 import { readCompletions } from "../../train/data/sft_records.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 import { succeed } from "../story/user.ts";

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { DataError } from "../../train/data/errors.ts";
-import { readRows, type Row } from "../../train/data/readers.ts";
+import { readRows } from "../../train/data/readers.ts";
+import type { Row } from "../../train/data/rows.ts";
 
 const FIXTURES = fileURLToPath(new URL("./fixtures", import.meta.url));
 const fixture = (name: string) => join(FIXTURES, name);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DataError } from "../../train/data/errors.ts";
-import { readRows, type Row } from "../../train/data/readers.ts";
+import { readRows } from "../../train/data/readers.ts";
+import type { Row } from "../../train/data/rows.ts";
 
 /** Write a file, read its rows, remove it. In errors, the folder's name is cut off. */
 async function rowsOf(name: string, content: string | Uint8Array): Promise<Row[]> {

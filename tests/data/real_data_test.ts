@@ -4,8 +4,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { encodePairs } from "../../train/data/encode.ts";
-import { type PreferenceRecord, readPreferences } from "../../train/data/records.ts";
-import { loadTokenizer } from "../../train/data/tokenizer.ts";
+import type { PreferenceRecord } from "../../train/data/records.ts";
+import { readPreferences } from "../../train/data/preference_files.ts";
+import { loadTokenizer } from "../../train/data/tokenizer_folder.ts";
 
 const SHARED = Deno.env.get("KEEL_SHARED_DATA") ??
   fileURLToPath(new URL("../../../shared/data", import.meta.url));

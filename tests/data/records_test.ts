@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Row } from "../../train/data/readers.ts";
+import type { Row } from "../../train/data/rows.ts";
 import {
   collectPreferences,
   formatSkipped,

@@ -1,7 +1,8 @@
 /** Tokenizers of vocab.json and merges.txt. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { createTokenizer, loadTokenizer, saveTokenizer } from "../../train/data/tokenizer.ts";
+import { createTokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer, saveTokenizer } from "../../train/data/tokenizer_folder.ts";
 
 const encodeText = (text: string) => new TextEncoder().encode(text);
 const VOCAB = { "<|endoftext|>": 6, a: 0, b: 1, "Ġ": 2, ab: 3, "Ġa": 4, "!": 5 };

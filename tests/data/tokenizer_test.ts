@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
-import { createTokenizer, loadTokenizer, saveTokenizer } from "../../train/data/tokenizer.ts";
+import { createTokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer, saveTokenizer } from "../../train/data/tokenizer_folder.ts";
 import { CheckpointError } from "../../train/errors.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 

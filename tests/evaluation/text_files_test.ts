@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { loadTokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer } from "../../train/data/tokenizer_folder.ts";
 import { cutText, encodePieces, readTexts, surveyTexts } from "../../train/evaluation/text_files.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 import { temporaryFolder, tinyTokenizer } from "../tiny_model.ts";

@@ -11,7 +11,7 @@ import {
   renderGeneration,
 } from "../../train/data/chat_template.ts";
 import { encodePairs } from "../../train/data/encode.ts";
-import { loadTokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer } from "../../train/data/tokenizer_folder.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 
 interface Conversation {

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { createStreamDecoder } from "../../train/data/stream_decoder.ts";
-import { createTokenizer, loadTokenizer, type Tokenizer } from "../../train/data/tokenizer.ts";
+import { createTokenizer, type Tokenizer } from "../../train/data/tokenizer.ts";
+import { loadTokenizer } from "../../train/data/tokenizer_folder.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 
 interface Vectors {

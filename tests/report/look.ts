@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import type { Browser } from "puppeteer-core";
 import { BACKGROUNDS } from "../../train/report/palette.ts";
-import { openPage, type View } from "./chromium.ts";
+import { openPage, type View } from "../chromium.ts";
 
 /** Every view that a report must bear: a telephone's width and a wide window, light and dark. */
 export const VIEWS: readonly View[] = [400, 1400].flatMap((width) =>

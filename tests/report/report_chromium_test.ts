@@ -11,7 +11,7 @@ import { writeReport } from "../../train/report/page.ts";
 import { readRun } from "../../train/report/read_run.ts";
 import { runsReport } from "../../train/report/runs_report.ts";
 import { scatterFigure } from "../../train/report/scatter_figure.ts";
-import { chromiumTest, openPage } from "./chromium.ts";
+import { chromiumTest, openPage } from "../chromium.ts";
 import { HOSTILE, writeGeneratedRun } from "./generated_run.ts";
 import { lookAtReport, VIEWS } from "./look.ts";
 import { comparePictures, type Picture, takePictures } from "./screenshot.ts";

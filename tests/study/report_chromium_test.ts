@@ -13,7 +13,7 @@ import { studyReport } from "../../train/study/report.ts";
 import { comparison, FULL_STUDY, sensitivities, type StudyGroup } from "../../train/study/settings.ts";
 import type { GroupResult, StudyResult } from "../../train/study/study.ts";
 import type { RunResult } from "../../train/study/train_run.ts";
-import { chromiumTest, openPage } from "../report/chromium.ts";
+import { chromiumTest, openPage } from "../chromium.ts";
 import { lookAtReport, VIEWS } from "../report/look.ts";
 import { comparePictures, type Picture, takePictures } from "../report/screenshot.ts";
 

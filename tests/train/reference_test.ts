@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { completionLogps, referenceLogps } from "../../train/reference.ts";
+import { cachedReferenceLogps } from "../../train/reference_cache.ts";
 import { gpuTest } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import { randomPairs, referenceTokenLogps, sum, temporaryFolder, tinyModel } from "../tiny_model.ts";
@@ -27,28 +28,28 @@ gpuTest("log-probs of both sides are those of the f64 model, in batches of any s
 
 gpuTest("what the cache holds is read back without running the model", async (gpu) => {
   using model = tinyModel(gpu);
-  const cacheFolder = join(temporaryFolder(), "made", "on demand");
-  const first = await referenceLogps(model, PAIRS, { cacheFolder });
+  const folder = join(temporaryFolder(), "made", "on demand");
+  const first = await cachedReferenceLogps(model, PAIRS, { folder });
   const { dispatches } = gpu.stats();
-  const again = await referenceLogps(model, PAIRS, { cacheFolder });
+  const again = await cachedReferenceLogps(model, PAIRS, { folder });
   assert.equal(gpu.stats().dispatches, dispatches);
   assert.deepEqual(again, first);
   assert.deepEqual(first, await referenceLogps(model, PAIRS));
   assert.ok(gpu.stats().dispatches > dispatches, "without a cache the model runs");
-  const names = namesIn(cacheFolder);
+  const names = namesIn(folder);
   assert.equal(names.length, 1);
   assert.match(names[0], /^[0-9a-f]{64}\.f32$/);
 });
 
 gpuTest("another weight, token, split or order of pairs is another entry of the cache", async (gpu) => {
   using model = tinyModel(gpu);
-  const cacheFolder = temporaryFolder();
+  const folder = temporaryFolder();
   let entries = 0;
   const isNew = async (pairs: typeof PAIRS) => {
     const { dispatches } = gpu.stats();
-    const found = await referenceLogps(model, pairs, { cacheFolder });
+    const found = await cachedReferenceLogps(model, pairs, { folder });
     assert.ok(gpu.stats().dispatches > dispatches);
-    assert.equal(namesIn(cacheFolder).length, ++entries);
+    assert.equal(namesIn(folder).length, ++entries);
     assert.deepEqual(found, await referenceLogps(model, pairs));
   };
   await isNew(PAIRS);
@@ -72,20 +73,20 @@ gpuTest("another weight, token, split or order of pairs is another entry of the 
 
 gpuTest("under ldAlpha the cache has its own entries, with the plain sums beside", async (gpu) => {
   using model = tinyModel(gpu);
-  const cacheFolder = temporaryFolder();
-  const plain = await referenceLogps(model, PAIRS, { cacheFolder });
+  const folder = temporaryFolder();
+  const plain = await cachedReferenceLogps(model, PAIRS, { folder });
   const found = [];
   for (const ldAlpha of [1, 0.5, 0]) {
-    const first = await referenceLogps(model, PAIRS, { cacheFolder, ldAlpha });
+    const first = await cachedReferenceLogps(model, PAIRS, { folder, ldAlpha });
     const { dispatches } = gpu.stats();
-    const again = await referenceLogps(model, PAIRS, { cacheFolder, ldAlpha });
+    const again = await cachedReferenceLogps(model, PAIRS, { folder, ldAlpha });
     assert.equal(gpu.stats().dispatches, dispatches, "read back");
     assert.deepEqual(again, first);
     assert.deepEqual([first.chosen, first.rejected], [plain.chosen, plain.rejected]);
     assert.equal(first.desensitized!.ldAlpha, ldAlpha);
     found.push(first.desensitized!);
   }
-  assert.equal(namesIn(cacheFolder).length, 4);
+  assert.equal(namesIn(folder).length, 4);
   const [whole, half, none] = found;
   assert.deepEqual([whole.chosen, whole.rejected], [plain.chosen, plain.rejected]);
   for (const side of ["chosen", "rejected"] as const) {
@@ -102,29 +103,29 @@ gpuTest("under ldAlpha the cache has its own entries, with the plain sums beside
 });
 
 gpuTest("another config with the same weights is another entry of the cache", async (gpu) => {
-  const cacheFolder = temporaryFolder();
+  const folder = temporaryFolder();
   using model = tinyModel(gpu);
   using other = tinyModel(gpu, { config: { rope_theta: 50 } });
-  const found = await referenceLogps(model, PAIRS, { cacheFolder });
-  assert.notDeepEqual(await referenceLogps(other, PAIRS, { cacheFolder }), found);
-  assert.equal(namesIn(cacheFolder).length, 2);
+  const found = await cachedReferenceLogps(model, PAIRS, { folder });
+  assert.notDeepEqual(await cachedReferenceLogps(other, PAIRS, { folder }), found);
+  assert.equal(namesIn(folder).length, 2);
 });
 
 gpuTest("a cut or damaged entry is computed again and replaced", async (gpu) => {
   using model = tinyModel(gpu);
-  const cacheFolder = temporaryFolder();
-  const good = await referenceLogps(model, PAIRS, { cacheFolder });
-  const path = join(cacheFolder, namesIn(cacheFolder)[0]);
+  const folder = temporaryFolder();
+  const good = await cachedReferenceLogps(model, PAIRS, { folder });
+  const path = join(folder, namesIn(folder)[0]);
   const bytes = Deno.readFileSync(path);
   const flipped = bytes.slice();
   flipped[6] ^= 1;
   for (const bad of [bytes.subarray(0, 40), bytes.subarray(0, 0), flipped, new Uint8Array([...bytes, 0])]) {
     Deno.writeFileSync(path, bad);
     const { dispatches } = gpu.stats();
-    assert.deepEqual(await referenceLogps(model, PAIRS, { cacheFolder }), good);
+    assert.deepEqual(await cachedReferenceLogps(model, PAIRS, { folder }), good);
     assert.ok(gpu.stats().dispatches > dispatches);
     assert.deepEqual(Deno.readFileSync(path), bytes);
-    assert.equal(namesIn(cacheFolder).length, 1, "no half file");
+    assert.equal(namesIn(folder).length, 1, "no half file");
   }
 });
 

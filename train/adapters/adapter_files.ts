@@ -4,7 +4,8 @@
  */
 import { join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
-import { saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { saveTokenizer } from "../data/tokenizer_folder.ts";
 import { CheckpointError, ConfigError, showFound } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
 import type { Model } from "../models/model.ts";

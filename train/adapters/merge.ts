@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { DType } from "../../engine/dtype.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
-import { saveTokenizer } from "../data/tokenizer.ts";
+import { saveTokenizer } from "../data/tokenizer_folder.ts";
 import { InputError } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
 import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";

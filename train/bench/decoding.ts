@@ -6,7 +6,7 @@ import type { Gpu } from "../../engine/gpu.ts";
 import { createDecoder, type Decoder, MAX_BURST } from "../generation/decoder.ts";
 import { recomputeGreedy } from "../generation/recompute.ts";
 import { createModel, type Model } from "../models/model.ts";
-import { initializeModel } from "../models/model_files.ts";
+import { initializeModel } from "../models/initialize.ts";
 import { createRandom, uniformInt } from "../random.ts";
 import { summarize, type Summary } from "./measure.ts";
 import { shapeConfig, type TrainingShape } from "./shapes.ts";

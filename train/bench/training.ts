@@ -10,7 +10,7 @@ import type { EncodedCompletion, EncodedPair } from "../data/encode.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { PAIR_LOSSES } from "../losses/registry.ts";
 import { batchSequenceLogps, createModel, type Model } from "../models/model.ts";
-import { initializeModel } from "../models/model_files.ts";
+import { initializeModel } from "../models/initialize.ts";
 import { type Objective, type PairArrays, preferenceObjective, sftObjective } from "../objective.ts";
 import { createRandom, type Random, uniformInt } from "../random.ts";
 import { referenceLogps } from "../reference.ts";

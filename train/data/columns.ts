@@ -3,7 +3,7 @@
  * @module
  */
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
-import type { Row } from "./readers.ts";
+import type { Row } from "./rows.ts";
 
 /** Of a preference; each of all records of a file or of none. */
 export interface PairColumns {

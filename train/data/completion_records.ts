@@ -7,7 +7,7 @@ import type { ChatMessage } from "./chat_template.ts";
 import { type ConversationRecord, messages, normalizeTurns, turn } from "./conversations.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import { instructionPrompt, type PreferenceRecord } from "./forms.ts";
-import type { Row } from "./readers.ts";
+import type { Row } from "./rows.ts";
 
 /** A prompt with one completion, as texts or as messages. */
 export interface CompletionRecord {

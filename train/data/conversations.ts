@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
 import type { PairColumns } from "./columns.ts";
 import type { ChatMessage } from "./chat_template.ts";
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
+import { isSameJson } from "./same_json.ts";
 import type { SkipReason } from "./forms.ts";
-import type { Row } from "./readers.ts";
+import type { Row } from "./rows.ts";
 
 /** A preference between two continuations of a conversation. */
 export interface ConversationRecord extends PairColumns {
@@ -160,7 +160,7 @@ function splitConversations(
   const { chosen, rejected } = whole;
   let common = 0;
   while (
-    common < chosen.length && common < rejected.length && isDeepStrictEqual(chosen[common], rejected[common])
+    common < chosen.length && common < rejected.length && isSameJson(chosen[common], rejected[common])
   ) common++;
   return {
     prompt: chosen.slice(0, common),
@@ -171,7 +171,7 @@ function splitConversations(
 
 function checked(record: ConversationRecord): ConversationRecord | SkipReason {
   const { prompt, chosen, rejected } = record;
-  if (isDeepStrictEqual(chosen, rejected)) return "identical";
+  if (isSameJson(chosen, rejected)) return "identical";
   if (prompt.length === 0) return "noCommonPrompt";
   if ([chosen, rejected].some((side) => side.every(isBlank))) return "emptyCompletion";
   if (chosen[0].role !== "assistant" || rejected[0].role !== "assistant") return "noCommonPrompt";

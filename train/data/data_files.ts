@@ -15,7 +15,8 @@ import type {
 } from "./encoded.ts";
 import { DataError, type RecordSource } from "./errors.ts";
 import { readLabelled } from "./labelled_records.ts";
-import { formatSkipped, readPreferences } from "./records.ts";
+import { formatSkipped } from "./records.ts";
+import { readPreferences } from "./preference_files.ts";
 import { readCompletions } from "./sft_records.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

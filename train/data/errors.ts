@@ -21,7 +21,7 @@ export interface RecordSource {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { readPreferences } from "./records.ts";
+ * import { readPreferences } from "./preference_files.ts";
  *
  * await assert.rejects(readPreferences("no/such.jsonl"), DataError);
  * ```

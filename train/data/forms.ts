@@ -12,7 +12,7 @@ import {
   normalizeConversation,
 } from "./conversations.ts";
 import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.ts";
-import type { Row } from "./readers.ts";
+import type { Row } from "./rows.ts";
 
 /** A record in the one form that the rest of the project sees. `prompt + chosen` is the whole chosen text. */
 export interface PreferenceRecord extends PairColumns {

@@ -11,7 +11,7 @@ import {
 import { DataError, formatSource, type RecordSource } from "./errors.ts";
 import type { RecordForm } from "./forms.ts";
 import { readRows } from "./readers.ts";
-import { readPreferences } from "./records.ts";
+import { readPreferences } from "./preference_files.ts";
 
 /** What a data file held. */
 export interface LabelledData {

@@ -7,14 +7,7 @@ import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.
 import { type FileKind, fileKind, fileSize, readChunks } from "./file_bytes.ts";
 import { findJsonError } from "./json_position.ts";
 import { readParquetRows } from "./parquet_rows.ts";
-
-/** One parsed JSON object of a data file, and where it stands. */
-export interface Row {
-  /** The object, its keys not looked at. */
-  value: Record<string, unknown>;
-  /** Where it stands. */
-  source: RecordSource;
-}
+import type { Row } from "./rows.ts";
 
 /** Longest `.json` file, and longest line, read whole: a JavaScript string holds little more. */
 const MAX_TEXT_BYTES = 2 ** 29 - 25;

@@ -1,5 +1,5 @@
 /**
- * Preference records from a file, all in one form, with a count of what was left out and why.
+ * Preference records from rows, all in one form, with a count of what was left out and why.
  * @module
  */
 import { type ColumnOptions, createColumnReader, type PairColumns } from "./columns.ts";
@@ -12,7 +12,7 @@ import {
   type RecordForm,
   type SkipReason,
 } from "./forms.ts";
-import { readRows, type Row } from "./readers.ts";
+import type { Row } from "./rows.ts";
 
 export { instructionPrompt, transcriptPrompt } from "./forms.ts";
 export type { ColumnOptions, PairColumns } from "./columns.ts";
@@ -34,37 +34,14 @@ export interface PreferenceData {
 }
 
 /**
- * Read the preference records of a file of any kind that {@linkcode readRows} reads. The first record decides the form; a file of several is
+ * Bring rows from any source into preference records, all of one form: the first decides it; data of several is
  * refused, since a record that merely lost its prompt would otherwise pass for a transcript.
- *
- * @param path the file
- * @param options which columns are read beside the texts
- * @returns the records, and what was left out
- * @throws {DataError} a file that cannot be read, a record of another form or with a key of the wrong type, or no
- *   usable record at all
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * const path = await Deno.makeTempFile({ suffix: ".jsonl" });
- * await Deno.writeTextFile(path, '{"prompt": "Q:", "chosen": " yes", "rejected": " no"}\n{"prompt": "Q:", "chosen": " yes"}\n');
- * const { records, skipped } = await readPreferences(path);
- * assert.equal(records.length, 1);
- * assert.equal(skipped.missingRejected, 1);
- * await Deno.remove(path);
- * ```
- */
-export async function readPreferences(path: string, options: ColumnOptions = {}): Promise<PreferenceData> {
-  return await collectPreferences(readRows(path), path, options);
-}
-
-/**
- * Bring rows from any source into preference records, as {@linkcode readPreferences} does with those of a file.
  *
  * @param rows parsed objects with their places
  * @param name the data's name, for the errors that concern no single record
  * @param options which columns are read beside the texts
  * @returns the records, and what was left out
- * @throws {DataError} as {@linkcode readPreferences}
+ * @throws {DataError} a record of another form or with a key of the wrong type, or no usable record at all
  * @example
  * ```ts
  * import assert from "node:assert/strict";

@@ -13,8 +13,10 @@ import {
 } from "./completion_records.ts";
 import { DataError, formatSource, quoteKeys, type RecordSource } from "./errors.ts";
 import type { RecordForm } from "./forms.ts";
-import { readRows, type Row } from "./readers.ts";
-import { formatSkipped, readPreferences } from "./records.ts";
+import { readRows } from "./readers.ts";
+import type { Row } from "./rows.ts";
+import { formatSkipped } from "./records.ts";
+import { readPreferences } from "./preference_files.ts";
 
 /** What a data file held. */
 export interface CompletionData {

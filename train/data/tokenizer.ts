@@ -5,18 +5,15 @@
  * @module
  */
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { join } from "node:path";
 import { type ChatTemplate, createChatTemplate } from "./chat_template.ts";
-import { writeFileAtomically } from "../atomic_file.ts";
 import { CheckpointError, showFound } from "../errors.ts";
 import {
   type FilesPlace,
   parseTokenizerFiles,
-  TOKENIZER_FILES,
   type TokenizerConfigJson,
   type TokenizerFiles,
 } from "./tokenizer_files.ts";
-import { readJson, readText } from "./tokenizer_keys.ts";
+import { readText } from "./tokenizer_keys.ts";
 import { repairTokenizer } from "./tokenizer_repairs.ts";
 
 /** How ids become text. */
@@ -66,54 +63,6 @@ export interface Tokenizer {
 }
 
 /**
- * Loads the tokenizer of a model folder.
- *
- * @param folder A folder with tokenizer.json, or vocab.json and merges.txt, and, where there are any, tokenizer_config.json and its companions.
- * @returns The tokenizer.
- * @throws {CheckpointError} When there is neither tokenizer.json nor vocab.json with merges.txt, or a file is malformed, naming file and key.
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { characterTokenizerFiles } from "./character_tokenizer.ts";
- *
- * const folder = await Deno.makeTempDir();
- * const made = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
- * await saveTokenizer(made, folder);
- * const tokenizer = await loadTokenizer(folder);
- * assert.equal(tokenizer.decode(tokenizer.encode("1+10.")), "1+10.");
- * await Deno.remove(folder, { recursive: true });
- * ```
- */
-export async function loadTokenizer(folder: string): Promise<Tokenizer> {
-  const files = new Map<string, Uint8Array>();
-  for (const name of TOKENIZER_FILES) {
-    try {
-      files.set(name, await Deno.readFile(join(folder, name)));
-    } catch (cause) {
-      if (cause instanceof Deno.errors.NotFound) continue;
-      const detail = cause instanceof Error ? cause.message : String(cause);
-      throw new CheckpointError(`Cannot read ${join(folder, name)}: ${detail}`, { cause });
-    }
-  }
-  return createTokenizer(files, { source: folder, modelType: await readModelType(folder) });
-}
-
-/** The model's type, where there is a config.json: old folders of GPT-2 name the tokenizer's class nowhere else. */
-async function readModelType(folder: string): Promise<string | undefined> {
-  const file = join(folder, "config.json");
-  let bytes: Uint8Array;
-  try {
-    bytes = await Deno.readFile(file);
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return undefined;
-    throw new CheckpointError(`Cannot read ${file}: ${(cause as Error).message}`, { cause });
-  }
-  const config = readJson(bytes, file);
-  const type = typeof config === "object" && config !== null && "model_type" in config && config.model_type;
-  return typeof type === "string" ? type : undefined;
-}
-
-/**
  * Makes a tokenizer from the contents of its files.
  *
  * @param files tokenizer.json (or vocab.json and merges.txt) and its companions, by name.
@@ -138,7 +87,7 @@ export function createTokenizer(files: TokenizerFiles, options: FilesPlace): Tok
     inner = new HuggingFaceTokenizer(tokenizer, config);
   } catch (cause) {
     const detail = cause instanceof Error ? cause.message : String(cause);
-    throw new CheckpointError(`Cannot read ${join(source, "tokenizer.json")}: ${detail}`, { cause });
+    throw new CheckpointError(`Cannot read ${source}/tokenizer.json: ${detail}`, { cause });
   }
   repairTokenizer(inner, tokenizer.added_tokens);
   const special = specialIds(config, { ids, source });
@@ -159,30 +108,6 @@ export function createTokenizer(files: TokenizerFiles, options: FilesPlace): Tok
       } = {},
     ) => decodeIds(inner, { ids: [...tokenIds], skipSpecialTokens, cleanUp: cleanUpTokenizationSpaces }),
   };
-}
-
-/**
- * Writes a tokenizer's files into a model folder.
- *
- * @param tokenizer The tokenizer.
- * @param folder An existing folder.
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { characterTokenizerFiles } from "./character_tokenizer.ts";
- *
- * const folder = await Deno.makeTempDir();
- * const made = createTokenizer(characterTokenizerFiles("01+", { eos: "." }), { source: "generated" });
- * await saveTokenizer(made, folder);
- * const names = Array.from(Deno.readDirSync(folder), (entry) => entry.name).toSorted();
- * assert.deepEqual(names, ["tokenizer.json", "tokenizer_config.json"]);
- * await Deno.remove(folder, { recursive: true });
- * ```
- */
-export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
-  for (const [name, bytes] of tokenizer.files) {
-    await writeFileAtomically(join(folder, name), (append) => append(bytes));
-  }
 }
 
 function encodeText(
@@ -241,7 +166,7 @@ function readChatTemplate(
     ? { default: config.chat_template }
     : Object.fromEntries((config.chat_template ?? []).map(({ name, template }) => [name, template]));
   const bytes = files.get("chat_template.jinja");
-  const file = join(source, bytes ? "chat_template.jinja" : "tokenizer_config.json");
+  const file = `${source}/${bytes ? "chat_template.jinja" : "tokenizer_config.json"}`;
   const templates = bytes ? { default: readText(bytes, file) } : fromConfig;
   if (Object.keys(templates).length === 0) return undefined;
   return createChatTemplate(templates, { source: file, specialTokens });
@@ -259,9 +184,7 @@ function specialIds(
     const id = place.ids.get(token);
     if (id !== undefined) return id;
     throw new CheckpointError(
-      `Cannot read ${
-        join(place.source, "tokenizer_config.json")
-      }: ${key}: expected a token of tokenizer.json, ` +
+      `Cannot read ${place.source}/tokenizer_config.json: ${key}: expected a token of tokenizer.json, ` +
         `found ${showFound(token)}`,
     );
   };
@@ -290,9 +213,8 @@ function checkAddedSpecials(
     // One id for both ends: what was added for one must not count for the other.
     if (!promised && special.bosTokenId === special.eosTokenId) continue;
     throw new CheckpointError(
-      `Cannot read ${
-        join(source, "tokenizer_config.json")
-      }: ${key}: expected ${adds}, as tokenizer.json does, found ${promised}`,
+      `Cannot read ${source}/tokenizer_config.json: ${key}: expected ${adds}, as tokenizer.json does, ` +
+        `found ${promised}`,
     );
   }
 }

@@ -3,7 +3,8 @@
  * @module
  */
 import { type EncodedPair, encodePairs } from "../data/encode.ts";
-import { formatSkipped, readPreferences } from "../data/records.ts";
+import { formatSkipped } from "../data/records.ts";
+import { readPreferences } from "../data/preference_files.ts";
 import { CheckpointError } from "../errors.ts";
 import { checkModelOrAdapter } from "../models/load_model.ts";
 import { architectureOf } from "../models/registry.ts";

@@ -5,7 +5,8 @@
 import { encodeCompletions, encodePrompt } from "../data/encode.ts";
 import { DataError, formatSource, type RecordSource } from "../data/errors.ts";
 import { instructionPrompt } from "../data/forms.ts";
-import { readRows, type Row } from "../data/readers.ts";
+import { readRows } from "../data/readers.ts";
+import type { Row } from "../data/rows.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { type ScoredText, slidingWindows } from "./perplexity.ts";
 

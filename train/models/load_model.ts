@@ -10,7 +10,8 @@ import {
   loadAdapter,
   readAdapterConfig,
 } from "../adapters/adapter_files.ts";
-import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { loadTokenizer } from "../data/tokenizer_folder.ts";
 import { CheckpointError } from "../errors.ts";
 import type { Model, ModelOptions } from "./model.ts";
 import { checkModel, checkVocabulary, type LoadedModel, loadModel, loadNothing } from "./model_files.ts";

@@ -6,15 +6,14 @@ import { join } from "node:path";
 import type { DType } from "../../engine/dtype.ts";
 import type { Gpu } from "../../engine/gpu.ts";
 import type { Parameters } from "../../engine/parameters.ts";
-import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
-import { loadTokenizer, saveTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { loadTokenizer, saveTokenizer } from "../data/tokenizer_folder.ts";
 import { CheckpointError } from "../errors.ts";
-import { fillNormal, type Random } from "../random.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { loadedLayout, loadWeights } from "./checkpoint_load.ts";
 import { writeCheckpoint } from "./checkpoint_write.ts";
-import { readModelConfig } from "./config.ts";
+import { readModelConfig } from "./config_file.ts";
 import { checkWeights, storedNames } from "./check_weights.ts";
 import { createModel, type Model, type ModelOptions } from "./model.ts";
 import { architectureOf, type ModelConfig } from "./registry.ts";
@@ -43,8 +42,9 @@ export interface LoadedModel {
  * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
- * import { createModel } from "./model.ts";
  * import { parseModelConfig } from "./config.ts";
+ * import { initializeModel } from "./initialize.ts";
+ * import { createModel } from "./model.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();
@@ -137,43 +137,6 @@ export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folde
 }
 
 /**
- * Fills a model with fresh weights: norms 1, matrices normal with the config's initializer_range, those that write to
- * the residual stream scaled by 1 / sqrt(2 L) (GPT-2).
- *
- * @param model the model
- * @param random where the numbers come from
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * import { openGpu } from "../../engine/gpu.ts";
- * import { createRandom } from "../random.ts";
- * import { createModel } from "./model.ts";
- * import { parseModelConfig } from "./config.ts";
- * import { ensureAdapter } from "../software_driver.ts";
- *
- * await ensureAdapter();
- * using gpu = await openGpu();
- * const sizes = { vocab_size: 8, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2 };
- * const config = parseModelConfig({ model_type: "llama", ...sizes }, { file: "example" });
- * using model = createModel(gpu, config, { trainable: false });
- * initializeModel(model, createRandom(1));
- * const embedding = await model.parameters.read("model.embed_tokens.weight");
- * assert(embedding.some((weight) => weight !== 0) && embedding.every((weight) => Math.abs(weight) < 0.2));
- * assert((await model.parameters.read("model.norm.weight")).every((weight) => weight === 1));
- * ```
- */
-export function initializeModel(model: Model, random: Random): void {
-  const { architecture, parameters } = model;
-  for (const [name, shape] of parameters.shapes) {
-    const values = new Float32Array(sizeOf(shape));
-    const initial = architecture.initial(name, shape);
-    if ("value" in initial) values.fill(initial.value);
-    else fillNormal(random, { target: values, std: initial.std });
-    parameters.write(name, values);
-  }
-}
-
-/**
  * Saves a model folder; the weights appear only when they are complete. A model that was loaded is written in the same
  * layout: one file, or each tensor in the shard that it came from.
  *
@@ -189,8 +152,9 @@ export function initializeModel(model: Model, random: Random): void {
  * import { characterTokenizerFiles } from "../data/character_tokenizer.ts";
  * import { createTokenizer } from "../data/tokenizer.ts";
  * import { createRandom } from "../random.ts";
- * import { createModel } from "./model.ts";
  * import { parseModelConfig } from "./config.ts";
+ * import { initializeModel } from "./initialize.ts";
+ * import { createModel } from "./model.ts";
  * import { ensureAdapter } from "../software_driver.ts";
  *
  * await ensureAdapter();

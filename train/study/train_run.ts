@@ -8,7 +8,7 @@ import { phaseOptions, type PhaseSettings } from "../demo_settings.ts";
 import { resolvePairLoss } from "../losses/weighted_sum.ts";
 import { parseModelConfig } from "../models/config.ts";
 import { createModel, type Model } from "../models/model.ts";
-import { initializeModel } from "../models/model_files.ts";
+import { initializeModel } from "../models/initialize.ts";
 import { type Objective, preferenceObjective, sftObjective } from "../objective.ts";
 import type { EncodedPair } from "../data/encode.ts";
 import { createRandom, deriveSeed } from "../random.ts";

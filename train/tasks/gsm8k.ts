@@ -4,7 +4,8 @@
  * @module
  */
 import { DataError, formatSource, type RecordSource } from "../data/errors.ts";
-import { readRows, type Row } from "../data/readers.ts";
+import { readRows } from "../data/readers.ts";
+import type { Row } from "../data/rows.ts";
 import { createRandom, deriveSeed, shuffle } from "../random.ts";
 
 /** A problem with its worked answer. */

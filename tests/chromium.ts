@@ -15,13 +15,41 @@ const EXECUTABLE = Deno.env.get("KEEL_CHROMIUM") ??
   (Deno.env.get("PATH") ?? "").split(delimiter).flatMap((folder) => NAMES.map((name) => join(folder, name)))
     .find((path) => existsSync(path));
 
-/** Registers a test that needs Chromium and says so in its name; ignored, visibly, where there is none. */
-export function chromiumTest(name: string, body: (browser: Browser) => Promise<void>): void {
+/** Switches for pictures that are the same on every machine. */
+const PICTURES = [
+  "--disable-gpu",
+  "--hide-scrollbars",
+  "--force-device-scale-factor=1",
+  "--force-color-profile=srgb",
+];
+
+/** Switches for WebGPU in software, whatever the machine has; and nothing that Chromium fetches for itself. */
+const WEB_GPU = [
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+  "--ignore-gpu-blocklist",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/**
+ * Registers a test that needs Chromium and says so in its name; ignored, visibly, where there is none.
+ *
+ * @param name of the test
+ * @param body the test
+ * @param options.webGpu whether pages compute; else they are looked at
+ */
+export function chromiumTest(
+  name: string,
+  body: (browser: Browser) => Promise<void>,
+  options: { webGpu?: boolean } = {},
+): void {
   Deno.test({
     name: `${name} (needs Chromium)`,
     ignore: EXECUTABLE === undefined,
     async fn() {
-      const browser = await openBrowser();
+      const browser = await openBrowser(options.webGpu ? WEB_GPU : PICTURES);
       try {
         await body(browser);
       } finally {
@@ -32,17 +60,12 @@ export function chromiumTest(name: string, body: (browser: Browser) => Promise<v
 }
 
 /** Starts it without a window. */
-export async function openBrowser(): Promise<Browser> {
+async function openBrowser(switches: readonly string[]): Promise<Browser> {
   return await puppeteer.launch({
     executablePath: EXECUTABLE,
     pipe: true,
     args: [
-      ...[
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--force-device-scale-factor=1",
-        "--force-color-profile=srgb",
-      ],
+      ...switches,
       // Chromium refuses to start its sandbox as root.
       ...(Deno.build.os === "linux" && Deno.uid() === 0 ? ["--no-sandbox"] : []),
     ],

@@ -54,22 +54,28 @@ async function discardShared(): Promise<void> {
  * @param name Name of the test; the layout is added where there are several.
  * @param run The test; it releases what it allocates.
  * @param options.layouts Registers the test once for each; by default once, with the adapter's own layout.
+ * @param options.ignore Whether it cannot run here, which is reported.
  */
 export function gpuTest(
   name: string,
   run: (gpu: Gpu) => void | Promise<void>,
-  options: { layouts?: readonly Layout[] } = {},
+  options: { layouts?: readonly Layout[]; ignore?: boolean } = {},
 ): void {
-  if (options.layouts) {
-    for (const layout of options.layouts) register(`${name} (${layout} layout)`, { run, layout });
-  } else register(name, { run, layout: "own" });
+  const { layouts, ignore = false } = options;
+  if (layouts) {
+    for (const layout of layouts) register(`${name} (${layout} layout)`, { run, layout, ignore });
+  } else register(name, { run, layout: "own", ignore });
 }
 
 function register(
   name: string,
-  { run, layout }: { run: (gpu: Gpu) => void | Promise<void>; layout: Layout | "own" },
+  { run, layout, ignore }: {
+    run: (gpu: Gpu) => void | Promise<void>;
+    layout: Layout | "own";
+    ignore: boolean;
+  },
 ): void {
-  Deno.test(name, async () => {
+  Deno.test({ name, ignore }, async () => {
     try {
       const gpu = await testGpu(layout);
       const before = gpu.stats().memory.usedBytes;

@@ -18,6 +18,8 @@ import { initializeModel } from "../train/models/initialize.ts";
 import type { Objective } from "../train/objective.ts";
 import { createRandom } from "../train/random.ts";
 import * as llama from "./reference/llama.ts";
+import type { SequenceStatisticsInputs } from "./reference/sequence_statistics.ts";
+import * as head from "./reference/token_logps.ts";
 import { integers, seededRandom } from "./reference/random.ts";
 
 /** Vocabulary of {@link tinyModel}. */
@@ -169,6 +171,33 @@ export async function referenceLogits(
       return logits.subarray(start, start + config.vocab_size);
     });
   });
+}
+
+/**
+ * Log-probs and statistics of completions' tokens by the model as it is, in plain f64: the head is the identity.
+ *
+ * @param model Its weights are read back.
+ * @param completions What to score.
+ * @returns All tokens, one completion after the other.
+ */
+export async function referenceStatistics(
+  model: Model,
+  completions: readonly EncodedCompletion[],
+): Promise<SequenceStatisticsInputs> {
+  const rows = (await referenceLogits(model, completions)).flat();
+  const [N, V] = [rows.length, TINY_VOCAB];
+  const inputs = {
+    hidden: Float64Array.from(rows.flatMap((row) => [...row])),
+    lmHead: Float64Array.from({ length: V * V }, (_, i) => Number(i % V === Math.floor(i / V))),
+    labels: completions.flatMap(({ completionIds }) => completionIds),
+  };
+  const dims = { N, C: V, V };
+  const sequenceOffsets = [0];
+  for (const { completionIds } of completions) {
+    sequenceOffsets.push(sequenceOffsets[sequenceOffsets.length - 1] + completionIds.length);
+  }
+  const { logps } = head.forward(inputs, dims);
+  return { logps, statistics: head.statistics(inputs, dims), sequenceOffsets };
 }
 
 /**

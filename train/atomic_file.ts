@@ -5,6 +5,7 @@
  */
 import { dirname } from "node:path";
 import { type FileSystem, syncFolder } from "./file_system.ts";
+import { cannotWrite } from "./write_error.ts";
 
 /**
  * Writes a file under a temporary name beside the final one, flushes it to the disk, then renames it. Whatever fails, an
@@ -13,6 +14,7 @@ import { type FileSystem, syncFolder } from "./file_system.ts";
  * @param path The final name; its folder must exist.
  * @param write Writes the content; what it throws is passed on. The given function writes all bytes it is handed.
  * @param options.fileSystem Deno by default.
+ * @throws {InputError} Naming the file, where the system refuses it.
  * @example
  * ```ts
  * const path = `${Deno.makeTempDirSync()}/config.json`;
@@ -25,7 +27,11 @@ export async function writeFileAtomically(
   write: WriteContent,
   options: { fileSystem?: FileSystem } = {},
 ): Promise<void> {
-  await (await stageFile(path, write, options)).commit();
+  try {
+    await (await stageFile(path, write, options)).commit();
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
 }
 
 /** Writes a file's content by the function that it is given, which writes all bytes it is handed. */

@@ -4,12 +4,33 @@
  * @module
  */
 import type { Gpu } from "../engine/gpu.ts";
-import { type Conditions, readConditions } from "./bench/conditions.ts";
-import { benchGrowth, type GrowthOptions, type GrowthResult } from "./bench/growth.ts";
-import { benchMatmul, type MatmulResult, PRODUCT_KINDS, TILE_VARIANTS } from "./bench/matmul.ts";
-import { TRAINING_SHAPES, type TrainingShape } from "./bench/shapes.ts";
-import { benchTraining, STEP_KINDS, type StepKind, type TrainingResult } from "./bench/training.ts";
 import { tileFits } from "../engine/ops/dispatch.ts";
+import type { PlanningOptions } from "../engine/planning_gpu.ts";
+import { type Conditions, readConditions } from "./bench/conditions.ts";
+import {
+  benchGrowth,
+  GROWTH_STEP,
+  type GrowthOptions,
+  type GrowthResult,
+  growthShapes,
+} from "./bench/growth.ts";
+import {
+  benchMatmul,
+  type MatmulCase,
+  type MatmulResult,
+  planMatmul,
+  PRODUCT_KINDS,
+  TILE_VARIANTS,
+} from "./bench/matmul.ts";
+import { TRAINING_SHAPES, type TrainingShape } from "./bench/shapes.ts";
+import {
+  benchTraining,
+  planBenchTraining,
+  STEP_KINDS,
+  type StepKind,
+  type TrainingResult,
+} from "./bench/training.ts";
+import { type MemoryPlan, planRun } from "./plan.ts";
 
 export { formatBench } from "./bench/format.ts";
 
@@ -63,6 +84,29 @@ const GROWTH: Record<"cpu" | "gpu", GrowthOptions> = {
   gpu: { samples: 3, stepsPerSample: 5 },
 };
 
+/** What is measured, with every default in its place. */
+function partsOf(gpu: Gpu, options: BenchOptions) {
+  const kind = gpu.adapter.isCpu ? "cpu" : "gpu";
+  const { sizes = SIZES[kind], maxSize = Infinity, tileSize = 512 } = options;
+  const variants = options.tiles ? TILE_VARIANTS.filter((tile) => tileFits(gpu, tile)) : [];
+  return {
+    matmul: sizes.filter((size) => size <= maxSize).map((size) => ({
+      label: `matmul ${PRODUCT_KINDS.join(", ")} ${size}`,
+      cases: PRODUCT_KINDS.map((kind) => ({ kind, size })),
+    })),
+    tiles: options.tiles
+      ? PRODUCT_KINDS.map((kind) => ({
+        label: `matmul ${kind}, ${variants.length} tilings`,
+        cases: variants.map((tile) => ({ kind, tile, size: tileSize })),
+      }))
+      : [],
+    steps: options.steps ?? Object.keys(STEP_KINDS) as StepKind[],
+    shape: options.shape ?? TRAINING_SHAPES.bench,
+    stepsPerSample: options.stepsPerSample ?? STEPS_PER_SAMPLE[kind],
+    growth: { ...GROWTH[kind], ...(typeof options.growth === "object" ? { shape: options.growth } : {}) },
+  };
+}
+
 /**
  * Runs the benchmark.
  *
@@ -71,30 +115,45 @@ const GROWTH: Record<"cpu" | "gpu", GrowthOptions> = {
  * @returns all measurements; `formatBench` makes tables of them
  */
 export async function runBench(gpu: Gpu, options: BenchOptions = {}): Promise<BenchReport> {
-  const kind = gpu.adapter.isCpu ? "cpu" : "gpu";
-  const { sizes = SIZES[kind], shape = TRAINING_SHAPES.bench, log = () => {} } = options;
-  const { samples = 7, sampleMs = 250, maxSize = Infinity, stepsPerSample = STEPS_PER_SAMPLE[kind] } =
-    options;
+  const { samples = 7, sampleMs = 250, log = () => {} } = options;
+  const parts = partsOf(gpu, options);
+  const { shape, stepsPerSample } = parts;
   const conditions = readConditions(gpu);
-  const matmul: MatmulResult[] = [];
-  for (const size of sizes.filter((one) => one <= maxSize)) {
-    log(`matmul ${PRODUCT_KINDS.join(", ")} ${size}`);
-    const cases = PRODUCT_KINDS.map((kind) => ({ kind, size }));
-    matmul.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
-  }
-  const tiles: MatmulResult[] = [];
-  for (const kind of options.tiles ? PRODUCT_KINDS : []) {
-    const variants = TILE_VARIANTS.filter((tile) => tileFits(gpu, tile));
-    log(`matmul ${kind}, ${variants.length} tilings`);
-    const cases = variants.map((tile) => ({ kind, tile, size: options.tileSize ?? 512 }));
-    tiles.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
-  }
+  const products = async (of: readonly { label: string; cases: readonly MatmulCase[] }[]) => {
+    const results: MatmulResult[] = [];
+    for (const { label, cases } of of) {
+      log(label);
+      results.push(...await benchMatmul(gpu, cases, { samples, sampleMs }));
+    }
+    return results;
+  };
+  const matmul = await products(parts.matmul);
+  const tiles = await products(parts.tiles);
   const training: TrainingResult[] = [];
-  for (const kind of options.steps ?? Object.keys(STEP_KINDS) as StepKind[]) {
+  for (const kind of parts.steps) {
     log(`training step: ${kind}`);
     training.push(await benchTraining(gpu, kind, { shape, samples, stepsPerSample }));
   }
-  const from = typeof options.growth === "object" ? { shape: options.growth } : {};
-  const growth = options.growth ? await benchGrowth(gpu, { ...GROWTH[kind], ...from }, log) : [];
+  const growth = options.growth ? await benchGrowth(gpu, parts.growth, log) : [];
   return { conditions, matmul, tiles, training, shape, growth };
+}
+
+/**
+ * Plans the benchmark's memory.
+ *
+ * @param options whose limits, adapter and budget count
+ * @param what as for {@link runBench}
+ * @returns that of its largest part, with what the pool keeps of the parts before
+ * @throws {PlanError} when a size is past what a kernel or the adapter can do
+ */
+export async function planBench(options: PlanningOptions, what: BenchOptions = {}): Promise<MemoryPlan> {
+  return await planRun(options, async ({ gpu }) => {
+    const { matmul, tiles, steps, shape, stepsPerSample, growth } = partsOf(gpu, what);
+    for (const { cases } of [...matmul, ...tiles]) await planMatmul(gpu, cases);
+    for (const kind of steps) await planBenchTraining(gpu, kind, { shape, stepsPerSample });
+    for (const grown of what.growth ? growthShapes(gpu, growth) : []) {
+      gpu.buffers.trim();
+      await planBenchTraining(gpu, GROWTH_STEP, { ...growth, shape: grown });
+    }
+  });
 }

@@ -146,6 +146,38 @@ async function runPlanned(
   return { categories: Object.fromEntries(parts), totalBytes: peakBytes, phases };
 }
 
+/**
+ * Refuses a plan over its budget.
+ *
+ * @param plan of what would be done
+ * @param options.action what that is, such as `evaluate`
+ * @param options.takenBy what takes the memory, where the action alone does not say it
+ * @param options.advice what would take less; nothing where there is no such setting
+ * @throws {PlanError} naming budget and total
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * const categories = { parameters: 0, gradients: 0, optimizer: 0, activations: 2048, buffers: 0 };
+ * const plan = { categories, totalBytes: 2048, budgetBytes: 1024, phases: [] };
+ * assert.throws(() => requireFit(plan, { action: "measure", advice: "a smaller --shape takes less" }), {
+ *   message: "Cannot measure: expected at most 1.00 KiB of GPU memory (the budget), found 2.00 KiB planned; " +
+ *     "a smaller --shape takes less",
+ * });
+ * ```
+ */
+export function requireFit(
+  plan: MemoryPlan,
+  { action, takenBy, advice }: { action: string; takenBy?: string; advice?: string },
+): void {
+  if (fits(plan)) return;
+  throw new PlanError(
+    `Cannot ${action}: expected at most ${formatBytes(plan.budgetBytes)} of GPU memory (the budget), found ` +
+      `${formatBytes(plan.totalBytes)} planned${takenBy ? ` for ${takenBy}` : ""}${
+        advice ? `; ${advice}` : ""
+      }`,
+  );
+}
+
 /** Sizes of a model and of its training step. */
 export interface TrainingSizes {
   /** Of the model. */

@@ -6,7 +6,7 @@ import type { PlanningOptions } from "../engine/planning_gpu.ts";
 import { plannedCheckpoints } from "./checkpoints/run_checkpoints.ts";
 import { resolveLoss, resolveUnpaired, type RunConfig } from "./config.ts";
 import { DataError } from "./data/errors.ts";
-import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "./plan.ts";
+import { fits, formatBytes, type MemoryPlan, PlanError, planRun, requireFit } from "./plan.ts";
 import { loadRun, runTraining } from "./run.ts";
 import { changeRunData } from "./change_run_data.ts";
 import type { RunData } from "./run_data.ts";
@@ -48,17 +48,19 @@ export async function planTrainingRun(
  *
  * @param plan of a run
  * @param remedies finds settings that make it fit; none for runs that have no such settings
+ * @param action what the run does, `train` by default
  * @throws {PlanError} naming budget, total, and the settings
  */
-export async function refuseOverBudget(plan: MemoryPlan, remedies: () => Promise<Remedy[]>): Promise<void> {
+export async function refuseOverBudget(
+  plan: MemoryPlan,
+  remedies: () => Promise<Remedy[]>,
+  action = "train",
+): Promise<void> {
   if (fits(plan)) return;
   const found = (await remedies()).map(({ flag, totalBytes, reason }) =>
     totalBytes === undefined ? `${flag} does not help: ${reason}` : `${flag} takes ${formatBytes(totalBytes)}`
   );
-  throw new PlanError(
-    `Cannot train: expected at most ${formatBytes(plan.budgetBytes)} of GPU memory (the budget), found ` +
-      `${formatBytes(plan.totalBytes)} planned${found.length > 0 ? `; ${found.join("; ")}` : ""}`,
-  );
+  requireFit(plan, { action, advice: found.join("; ") });
 }
 
 /**

@@ -5,7 +5,7 @@
 import type { Gpu } from "../engine/gpu.ts";
 import { type Conditions, readConditions } from "./bench/conditions.ts";
 import type { Objective } from "./objective.ts";
-import { type Ceilings, measureCeilings } from "./profile/ceilings.ts";
+import { type Ceilings, measureCeilings, planCeilings } from "./profile/ceilings.ts";
 import { partOf, type StepPart } from "./profile/costs.ts";
 import { type KernelTime, observeTimes, type TimeObserver } from "./profile/timestamps.ts";
 import { train, type TrainOptions } from "./trainer.ts";
@@ -74,6 +74,27 @@ export interface PartProfile {
 /** Timed steps by default: few on a software adapter, whose steps are long. */
 const STEPS = { cpu: 3, gpu: 10 };
 
+function stepsOf({ adapter }: Gpu, { steps }: Pick<ProfileOptions, "steps">): number {
+  return steps ?? STEPS[adapter.isCpu ? "cpu" : "gpu"];
+}
+
+/**
+ * Takes the memory of {@link profileStep} on a planning device, but for the timestamps, and gives it back.
+ *
+ * @param objective on a planning device
+ * @param options as for {@link profileStep}
+ */
+export async function planProfileStep(objective: Objective, options: ProfileOptions): Promise<void> {
+  const { gpu } = objective.model;
+  const steps = stepsOf(gpu, options);
+  if (!options.ceilings) await planCeilings(gpu);
+  await train(objective, {
+    ...options.train,
+    schedule: { ...options.train.schedule, maxSteps: 3 * steps },
+    logEvery: steps,
+  });
+}
+
 /**
  * Runs a training step unobserved and then with every kernel timed.
  *
@@ -86,7 +107,7 @@ const STEPS = { cpu: 3, gpu: 10 };
 export async function profileStep(objective: Objective, options: ProfileOptions): Promise<ProfileReport> {
   const { gpu } = objective.model;
   const { title, log = () => {} } = options;
-  const steps = options.steps ?? STEPS[gpu.adapter.isCpu ? "cpu" : "gpu"];
+  const steps = stepsOf(gpu, options);
   const conditions = readConditions(gpu);
   // Made and let go first: an adapter without timestamps is refused before anything is measured.
   observeTimes(gpu, { attendedKeys: 0 })[Symbol.dispose]();

@@ -8,8 +8,10 @@ import { dirname, join } from "node:path";
 import { toHost } from "../engine/tensor.ts";
 import { writeFileAtomically } from "./atomic_file.ts";
 import type { EncodedPair } from "./data/encode.ts";
+import { InputError } from "./errors.ts";
 import type { Model } from "./models/model.ts";
 import { type ReferenceLogps, referenceLogps, type ReferenceOptions, sidesOf } from "./reference.ts";
+import { faultOf, isSystemError, makeFolder } from "./write_error.ts";
 
 /** Changes when the computation does, so that old results are not taken for new ones. */
 const CACHE_FORMAT = 2;
@@ -84,7 +86,7 @@ async function cacheKey(model: Model, pairs: readonly EncodedPair[], ldAlpha?: n
 
 /** The values, then their SHA-256. */
 async function writeCached(path: string, sums: Float32Array<ArrayBuffer>): Promise<void> {
-  await Deno.mkdir(dirname(path), { recursive: true });
+  await makeFolder(dirname(path));
   const bytes = new Uint8Array(sums.buffer);
   await writeFileAtomically(path, async (append) => {
     await append(bytes);
@@ -100,7 +102,10 @@ async function readCached(path: string, count: number): Promise<Float32Array | u
     return digestOf(values).equals(digest) ? new Float32Array(values.buffer) : undefined;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    if (!isSystemError(error)) throw error;
+    throw new InputError(`Cannot read ${path}: expected a readable file, found ${faultOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

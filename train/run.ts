@@ -13,11 +13,10 @@ import type { MixturePart } from "./data/mixture.ts";
 import { runCompletions, type SftResult } from "./run_completions.ts";
 import { runUnpaired } from "./run_unpaired.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
-import type { ResolveHooks } from "./hub/resolve_model.ts";
 import type { Model } from "./models/model.ts";
 import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
-import { readRunData, type RunData } from "./run_data.ts";
+import type { RunData } from "./run_data.ts";
 import { type LiveReference, liveReference } from "./live_reference.ts";
 import { givenReference, type ReferenceLogps } from "./reference.ts";
 import { cachedReferenceLogps } from "./reference_cache.ts";
@@ -119,26 +118,10 @@ async function adapt(base: Model, { config, adapter }: RunData): Promise<Model> 
 }
 
 /**
- * Reads and checks model and data.
- *
- * @param gpu the device
- * @param config with `model` and `data`
- * @param hooks where counts are told
- * @throws {InputError} naming file and line or key
- */
-export async function prepareRun(
-  gpu: Gpu,
-  config: RunConfig,
-  hooks: ResolveHooks,
-): Promise<PreparedRun> {
-  return await loadRun(gpu, await readRunData(config, hooks));
-}
-
-/**
  * Trains a prepared run and saves the model.
  *
  * @param session the run; model and metrics go to its folder
- * @param prepared from {@link prepareRun}
+ * @param prepared from {@link loadRun}
  * @param options.cacheFolder where reference log-probs are kept
  * @returns results before and after
  * @throws {RunStoppedError} when it was stopped

@@ -6,6 +6,8 @@ import { dirname, join } from "node:path";
 import project from "../deno.json" with { type: "json" };
 import { writeFileAtomically } from "./atomic_file.ts";
 import { InputError, showFound } from "./errors.ts";
+import { LOCK_FILE, lockFolder, refuseLocked } from "./folder_lock.ts";
+import { cannotWrite, faultOf } from "./write_error.ts";
 
 /** Key of a run's config.json that holds the version of Keel; tells a run from other folders with a config.json. */
 export const STAMP_KEY = "keelVersion";
@@ -30,28 +32,45 @@ export interface RunFolderOptions {
  *
  * @param path the run's folder
  * @param options whether an earlier run may be there
- * @throws {InputError} on anything that is there, except an empty folder or, with overwrite, a run and nothing else
+ * @throws {InputError} on anything that is there, except an empty folder or, with overwrite, a run and nothing else; and
+ * on a folder that another process has locked
  */
 export async function checkRunFolder(path: string, options: RunFolderOptions): Promise<void> {
   await findEarlierRun(path, options);
+  await refuseLocked(path);
 }
 
 /**
- * Makes a run's folder, empty. With overwrite an earlier run in it is removed, if there is nothing else beside it.
+ * Makes a run's folder, empty, and locks it. With overwrite an earlier run in it is removed, if there is nothing else
+ * beside it.
  *
  * @param path the run's folder; its parents are made too
  * @param options whether an earlier run may be replaced
+ * @returns the lock; dispose it when the run has ended
  * @throws {InputError} as {@link checkRunFolder}, and where the folder cannot be made
  */
-export async function prepareRunFolder(path: string, options: RunFolderOptions): Promise<void> {
-  const names = await findEarlierRun(path, options);
+export async function prepareRunFolder(path: string, options: RunFolderOptions): Promise<Disposable> {
+  if (await findEarlierRun(path, options) === undefined) await makeRunFolder(path);
+  using stack = new DisposableStack();
+  const lock = stack.use(await lockFolder(path));
+  // Looked at again: another run may have come and gone since.
+  await clearFolder(path, await findEarlierRun(path, options) ?? []);
+  stack.move();
+  return lock;
+}
+
+async function makeRunFolder(path: string): Promise<void> {
   try {
-    if (names === undefined) {
-      await Deno.mkdir(dirname(path), { recursive: true });
-      // Not recursive: of two runs that saw the same free name, one is refused here.
-      await Deno.mkdir(path);
-      return;
-    }
+    await Deno.mkdir(dirname(path), { recursive: true });
+    // Not recursive: of two runs that saw the same free name, one is refused here.
+    await Deno.mkdir(path);
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+async function clearFolder(path: string, names: readonly string[]): Promise<void> {
+  try {
     // config.json last: a folder cleared halfway is still known as a run.
     for (const name of names.toSorted((a, b) => Number(a === CONFIG_FILE) - Number(b === CONFIG_FILE))) {
       await Deno.remove(join(path, name), { recursive: true });
@@ -104,11 +123,7 @@ export async function writeRunConfig(
  */
 export async function writeJson(path: string, value: unknown): Promise<void> {
   const bytes = new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
-  try {
-    await writeFileAtomically(path, (append) => append(bytes));
-  } catch (cause) {
-    throw cannotWrite(path, cause);
-  }
+  await writeFileAtomically(path, (append) => append(bytes));
 }
 
 /** A file of one JSON object per line. */
@@ -118,6 +133,7 @@ export interface MetricsFile extends Disposable {
    *
    * @param record keys that are undefined are left out
    * @throws {RangeError} on a number that JSON cannot hold
+   * @throws {InputError} where it cannot be written, of which nothing stays, or the file was removed
    */
   append(record: Readonly<Record<string, unknown>>): void;
   /**
@@ -156,10 +172,12 @@ export function openMetrics(path: string, options: { keepBytes?: number } = {}):
   return {
     append(record) {
       const bytes = encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`);
+      requireInPlace(file, path);
       try {
         for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
         bytesSoFar += bytes.length;
       } catch (cause) {
+        takeBack(file, bytesSoFar);
         throw cannotWrite(path, cause);
       }
     },
@@ -186,6 +204,30 @@ function cutToLength(file: Deno.FsFile, path: string, keepBytes?: number): numbe
   }
   file.truncateSync(keepBytes);
   return keepBytes;
+}
+
+/** A file that was removed still takes lines, which nobody would ever see. */
+function requireInPlace(file: Deno.FsFile, path: string): void {
+  const { ino, dev } = file.statSync();
+  let found: Deno.FileInfo | undefined;
+  try {
+    found = Deno.statSync(path);
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) throw cannotWrite(path, cause);
+  }
+  if (found && found.ino === ino && found.dev === dev) return;
+  throw new InputError(
+    `Cannot write to ${path}: expected the file that was opened, found ${found ? "another" : "none"}`,
+  );
+}
+
+/** Of a line that went in by half, nothing stays. */
+function takeBack(file: Deno.FsFile, sizeBytes: number): void {
+  try {
+    file.truncateSync(sizeBytes);
+  } catch {
+    // That it cannot be cut either only follows from the first error.
+  }
 }
 
 function openToAppend(path: string): Deno.FsFile {
@@ -229,7 +271,8 @@ async function findEarlierRun(path: string, options: RunFolderOptions): Promise<
 async function listFolder(path: string): Promise<string[] | undefined> {
   try {
     const names = await Array.fromAsync(Deno.readDir(path), (entry) => entry.name);
-    return names.sort();
+    // Any run may leave it, also one that was killed before it wrote anything.
+    return names.filter((name) => name !== LOCK_FILE).sort();
   } catch (cause) {
     if (!(cause instanceof Deno.errors.NotFound)) throw cannotWrite(path, cause);
     return undefined;
@@ -253,21 +296,4 @@ async function hasStamp(configFile: string): Promise<boolean> {
     if (cause instanceof SyntaxError) return false;
     throw cause;
   }
-}
-
-function cannotWrite(path: string, cause: unknown): unknown {
-  // What carries no code of the system is a fault of the program.
-  if (!(cause instanceof Error) || !("code" in cause)) return cause;
-  return new InputError(`Cannot write to ${path}: expected a place to write, found ${faultOf(cause)}`, {
-    cause,
-  });
-}
-
-function faultOf(cause: unknown): string {
-  if (cause instanceof Deno.errors.NotADirectory) return "a file where a folder is needed";
-  if (cause instanceof Deno.errors.AlreadyExists) return "something else of that name";
-  if (cause instanceof Deno.errors.IsADirectory) return "a folder where a file is needed";
-  if (cause instanceof Deno.errors.PermissionDenied) return "that permission is denied";
-  if (cause instanceof Deno.errors.NotFound) return "no such folder";
-  return (cause as Error).message;
 }

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import type { Gpu } from "../engine/gpu.ts";
+import { writeFolderAtomically } from "./atomic_folder.ts";
 import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import { evaluateObjective, HELD_OUT_PREFIX, type HeldOutOptions } from "./held_out.ts";
@@ -121,7 +122,10 @@ export async function saveToRun(
   { name, ...options }: { name: string } & SaveOptions,
 ): Promise<void> {
   if (session.gpu.isPlanning) return await saveNothing(model.trained);
-  await session.gpu.uninterrupted(() => saveTrained(join(session.folder, name), model, options));
+  const folder = join(session.folder, name);
+  await session.gpu.uninterrupted(() =>
+    writeFolderAtomically(folder, (partial) => saveTrained(partial, model, options))
+  );
 }
 
 /** What is carried along with a saved model, and how large its files may be. */

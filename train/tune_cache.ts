@@ -11,6 +11,8 @@ import { type TuneOptions, tuneProducts, type TuneResult } from "../engine/tune.
 import project from "../deno.json" with { type: "json" };
 import { writeFileAtomically } from "./atomic_file.ts";
 import { cacheFolder } from "./cache_folder.ts";
+import { InputError } from "./errors.ts";
+import { faultOf, isSystemError, makeFolder } from "./write_error.ts";
 
 /** Grows when the candidates or the meaning of the file change. */
 const FORMAT = 1;
@@ -64,7 +66,7 @@ export async function tuneFromCache(gpu: Gpu, options: CachedTuneOptions): Promi
   const path = join(options.folder, `${createHash("sha256").update(JSON.stringify(key)).digest("hex")}.json`);
   const result = await tuneProducts(gpu, { ...options, stored: await readStored(path, key) });
   if (result.isMeasured) {
-    await Deno.mkdir(options.folder, { recursive: true });
+    await makeFolder(options.folder);
     const text = `${JSON.stringify({ key, choice: result.choice }, null, 2)}\n`;
     await writeFileAtomically(path, (append) => append(new TextEncoder().encode(text)));
   }
@@ -82,6 +84,9 @@ async function readStored(path: string, key: TuneKey): Promise<unknown> {
     ) {
       return undefined;
     }
-    throw error;
+    if (!isSystemError(error)) throw error;
+    throw new InputError(`Cannot read ${path}: expected a readable file, found ${faultOf(error)}`, {
+      cause: error,
+    });
   }
 }

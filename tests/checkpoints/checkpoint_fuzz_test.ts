@@ -15,10 +15,10 @@ import {
 import { restoreCheckpoint } from "../../train/checkpoints/read.ts";
 import { parseNumbers } from "../../train/checkpoints/state_json.ts";
 import { writeCheckpoint } from "../../train/checkpoints/write.ts";
-import { CheckpointError, InputError } from "../../train/errors.ts";
+import { CheckpointError } from "../../train/errors.ts";
+import { assertClean, fuzz, type FuzzTarget, fuzzTest } from "../fuzz/harness.ts";
 import { mutateBytes, mutateText, mutateValue } from "../fuzz/mutate.ts";
 import { gpuTest } from "../gpu.ts";
-import { seededRandom } from "../reference/random.ts";
 import { temporaryFolder } from "../tiny_model.ts";
 import { assertSame, contextOf, smallRun } from "./small_run.ts";
 
@@ -52,59 +52,53 @@ const PATHS = [
   ...["\\\\server\\x", "model/./x", "file:///x", "~/x".replace("~", ".."), "nul:"],
 ];
 
-/** @returns what it gave, or undefined where it was refused by a CheckpointError */
-function accepted<Result>(input: string, parse: () => Result): Result | undefined {
-  try {
-    return parse();
-  } catch (error) {
-    assert(error instanceof CheckpointError, `${JSON.stringify(input.slice(0, 300))}: ${error}`);
-    return undefined;
-  }
-}
+const refusal = CheckpointError;
 
 /** A manifest whose digest is right, whatever it says. */
 function sealed(manifest: unknown): string {
   return JSON.stringify({ sha256: sha256(JSON.stringify(manifest) ?? ""), manifest });
 }
 
-Deno.test("1,500 damaged manifests: none is accepted that says something else", () => {
-  const random = seededRandom(1);
-  const text = formatManifest(MANIFEST);
-  let same = 0;
-  for (let i = 0; i < 1500; i++) {
-    const bytes = i % 3 === 0 ? mutateBytes(encode(text), random) : encode(mutateText(text, random));
-    const found = accepted(new TextDecoder().decode(bytes), () => parseManifest(bytes, { file: "m.json" }));
-    if (found === undefined) continue;
-    // Spaces may change, or a number's spelling, and nothing else.
-    assert.equal(JSON.stringify(found), JSON.stringify(MANIFEST));
-    same++;
-  }
-  assert(same > 0 && same < 300, `${same} accepted`);
+const TEXT = formatManifest(MANIFEST);
+
+fuzzTest("1,500 damaged manifests: none is accepted that says something else", {
+  target: {
+    refusal,
+    attempt(random, index) {
+      const bytes = index % 3 === 0 ? mutateBytes(encode(TEXT), random) : encode(mutateText(TEXT, random));
+      // Spaces may change, or a number's spelling, and nothing else.
+      assert.equal(JSON.stringify(parseManifest(bytes, { file: "m.json" })), JSON.stringify(MANIFEST));
+    },
+  },
+  ...{ inputs: 1500, seed: 1, accepted: [0, 300] },
 });
 
-Deno.test("1,500 manifests that lie under a right digest: each is refused, or its paths stay inside", () => {
-  const random = seededRandom(2);
-  let count = 0;
-  for (let i = 0; i < 1500; i++) {
-    const manifest = mutateValue(MANIFEST as unknown as Record<string, unknown>, random);
-    if (i % 2 === 0 && Array.isArray(manifest.files) && manifest.files[2]) {
-      (manifest.files as unknown[])[2] = {
-        path: PATHS[Math.floor(random() * PATHS.length)],
-        sizeBytes: [-1, 1e300, 0.5, 2 ** 53, 12][Math.floor(random() * 5)],
-        sha256: sha256(""),
-      };
-    }
-    const text = sealed(manifest);
-    const found = accepted(text, () => parseManifest(encode(text), { file: "m.json" }));
-    if (found === undefined) continue;
-    count++;
-    for (const { path, sizeBytes } of found.files) {
-      assert.match(path, /^[^\\:\0]+$/);
-      assert(path.split("/").every((name) => !["", ".", ".."].includes(name)), path);
-      assert(Number.isSafeInteger(sizeBytes) && sizeBytes >= 0);
-    }
+/** A manifest that is damaged before it gets its digest; in every other one a file lies about itself. */
+function lyingManifest(random: () => number, index: number): string {
+  const manifest = mutateValue(MANIFEST as unknown as Record<string, unknown>, random);
+  if (index % 2 === 0 && Array.isArray(manifest.files) && manifest.files[2]) {
+    (manifest.files as unknown[])[2] = {
+      path: PATHS[Math.floor(random() * PATHS.length)],
+      sizeBytes: [-1, 1e300, 0.5, 2 ** 53, 12][Math.floor(random() * 5)],
+      sha256: sha256(""),
+    };
   }
-  assert(count > 50 && count < 1000, `${count} accepted`);
+  return sealed(manifest);
+}
+
+fuzzTest("1,500 manifests that lie under a right digest: each is refused, or its paths stay inside", {
+  target: {
+    refusal,
+    attempt(random, index) {
+      const { files } = parseManifest(encode(lyingManifest(random, index)), { file: "m.json" });
+      for (const { path, sizeBytes } of files) {
+        assert.match(path, /^[^\\:\0]+$/);
+        assert(path.split("/").every((name) => !["", ".", ".."].includes(name)), path);
+        assert(Number.isSafeInteger(sizeBytes) && sizeBytes >= 0);
+      }
+    },
+  },
+  ...{ inputs: 1500, seed: 2, accepted: [50, 1000] },
 });
 
 Deno.test("every path that leaves the folder is refused, on its own", () => {
@@ -116,23 +110,24 @@ Deno.test("every path that leaves the folder is refused, on its own", () => {
       /files\.2\.path: expected a plain path/,
     );
   }
-  assert(accepted("", () => parseManifest(encode(sealed(MANIFEST)), { file: "m.json" })));
+  assert.deepEqual(parseManifest(encode(sealed(MANIFEST)), { file: "m.json" }), MANIFEST);
 });
 
-Deno.test("1,000 damaged state.json: each is refused, or holds finite numbers", () => {
-  const random = seededRandom(3);
-  let count = 0;
-  for (let i = 0; i < 1000; i++) {
-    const bytes = i % 3 === 0 ? mutateBytes(encode(NUMBERS), random) : encode(mutateText(NUMBERS, random));
-    const found = accepted(new TextDecoder().decode(bytes), () => parseNumbers(bytes, { file: "s.json" }));
-    if (found === undefined) continue;
-    count++;
-    assert(Number.isSafeInteger(found.step) && Number.isSafeInteger(found.metricsBytes));
-    for (const part of found.parts.values()) {
-      for (const value of Object.values(part)) assert(Number.isFinite(value));
-    }
-  }
-  assert(count > 20 && count < 700, `${count} accepted`);
+fuzzTest("1,000 damaged state.json: each is refused, or holds finite numbers", {
+  target: {
+    refusal,
+    attempt(random, index) {
+      const bytes = index % 3 === 0
+        ? mutateBytes(encode(NUMBERS), random)
+        : encode(mutateText(NUMBERS, random));
+      const found = parseNumbers(bytes, { file: "s.json" });
+      assert(Number.isSafeInteger(found.step) && Number.isSafeInteger(found.metricsBytes));
+      for (const part of found.parts.values()) {
+        for (const value of Object.values(part)) assert(Number.isFinite(value));
+      }
+    },
+  },
+  ...{ inputs: 1000, seed: 3, accepted: [20, 700] },
 });
 
 Deno.test("deep, large, doubled and misspelt JSON is refused by name", () => {
@@ -163,7 +158,6 @@ Deno.test("deep, large, doubled and misspelt JSON is refused by name", () => {
 gpuTest(
   "400 damaged checkpoints on the disk: the damage is seen, and the one before is found",
   async (gpu) => {
-    const random = seededRandom(4);
     using run = smallRun(gpu);
     const folder = temporaryFolder();
     for (const step of [2, 4]) {
@@ -173,17 +167,23 @@ gpuTest(
     const newest = join(folder, "checkpoints/step-000004");
     const files = [MANIFEST_FILE, STATE_FILE, TENSORS_FILE, "model/model.safetensors"];
     const originals = files.map((name) => Deno.readFileSync(join(newest, name)));
-    for (let i = 0; i < 400; i++) {
-      const which = i % files.length;
-      const damaged = mutateBytes(originals[which], random);
-      const isSame = Buffer.compare(damaged, originals[which]) === 0;
-      Deno.writeFileSync(join(newest, files[which]), damaged);
-      const found = (await findCheckpoint(folder))!;
-      // A manifest may change in what means nothing, such as the case of an escape; never a file's content.
-      if (which > 0) assert.equal(found.step, isSame ? 4 : 2, files[which]);
-      if (found.step === 2) assert(found.skipped[0].reason.includes(files[which]), found.skipped[0].reason);
-      Deno.writeFileSync(join(newest, files[which]), originals[which]);
-    }
+    const target: FuzzTarget = {
+      name: "checkpoints",
+      async attempt(random, index) {
+        const which = index % files.length;
+        const damaged = mutateBytes(originals[which], random);
+        const isSame = Buffer.compare(damaged, originals[which]) === 0;
+        Deno.writeFileSync(join(newest, files[which]), damaged);
+        const found = (await findCheckpoint(folder))!;
+        Deno.writeFileSync(join(newest, files[which]), originals[which]);
+        // A manifest may change in what means nothing, such as the case of an escape; never a file's content.
+        if (which > 0) assert.equal(found.step, isSame ? 4 : 2, files[which]);
+        if (found.step === 4) return;
+        assert(found.skipped[0].reason.includes(files[which]), found.skipped[0].reason);
+        throw new CheckpointError(found.skipped[0].reason);
+      },
+    };
+    assertClean(await fuzz(target, { inputs: 400, seed: 4 }), [-1, 100]);
     assert.equal((await findCheckpoint(folder))!.step, 4);
   },
 );
@@ -191,7 +191,6 @@ gpuTest(
 gpuTest(
   "600 headers of tensors that lie under a right digest: refused before anything is written",
   async (gpu) => {
-    const random = seededRandom(5);
     using run = smallRun(gpu);
     const folder = temporaryFolder();
     run.goTo(2);
@@ -203,24 +202,26 @@ gpuTest(
     run.goTo(1);
     const expected = await run.contents();
     let refused = 0;
-    for (let i = 0; i < 600; i++) {
-      const header = mutateBytes(bytes.subarray(0, headerBytes), random);
-      const damaged = Buffer.concat([header, bytes.subarray(headerBytes)]);
-      Deno.writeFileSync(path, damaged);
-      const entry = { path: TENSORS_FILE, sizeBytes: damaged.length, sha256: sha256(damaged) };
-      const files = original.manifest.files.map((file) => file.path === TENSORS_FILE ? entry : file);
-      const found = { ...original, manifest: { ...original.manifest, files } };
-      try {
-        await restoreCheckpoint(found, run.state());
+    const target: FuzzTarget = {
+      name: "tensors",
+      async attempt(random) {
+        const header = mutateBytes(bytes.subarray(0, headerBytes), random);
+        const damaged = Buffer.concat([header, bytes.subarray(headerBytes)]);
+        Deno.writeFileSync(path, damaged);
+        const entry = { path: TENSORS_FILE, sizeBytes: damaged.length, sha256: sha256(damaged) };
+        const files = original.manifest.files.map((file) => file.path === TENSORS_FILE ? entry : file);
+        const found = { ...original, manifest: { ...original.manifest, files } };
+        try {
+          await restoreCheckpoint(found, run.state());
+        } catch (error) {
+          // Reading back takes a while: now and then.
+          if (++refused % 20 === 0) assertSame(await run.contents(), expected);
+          throw error;
+        }
         run.goTo(1);
-      } catch (error) {
-        assert(error instanceof InputError, `${error}`);
-        refused++;
-        // Reading back takes a while: now and then.
-        if (refused % 20 === 0) assertSame(await run.contents(), expected);
-      }
-    }
-    assert(refused > 450 && refused < 600, `${refused} refused`);
+      },
+    };
+    assertClean(await fuzz(target, { inputs: 600, seed: 5 }), [0, 150]);
   },
 );
 

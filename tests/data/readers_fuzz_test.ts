@@ -15,8 +15,8 @@ import { detectCompletionForm, normalizeCompletion } from "../../train/data/comp
 import { readRows } from "../../train/data/readers.ts";
 import { readCompletions } from "../../train/data/sft_records.ts";
 import { InputError } from "../../train/errors.ts";
-import { seededRandom } from "../reference/random.ts";
 import { temporaryFolder } from "../tiny_model.ts";
+import { assertClean, fuzz, type FuzzTarget, fuzzTest } from "../fuzz/harness.ts";
 import { mutateBytes, mutateText, mutateValue } from "../fuzz/mutate.ts";
 
 /** Every form of record. */
@@ -48,36 +48,8 @@ const RECORDS: Record<string, unknown>[] = [
   { prompt: "1+1=", chosen: "2", rejected: "3", reference_chosen_logps: -1, reference_rejected_logps: -2 },
 ];
 
-/** Most of what reading a small damaged file may add to the process, in bytes: far above what the runtime needs. */
-const MEMORY_BYTES = 2 ** 28;
-/** No input may take longer, on a loaded machine. */
-const LIMIT_MS = 5000;
-
-/** Counts what was accepted; anything but an InputError fails, with the input's number to find it by. */
-async function fuzz(count: number, attempt: (index: number) => Promise<unknown>): Promise<number> {
-  const start = Deno.memoryUsage();
-  let accepted = 0;
-  for (let index = 0; index < count; index++) {
-    const before = performance.now();
-    try {
-      await attempt(index);
-      accepted++;
-    } catch (error) {
-      assert.ok(error instanceof InputError, `input ${index}: ${(error as Error).stack}`);
-      assert.match(error.message, /^Cannot (read|use|encode) [^]*: /, `input ${index}`);
-      assert.ok(
-        error.message.length < 2000,
-        `input ${index}: a message of ${error.message.length} characters`,
-      );
-    }
-    const elapsedMs = performance.now() - before;
-    assert.ok(elapsedMs < LIMIT_MS, `input ${index} took ${elapsedMs} ms`);
-    const { external, heapTotal } = Deno.memoryUsage();
-    const added = external + heapTotal - start.external - start.heapTotal;
-    assert.ok(added < MEMORY_BYTES, `input ${index} took ${added} bytes`);
-  }
-  return accepted;
-}
+/** What every refusal of a reader says. */
+const message = /^Cannot (read|use|encode) [^]*: /;
 
 /** Reads a file as a kind of run does, or for its rows alone: any record then passes. */
 async function readAs(path: string, use: number): Promise<void> {
@@ -97,85 +69,88 @@ function someLines(random: () => number): string[] {
   return random() < 0.8 ? Array(3).fill(lines[at]) : lines.slice(at, at + 3);
 }
 
-for (
-  const [extension, seed] of [
-    ["jsonl", 1],
-    ["json", 2],
-  ] as const
-) {
-  Deno.test(`400 damaged .${extension} files`, async () => {
-    const random = seededRandom(seed);
-    const path = join(temporaryFolder(), `data.${extension}`);
-    const accepted = await fuzz(400, async (index) => {
-      const whole = someLines(random);
-      const text = mutateText(extension === "json" ? `[${whole.join(",\n")}]` : whole.join("\n"), random);
-      const bytes = random() < 0.2
-        ? Uint8Array.from(text, (character) => character.charCodeAt(0))
-        : new TextEncoder().encode(text);
-      await Deno.writeFile(path, bytes);
-      await readAs(path, index % USES);
-    });
-    assert.ok(accepted > 20 && accepted < 200, `${accepted} accepted`);
+for (const [extension, seed] of [["jsonl", 1], ["json", 2]] as const) {
+  const path = join(temporaryFolder(), `data.${extension}`);
+  fuzzTest(`400 damaged .${extension} files`, {
+    target: {
+      message,
+      async attempt(random, index) {
+        const whole = someLines(random);
+        const text = mutateText(extension === "json" ? `[${whole.join(",\n")}]` : whole.join("\n"), random);
+        const bytes = random() < 0.2
+          ? Uint8Array.from(text, (character) => character.charCodeAt(0))
+          : new TextEncoder().encode(text);
+        await Deno.writeFile(path, bytes);
+        await readAs(path, index % USES);
+      },
+    },
+    ...{ inputs: 400, seed, accepted: [20, 200] },
   });
 }
 
-Deno.test("300 damaged gzip files, and texts that were damaged before they were packed", async () => {
-  const random = seededRandom(3);
-  const folder = temporaryFolder();
-  const accepted = await fuzz(300, async (index) => {
-    const isLines = random() < 0.5;
-    const whole = someLines(random);
-    const text = isLines ? whole.join("\n") : `[${whole.join(",")}]`;
-    const packed = random() < 0.5 ? mutateBytes(gzipSync(text), random) : gzipSync(mutateText(text, random));
-    const path = join(folder, `data.${isLines ? "jsonl" : "json"}.gz`);
-    await Deno.writeFile(path, packed);
-    await readAs(path, index % USES);
-  });
-  assert.ok(accepted > 10 && accepted < 200, `${accepted} accepted`);
+const packedFolder = temporaryFolder();
+fuzzTest("300 damaged gzip files, and texts that were damaged before they were packed", {
+  target: {
+    message,
+    async attempt(random, index) {
+      const isLines = random() < 0.5;
+      const whole = someLines(random);
+      const text = isLines ? whole.join("\n") : `[${whole.join(",")}]`;
+      const packed = random() < 0.5
+        ? mutateBytes(gzipSync(text), random)
+        : gzipSync(mutateText(text, random));
+      const path = join(packedFolder, `data.${isLines ? "jsonl" : "json"}.gz`);
+      await Deno.writeFile(path, packed);
+      await readAs(path, index % USES);
+    },
+  },
+  ...{ inputs: 300, seed: 3, accepted: [10, 200] },
 });
 
 const FIXTURES = ["none", "snappy", "gzip", "brotli", "zstd", "lz4"].map((name) => `pairs_${name}.parquet`);
+const PARQUET_FILES = [...FIXTURES, "labels.parquet", "empty.parquet"].map((name) =>
+  Deno.readFileSync(new URL(`fixtures/${name}`, import.meta.url))
+);
 
-Deno.test("500 damaged Parquet files, of every compression", async () => {
-  const random = seededRandom(4);
-  const path = join(temporaryFolder(), "data.parquet");
-  const files = await Promise.all(
-    [...FIXTURES, "labels.parquet", "empty.parquet"].map((name) =>
-      Deno.readFile(new URL(`fixtures/${name}`, import.meta.url))
-    ),
-  );
-  const accepted = await fuzz(500, async (index) => {
-    await Deno.writeFile(path, mutateBytes(files[index % files.length], random));
-    await readAs(path, index % USES);
-  });
-  assert.ok(accepted > 20 && accepted < 350, `${accepted} accepted`);
+const parquetPath = join(temporaryFolder(), "data.parquet");
+fuzzTest("500 damaged Parquet files, of every compression", {
+  target: {
+    message,
+    async attempt(random, index) {
+      await Deno.writeFile(parquetPath, mutateBytes(PARQUET_FILES[index % PARQUET_FILES.length], random));
+      await readAs(parquetPath, index % USES);
+    },
+  },
+  ...{ inputs: 500, seed: 6, accepted: [20, 350] },
 });
 
 /** UTF-8 bytes: a tokenizer that knows every text. */
 const BYTES = { encode: (text: string) => [...new TextEncoder().encode(text)], eosTokenId: 256 };
 
 Deno.test("600 records with values of other types in any place", async () => {
-  const random = seededRandom(5);
   const source = { file: "made", index: 0 };
   let encoded = 0;
-  const accepted = await fuzz(600, async (index) => {
-    const value = mutateValue(RECORDS[index % RECORDS.length], random);
-    const form = detectCompletionForm(value);
-    if (form !== undefined && random() < 0.5) return void normalizeCompletion({ value, source }, form);
-    const { records } = await collectPreferences([{ value, source }], "made");
-    for (const record of records) {
-      for (const side of [record.prompt, record.chosen, record.rejected]) {
-        assert.ok(
-          typeof side === "string" || (Array.isArray(side) && side.length > 0),
-          JSON.stringify(value),
-        );
+  const target: FuzzTarget = {
+    ...{ name: "records", message },
+    async attempt(random, index) {
+      const value = mutateValue(RECORDS[index % RECORDS.length], random);
+      const form = detectCompletionForm(value);
+      if (form !== undefined && random() < 0.5) return void normalizeCompletion({ value, source }, form);
+      const { records } = await collectPreferences([{ value, source }], "made");
+      for (const record of records) {
+        for (const side of [record.prompt, record.chosen, record.rejected]) {
+          assert.ok(
+            typeof side === "string" || (Array.isArray(side) && side.length > 0),
+            JSON.stringify(value),
+          );
+        }
       }
-    }
-    if (typeof records[0].prompt !== "string") return;
-    encodePairs(records, { tokenizer: BYTES, vocabSize: 257, maxLength: 256, overlong: "drop" });
-    encoded++;
-  });
-  assert.ok(accepted > 100 && accepted < 500, `${accepted} accepted`);
+      if (typeof records[0].prompt !== "string") return;
+      encodePairs(records, { tokenizer: BYTES, vocabSize: 257, maxLength: 256, overlong: "drop" });
+      encoded++;
+    },
+  };
+  assertClean(await fuzz(target, { inputs: 600, seed: 5 }), [100, 500]);
   assert.ok(encoded > 20, `${encoded} encoded`);
 });
 

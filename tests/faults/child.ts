@@ -40,14 +40,7 @@ export async function keel(
   options: { signals?: SignalPlan; deadlineMs?: number } = {},
 ): Promise<Outcome> {
   const { signals: plan, deadlineMs = 120_000 } = options;
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...PERMISSIONS, "train/cli.ts", ...args],
-    cwd: ROOT,
-    env: { NO_COLOR: "1" },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
+  const child = spawn(args);
   let [text, sentAt, isOver] = ["", 0, false];
   const send = async ({ signals, pauseMs = 100 }: SignalPlan) => {
     sentAt = performance.now();
@@ -76,6 +69,49 @@ export async function keel(
   assert.notEqual(code, 137, `expected an end within ${deadlineMs} ms:\n${text}`);
   if (plan) assert.notEqual(sentAt, 0, `expected ${plan.after}, found:\n${text}`);
   return { code, text, reactionMs: sentAt === 0 ? 0 : performance.now() - sentAt };
+}
+
+function spawn(args: readonly string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", ...PERMISSIONS, "train/cli.ts", ...args],
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+/**
+ * Runs the command line while something else is done, then kills it as a power cut would.
+ *
+ * @param args Its words and flags; the command must not end by itself before.
+ * @param options.after What is done begins as soon as either stream has shown this.
+ * @param options.meanwhile What is done.
+ */
+export async function whileKeelRuns(
+  args: readonly string[],
+  { after, meanwhile }: { after: RegExp; meanwhile: () => Promise<void> },
+): Promise<void> {
+  const child = spawn(args);
+  const [shown, ended] = [Promise.withResolvers<void>(), child.status];
+  let text = "";
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    for await (const part of stream.pipeThrough(new TextDecoderStream())) {
+      text += part;
+      if (after.test(text)) shown.resolve();
+    }
+  };
+  const streams = Promise.all([collect(child.stdout), collect(child.stderr)]);
+  let isOver = false;
+  try {
+    await Promise.race([shown.promise, ended.then(() => void (isOver = true))]);
+    assert.ok(!isOver, `expected ${after}, found:\n${text}`);
+    await meanwhile();
+  } finally {
+    if (!isOver) child.kill("SIGKILL");
+    await Promise.all([ended, streams]);
+  }
 }
 
 /** Names of all files below a folder that does or does not exist. */

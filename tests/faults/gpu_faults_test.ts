@@ -12,7 +12,9 @@ import { referenceLogps } from "../../train/reference.ts";
 import { ensureAdapter } from "../../train/software_driver.ts";
 import { train } from "../../train/trainer.ts";
 import { createRandom, uniformInt } from "../../train/random.ts";
-import { tinyModel } from "../tiny_model.ts";
+import { saveToRun, type Session } from "../../train/session.ts";
+import { tinyModel, tinyTokenizer } from "../tiny_model.ts";
+import { contentsBelow } from "./disk.ts";
 
 /** Far more than any of these takes. */
 const DEADLINE_MS = 30_000;
@@ -35,16 +37,22 @@ function faultTest(name: string, body: (gpu: Gpu) => Promise<void>): void {
 
 const completion = { promptIds: [1, 2], completionIds: [3, 4], source: { file: "data" } };
 
-/** Loads, runs a reference pass, trains, evaluates and reads the weights back, losing the device at a readback. */
-async function runUntilLost(gpu: Gpu, readback: number): Promise<void> {
+/** Loses the device at a readback, from 1. */
+function loseAt(gpu: Gpu, readback: number): { reads: number } {
   const { queue } = gpu;
   const read = queue.read.bind(queue);
-  let reads = 0;
+  const counter = { reads: 0 };
   queue.read = (range) => {
     const result = read(range);
-    if (++reads === readback) gpu.device.destroy();
+    if (++counter.reads === readback) gpu.device.destroy();
     return result;
   };
+  return counter;
+}
+
+/** Loads, runs a reference pass, trains, evaluates and reads the weights back, losing the device at a readback. */
+async function runUntilLost(gpu: Gpu, readback: number): Promise<void> {
+  loseAt(gpu, readback);
   using model = tinyModel(gpu);
   const pairs = [{ chosen: completion, rejected: completion, source: completion.source }];
   await referenceLogps(model, pairs);
@@ -95,4 +103,29 @@ faultTest("memory that the device refuses", async (gpu) => {
   gpu.queue.clear(refused.range);
   await assert.rejects(toHost(refused), { name: "GpuFaultError", message: /the GPU reported: Buffer size/ });
   release(refused);
+});
+
+Deno.test("a GPU fault: the device is lost while a run's model is written: the older one stays, whole", async () => {
+  await ensureAdapter();
+  const folder = await Deno.makeTempDir();
+  const session = (gpu: Gpu) => ({ gpu, folder } as Session);
+  const save = async (gpu: Gpu, readback: number, seed: number) => {
+    using model = tinyModel(gpu, { seed });
+    const counter = loseAt(gpu, readback);
+    await saveToRun(session(gpu), model, { name: "model", tokenizer: tinyTokenizer() });
+    return counter.reads;
+  };
+  using whole = await openGpu();
+  const reads = await save(whole, Infinity, 1);
+  const before = contentsBelow(folder);
+  assert.ok(reads > 3 && "model/model.safetensors" in before);
+  for (const readback of [1, Math.ceil(reads / 2), reads]) {
+    using gpu = await openGpu();
+    await assert.rejects(within(save(gpu, readback, 2)), {
+      name: "GpuFaultError",
+      message: /^Cannot go on: the GPU device was lost/,
+    });
+    assert.deepEqual(contentsBelow(folder), before, `readback ${readback} of ${reads}`);
+  }
+  await Deno.remove(folder, { recursive: true });
 });

@@ -1,5 +1,5 @@
 /**
- * Runs a reader on damaged inputs, by a seed: each is read, or refused by an InputError, within time and memory.
+ * Runs a reader on damaged inputs, by a seed: each is read, or refused by an error of the user's, within time and memory.
  * @module
  */
 import assert from "node:assert/strict";
@@ -9,8 +9,12 @@ import { seededRandom } from "../reference/random.ts";
 /** A reader and how its inputs are made. */
 export interface FuzzTarget {
   readonly name: string;
-  /** Makes an input from random numbers and reads it. */
-  attempt(random: () => number): unknown;
+  /** Makes an input from random numbers, or from its number, and reads it. */
+  attempt(random: () => number, index: number): unknown;
+  /** What refuses an input; any InputError by default. */
+  readonly refusal?: typeof InputError;
+  /** What the message of a refusal is like. */
+  readonly message?: RegExp;
 }
 
 /** What became of the inputs. */
@@ -44,11 +48,11 @@ export async function fuzz(
     const before = performance.now();
     const fail = (text: string) => findings.push(`${target.name}, seed ${seed}, input ${index}: ${text}`);
     try {
-      await target.attempt(seededRandom(seed * 1_000_003 + index));
+      await target.attempt(seededRandom(seed * 1_000_003 + index), index);
       accepted++;
     } catch (error) {
-      if (!(error instanceof InputError)) fail(String((error as Error)?.stack ?? error));
-      else if (error.message.length >= 2000) fail(`a message of ${error.message.length} characters`);
+      const found = findingOf(error, target);
+      if (found !== undefined) fail(found);
     }
     const elapsedMs = performance.now() - before;
     if (elapsedMs > LIMIT_MS) fail(`${elapsedMs} ms`);
@@ -59,8 +63,46 @@ export async function fuzz(
   return { name: target.name, inputs, accepted, findings, seconds: (performance.now() - began) / 1000 };
 }
 
-/** Fails with the first findings; without any, checks that damage was neither harmless nor hopeless. */
-export function assertClean({ name, inputs, accepted, findings }: FuzzFigures): void {
+/** What is wrong with an error, if anything is. */
+function findingOf(error: unknown, { refusal = InputError, message }: FuzzTarget): string | undefined {
+  if (!(error instanceof refusal)) return String((error as Error)?.stack ?? error);
+  if (error.message.length >= 2000) return `a message of ${error.message.length} characters`;
+  if (message && !message.test(error.message)) {
+    return `a message that is not like ${message}: ${error.message}`;
+  }
+}
+
+/**
+ * Fails with the first findings; without any, checks that damage was neither harmless nor hopeless.
+ *
+ * @param figures Of {@link fuzz}.
+ * @param between How many must have been accepted, both ends left out; some but not all by default.
+ */
+export function assertClean(
+  { name, inputs, accepted, findings }: FuzzFigures,
+  [least, most]: readonly [number, number] = [0, inputs],
+): void {
   assert.deepEqual(findings.slice(0, 3), []);
-  assert.ok(accepted > 0 && accepted < inputs, `${name}: ${accepted} of ${inputs} accepted`);
+  assert.ok(accepted > least && accepted < most, `${name}: ${accepted} of ${inputs} accepted`);
+}
+
+/**
+ * Registers a test of a reader.
+ *
+ * @param name Of the test.
+ * @param options.target What is fuzzed.
+ * @param options.inputs How many.
+ * @param options.seed Of the inputs.
+ * @param options.accepted How many must be accepted, both ends left out.
+ */
+export function fuzzTest(
+  name: string,
+  { target, inputs, seed, accepted }: {
+    target: Omit<FuzzTarget, "name">;
+    inputs: number;
+    seed: number;
+    accepted: readonly [number, number];
+  },
+): void {
+  Deno.test(name, async () => assertClean(await fuzz({ name, ...target }, { inputs, seed }), accepted));
 }

@@ -5,7 +5,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { openPlanningGpu } from "../../engine/planning_gpu.ts";
+import { GPU_TILE, LARGE_TILE } from "../../shaders/tile.ts";
 import { parseLoraConfig } from "../../train/adapters/lora_config.ts";
+import { COMMON_CARD } from "../../train/bench/memory.ts";
 import { parseRunConfig, runConfigSchema } from "../../train/config.ts";
 import { readConfigFile } from "../../train/config_file.ts";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
@@ -19,6 +22,8 @@ import { parseHeader } from "../../train/models/safetensors_header.ts";
 import { readRun } from "../../train/report/read_run.ts";
 import { listSettings } from "../../train/settings.ts";
 import { openCells } from "../../train/study/cells.ts";
+import { InputError } from "../../train/errors.ts";
+import { tuneFromCache } from "../../train/tune_cache.ts";
 import { readAdapterConfig } from "../../train/adapters/adapter_files.ts";
 import { HEADER, INDEX } from "./checkpoint_texts.ts";
 import type { FuzzTarget } from "./harness.ts";
@@ -39,6 +44,41 @@ function damaged(value: Record<string, unknown>, random: () => number): string {
   return random() < 0.5
     ? mutateText(JSON.stringify(value), random)
     : JSON.stringify(mutateValue(value, random));
+}
+
+/** What a tuner may choose here. */
+const CANDIDATES = { "64x64": { tile: GPU_TILE, splitTo: 0 }, "128x128": { tile: LARGE_TILE, splitTo: 0 } };
+const KNOWN_PLANS = ["built in", ...Object.keys(CANDIDATES)];
+const SMALL = { m: 8, n: 8, k: 8 };
+/** Those of workgroups too, by which it is told which candidates fit. */
+const LIMITS = { ...COMMON_CARD.limits, maxComputeWorkgroupSizeX: 1024, maxComputeWorkgroupSizeY: 1024 };
+
+/** The tuner's cache, as a card that computes nothing has it: a damaged file is measured anew, and written again. */
+async function tuneCacheTarget(folder: string): Promise<FuzzTarget> {
+  const tune = async () => {
+    using gpu = openPlanningGpu({ ...COMMON_CARD, limits: LIMITS });
+    const shapes = { large: SMALL, narrow: SMALL, deep: SMALL };
+    return (await tuneFromCache(gpu, { folder, candidates: CANDIDATES, shapes, sampleMs: 0 }))!;
+  };
+  await tune();
+  const [{ name }] = [...Deno.readDirSync(folder)];
+  const path = join(folder, name);
+  const { key, choice } = JSON.parse(Deno.readTextFileSync(path));
+  const names = Object.keys(choice);
+  const good = JSON.stringify({ key, choice: Object.fromEntries(names.map((one) => [one, "64x64"])) });
+  return {
+    name: "tuner's cache",
+    async attempt(random) {
+      Deno.writeTextFileSync(path, random() < 0.1 ? good : damaged(JSON.parse(good), random));
+      const found = await tune();
+      assert.deepEqual(Object.keys(found.choice).sort(), names.toSorted());
+      for (const plan of Object.values(found.choice)) assert.ok(KNOWN_PLANS.includes(plan), plan);
+      // Whatever it was: what is there now is what was used.
+      const written = JSON.parse(Deno.readTextFileSync(path));
+      assert.deepEqual([written.key, written.choice], [key, found.choice]);
+      if (found.isMeasured) throw new InputError("Cannot use the tuner's cache: it is measured anew");
+    },
+  };
 }
 
 /** @returns the targets, whose files go into a folder of the caller's */
@@ -142,5 +182,6 @@ export async function fuzzTargets(folder: string): Promise<FuzzTarget[]> {
         await cells.find({ seed: 1 });
       },
     },
+    await tuneCacheTarget(join(folder, "tuning")),
   ];
 }

@@ -3,8 +3,8 @@ import { CheckpointError } from "../../train/errors.ts";
 import { parseCheckpointIndex } from "../../train/models/checkpoint_index.ts";
 import { parseHeader, readHeaderLength } from "../../train/models/safetensors_header.ts";
 import { HEADER, INDEX } from "../fuzz/checkpoint_texts.ts";
+import { fuzzTest } from "../fuzz/harness.ts";
 import { mutateText } from "../fuzz/mutate.ts";
-import { seededRandom } from "../reference/random.ts";
 
 /** Pieces that parsers stumble over. */
 const TOKENS = [
@@ -22,71 +22,59 @@ const TOKENS = [
 ];
 
 const mutate = (seed: string, random: () => number) => mutateText(seed, random, { tokens: TOKENS, most: 4 });
+const refusal = CheckpointError;
 
-/** @returns whether it was accepted */
-function isAccepted(text: string, parse: () => unknown): boolean {
-  try {
-    parse();
-    return true;
-  } catch (error) {
-    assert(error instanceof CheckpointError, `${JSON.stringify(text.slice(0, 300))}: ${error}`);
-    return false;
-  }
-}
-
-Deno.test("1,500 damaged headers: each is read, or refused by a CheckpointError", () => {
-  const random = seededRandom(1);
-  let accepted = 0;
-  for (let i = 0; i < 1500; i++) {
-    const text = mutate(HEADER, random);
-    const json = random() < 0.2
-      ? Uint8Array.from(text, (character) => character.charCodeAt(0))
-      : new TextEncoder().encode(text);
-    const options = { file: "model.safetensors", fileBytes: 8 + json.length + 32 };
-    if (isAccepted(text, () => parseHeader(json, options))) accepted++;
-  }
-  // Both happen: the mutations are neither harmless nor hopeless.
-  assert(accepted > 20 && accepted < 750, `${accepted} accepted`);
+fuzzTest("1,500 damaged headers: each is read, or refused by a CheckpointError", {
+  target: {
+    refusal,
+    attempt(random) {
+      const text = mutate(HEADER, random);
+      const json = random() < 0.2
+        ? Uint8Array.from(text, (character) => character.charCodeAt(0))
+        : new TextEncoder().encode(text);
+      parseHeader(json, { file: "model.safetensors", fileBytes: 8 + json.length + 32 });
+    },
+  },
+  ...{ inputs: 1500, seed: 1, accepted: [20, 750] },
 });
 
-Deno.test("500 damaged indexes: each is read, or refused by a CheckpointError, and no name leaves the folder", () => {
-  const random = seededRandom(2);
-  let accepted = 0;
-  for (let i = 0; i < 500; i++) {
-    const text = mutate(INDEX, random);
-    if (
-      isAccepted(text, () => {
-        const { weightMap } = parseCheckpointIndex(text, { file: "index.json" });
+fuzzTest(
+  "500 damaged indexes: each is read, or refused by a CheckpointError, and no name leaves the folder",
+  {
+    target: {
+      refusal,
+      attempt(random) {
+        const { weightMap } = parseCheckpointIndex(mutate(INDEX, random), { file: "index.json" });
         for (const name of weightMap.values()) assert.match(name, /^[^/\\:\0]+\.safetensors$/);
-      })
-    ) accepted++;
-  }
-  assert(accepted > 10 && accepted < 250, `${accepted} accepted`);
-});
+      },
+    },
+    ...{ inputs: 500, seed: 2, accepted: [10, 250] },
+  },
+);
 
-Deno.test("500 header lengths: each is within the file, or refused by a CheckpointError", () => {
-  const random = seededRandom(3);
-  for (let i = 0; i < 500; i++) {
-    const start = Uint8Array.from(
-      { length: Math.floor(random() * 10) },
-      () => random() < 0.7 ? 0 : random() * 256,
-    );
-    const fileBytes = start.length + Math.floor(random() * 300);
-    isAccepted(String(start), () => {
-      const length = readHeaderLength(start, { file: "model.safetensors", fileBytes });
-      assert(length + 8 <= fileBytes);
-    });
-  }
+fuzzTest("500 header lengths: each is within the file, or refused by a CheckpointError", {
+  target: {
+    refusal,
+    attempt(random) {
+      const start = Uint8Array.from(
+        { length: Math.floor(random() * 10) },
+        () => random() < 0.7 ? 0 : random() * 256,
+      );
+      const fileBytes = start.length + Math.floor(random() * 300);
+      assert(readHeaderLength(start, { file: "model.safetensors", fileBytes }) + 8 <= fileBytes);
+    },
+  },
+  ...{ inputs: 500, seed: 3, accepted: [0, 500] },
 });
 
 Deno.test("values nested without end are refused, not printed", () => {
+  const refuses = (parse: () => unknown) => assert.throws(parse, CheckpointError);
   const deep = "[".repeat(200_000) + "]".repeat(200_000);
   for (const text of [`{"w":${deep}}`, `{"__metadata__":{"a":${deep}}}`]) {
     const json = new TextEncoder().encode(text);
-    const options = { file: "model.safetensors", fileBytes: 8 + json.length };
-    assert(!isAccepted(text, () => parseHeader(json, options)));
+    refuses(() => parseHeader(json, { file: "model.safetensors", fileBytes: 8 + json.length }));
   }
   for (const text of [`{"weight_map":{"w":${deep}}}`, `{"weight_map":${deep}}`, deep]) {
-    assert(!isAccepted(text, () => parseCheckpointIndex(text, { file: "index.json" })));
+    refuses(() => parseCheckpointIndex(text, { file: "index.json" }));
   }
 });

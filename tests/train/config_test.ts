@@ -70,6 +70,19 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ loss: "sft", promptSharing: true }, "<promptSharing>: expected a pairwise loss, found sft"],
   [{ loss: "sft", ches: true }, "<ches>: expected a pairwise loss, found sft"],
   [{ dtype: "f16", ches: true }, "<ches>: expected f32, found dtype f16"],
+  // What is left out at steps that are not finite.
+  [{ onNonfinite: "go on" }, '<onNonfinite>: expected one of stop, skip, found "go on"'],
+  [{ onNonfinite: "skip", maxNonfinite: 0 }, "<maxNonfinite>: expected more than 0, found 0"],
+  [{ onNonfinite: "skip", maxNonfinite: 1.5 }, "<maxNonfinite>: expected a value of type int, found 1.5"],
+  [{ maxNonfinite: 3 }, "<maxNonfinite>: expected onNonfinite skip beside it, found stop"],
+  [
+    { onNonfinite: "skip", dtype: "f16" },
+    "<onNonfinite>: expected dtype f32, as loss scaling skips by itself, found f16",
+  ],
+  [
+    { onNonfinite: "skip", spo: { solver: "penalty" } },
+    "<onNonfinite>: expected no SPO solver, as its inner steps are not skipped, found penalty",
+  ],
   // Options that the chosen way of SPO does not read.
   [{ spo: { lambda: 2 } }, unread("lambda", "solver penalty, unrolled or alternating")],
   [{ spo: { solver: "none", rho: 2 } }, unread("rho", "solver penalty, unrolled or alternating")],
@@ -184,6 +197,9 @@ Deno.test("settings next to the refused ones are taken", () => {
     inner({ solver: "alternating" }),
     { dtype: "f16", ...inner({ solver: "alternating" }) },
     { spo: { solver: "none" } },
+    { onNonfinite: "skip" },
+    { onNonfinite: "skip", maxNonfinite: 3, loss: "sft" },
+    { onNonfinite: "stop", dtype: "f16" },
   ];
   for (const raw of taken) assert.doesNotThrow(() => parse(raw), JSON.stringify(raw));
 });

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import project from "../../deno.json" with { type: "json" };
 import { InputError } from "../../train/errors.ts";
+import { LOCK_FILE } from "../../train/folder_lock.ts";
 import {
   checkRunFolder,
   nextRunName,
@@ -13,6 +14,11 @@ import {
 } from "../../train/run_folder.ts";
 
 const ON_WINDOWS = Deno.build.os === "windows";
+
+/** Prepares a folder and lets go of it. */
+async function prepare(...args: Parameters<typeof prepareRunFolder>): Promise<void> {
+  (await prepareRunFolder(...args))[Symbol.dispose]();
+}
 
 async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
@@ -31,13 +37,14 @@ async function refuses(action: Promise<unknown>, message: string): Promise<void>
   });
 }
 
+/** All but the lock, which stays in every folder that a run had. */
 function namesIn(folder: string): string[] {
-  return [...Deno.readDirSync(folder)].map((entry) => entry.name).sort();
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name !== LOCK_FILE).sort();
 }
 
 /** A finished run, as a run writes it. */
 async function writeRun(folder: string): Promise<void> {
-  await prepareRunFolder(folder, { overwrite: false });
+  await prepare(folder, { overwrite: false });
   await writeRunConfig(folder, { beta: 0.1 });
   await Deno.writeTextFile(join(folder, "metrics.jsonl"), "{}\n");
   await Deno.mkdir(join(folder, "model"));
@@ -52,9 +59,9 @@ Deno.test("a new folder is made with its parents; an empty one is taken", () =>
     const path = join(folder, "runs", "one");
     await checkRunFolder(path, { overwrite: false });
     assert.deepEqual(namesIn(folder), [], "a check changes nothing");
-    await prepareRunFolder(path, { overwrite: false });
-    await prepareRunFolder(path, { overwrite: false });
-    await prepareRunFolder(path, { overwrite: true });
+    await prepare(path, { overwrite: false });
+    await prepare(path, { overwrite: false });
+    await prepare(path, { overwrite: true });
     assert.deepEqual(namesIn(path), []);
   }));
 
@@ -62,7 +69,7 @@ Deno.test("an earlier run is refused without overwrite and left whole", () =>
   inFolder(async (folder) => {
     const path = join(folder, "run");
     await writeRun(path);
-    for (const action of [checkRunFolder, prepareRunFolder]) {
+    for (const action of [checkRunFolder, prepare]) {
       await refuses(action(path, { overwrite: false }), `Cannot write to ${path}: ${IN_USE}`);
     }
     assert.deepEqual(namesIn(path), ["config.json", "metrics.jsonl", "model"]);
@@ -75,7 +82,7 @@ Deno.test("overwrite empties a run's folder, with what a killed run left; a chec
     await Deno.writeTextFile(join(path, "config.json.123.partial"), "{");
     await checkRunFolder(path, { overwrite: true });
     assert.equal(namesIn(path).length, 4);
-    await prepareRunFolder(path, { overwrite: true });
+    await prepare(path, { overwrite: true });
     assert.deepEqual(namesIn(path), []);
   }));
 
@@ -86,7 +93,7 @@ Deno.test("overwrite refuses a run's folder that holds something else, and remov
     await Deno.writeTextFile(join(path, "notes.txt"), "mine");
     const message =
       `Cannot overwrite ${path}: expected a run and nothing else, found "notes.txt" (use another --output)`;
-    for (const action of [checkRunFolder, prepareRunFolder]) {
+    for (const action of [checkRunFolder, prepare]) {
       await refuses(action(path, { overwrite: true }), message);
     }
     assert.deepEqual(namesIn(path), ["config.json", "metrics.jsonl", "model", "notes.txt"]);
@@ -97,7 +104,7 @@ Deno.test("entries tells which other names a run writes", () =>
     const path = join(folder, "run");
     await writeRun(path);
     await Deno.writeTextFile(join(path, "report.md"), "");
-    await prepareRunFolder(path, { overwrite: true, entries: ["metrics.jsonl", "model", "report.md"] });
+    await prepare(path, { overwrite: true, entries: ["metrics.jsonl", "model", "report.md"] });
     assert.deepEqual(namesIn(path), []);
   }));
 
@@ -115,7 +122,7 @@ for (
       if (config !== undefined) await Deno.writeTextFile(join(folder, "config.json"), config);
       const before = namesIn(folder);
       await refuses(
-        prepareRunFolder(folder, { overwrite: true }),
+        prepare(folder, { overwrite: true }),
         `Cannot overwrite ${folder}: expected a run of Keel, found "${before[0]}" (use another --output)`,
       );
       assert.deepEqual(namesIn(folder), before);
@@ -126,7 +133,7 @@ Deno.test("overwrite refuses a folder whose config.json is a folder", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(join(folder, "config.json"));
     await refuses(
-      prepareRunFolder(folder, { overwrite: true }),
+      prepare(folder, { overwrite: true }),
       ON_WINDOWS
         ? `Cannot read ${
           join(folder, "config.json")
@@ -144,7 +151,7 @@ Deno.test({
       await writeRun(path);
       await Deno.rename(join(path, "model"), mine);
       await Deno.symlink(mine, join(path, "model"));
-      await prepareRunFolder(path, { overwrite: true });
+      await prepare(path, { overwrite: true });
       assert.deepEqual([namesIn(path), namesIn(mine)], [[], ["config.json"]]);
     }),
 });
@@ -157,7 +164,7 @@ Deno.test({
       const file = join(folder, "file");
       await Deno.writeTextFile(file, "mine");
       for (const path of [file, join(file, "run"), join(file, "runs", "one")]) {
-        for (const action of [checkRunFolder, prepareRunFolder]) {
+        for (const action of [checkRunFolder, prepare]) {
           await refuses(
             action(path, { overwrite: true }),
             `Cannot write to ${path}: expected a place to write, found a file where a folder is needed`,
@@ -167,7 +174,7 @@ Deno.test({
       const link = join(folder, "link");
       await Deno.symlink(join(folder, "nowhere"), link);
       await refuses(
-        prepareRunFolder(link, { overwrite: true }),
+        prepare(link, { overwrite: true }),
         `Cannot write to ${link}: expected a place to write, found something else of that name`,
       );
       assert.equal(await Deno.readTextFile(file), "mine");
@@ -185,7 +192,7 @@ Deno.test({
       };
       const path = join(folder, "run");
       try {
-        await refuses(prepareRunFolder(path, { overwrite: false }), denied(path));
+        await refuses(prepare(path, { overwrite: false }), denied(path));
         await refuses(writeJson(path, {}), denied(path));
         await refuses((async () => await openMetrics(path))(), denied(path));
       } finally {
@@ -197,7 +204,7 @@ Deno.test({
 Deno.test("a name that the file system refuses is an input error, in the system's words", () =>
   inFolder(async (folder) => {
     const path = join(folder, "x".repeat(300));
-    await assert.rejects(prepareRunFolder(path, { overwrite: false }), (error) => {
+    await assert.rejects(prepare(path, { overwrite: false }), (error) => {
       assert.ok(error instanceof InputError);
       return error.message.startsWith(`Cannot write to ${path}: expected a place to write, found `);
     });
@@ -207,7 +214,7 @@ Deno.test("of two runs that saw the same free name, one gets it", () =>
   inFolder(async (folder) => {
     const path = join(folder, "run");
     const results = await Promise.allSettled(
-      [1, 2].map(() => prepareRunFolder(path, { overwrite: false })),
+      [1, 2].map(() => prepare(path, { overwrite: false })),
     );
     const reasons = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
     assert.deepEqual(
@@ -329,7 +336,7 @@ Deno.test("a folder that could be emptied only in part is still known as a run",
     ]);
     assert.equal(success, false);
     assert.deepEqual(namesIn(path), ["config.json", "model"]);
-    await prepareRunFolder(path, { overwrite: true });
+    await prepare(path, { overwrite: true });
     assert.deepEqual(namesIn(path), []);
   }));
 
@@ -348,6 +355,21 @@ Deno.test({
     );
   },
 });
+
+Deno.test("metrics: a file that was removed or replaced under way is an input error", () =>
+  inFolder(async (folder) => {
+    for (const [found, spoil] of [["none", undefined], ["another", ""]] as const) {
+      const path = join(folder, `${found}.jsonl`);
+      using metrics = openMetrics(path);
+      metrics.append({ step: 1 });
+      await Deno.remove(path);
+      if (spoil !== undefined) await Deno.writeTextFile(path, spoil);
+      await refuses(
+        (async () => await metrics.append({ step: 2 }))(),
+        `Cannot write to ${path}: expected the file that was opened, found ${found}`,
+      );
+    }
+  }));
 
 Deno.test("metrics: a killed process keeps what it logged", () =>
   inFolder(async (folder) => {

@@ -6,7 +6,6 @@
 import assert from "node:assert/strict";
 import type { Gpu } from "../../engine/gpu.ts";
 import { NO_PENALTY } from "../../engine/ops/pair_loss.ts";
-import type { EncodedCompletion } from "../../train/data/encode.ts";
 import { liveReference } from "../../train/live_reference.ts";
 import { resolveUnpairedLoss } from "../../train/losses/unpaired.ts";
 import { resolvePairLoss } from "../../train/losses/weighted_sum.ts";
@@ -19,40 +18,17 @@ import { train } from "../../train/trainer.ts";
 import { gpuTest } from "../gpu.ts";
 import { assertClose } from "../ops/check_op.ts";
 import * as reference from "../reference/sequence_statistics.ts";
-import * as head from "../reference/token_logps.ts";
 import {
   randomCompletions,
   randomPairs,
   readWeights,
-  referenceLogits,
-  TINY_VOCAB,
+  referenceStatistics,
   tinyModel,
 } from "../tiny_model.ts";
 
 const PAIRS = randomPairs(8, 5);
 const SIDES = [...PAIRS.map(({ chosen }) => chosen), ...PAIRS.map(({ rejected }) => rejected)];
 const EXAMPLES = randomCompletions(8, 3).map((one, index) => ({ ...one, desirable: index % 3 === 0 }));
-
-/** Log-probs and statistics of completions' tokens by the model as it is, in f64: the head is the identity. */
-async function statisticsOf(
-  model: Model,
-  completions: readonly EncodedCompletion[],
-): Promise<reference.SequenceStatisticsInputs> {
-  const rows = (await referenceLogits(model, completions)).flat();
-  const [N, V] = [rows.length, TINY_VOCAB];
-  const inputs = {
-    hidden: Float64Array.from(rows.flatMap((row) => [...row])),
-    lmHead: Float64Array.from({ length: V * V }, (_, i) => Number(i % V === Math.floor(i / V))),
-    labels: completions.flatMap(({ completionIds }) => completionIds),
-  };
-  const dims = { N, C: V, V };
-  const sequenceOffsets = [0];
-  for (const { completionIds } of completions) {
-    sequenceOffsets.push(sequenceOffsets[sequenceOffsets.length - 1] + completionIds.length);
-  }
-  const { logps } = head.forward(inputs, dims);
-  return { logps, statistics: head.statistics(inputs, dims), sequenceOffsets };
-}
 
 interface Split {
   gradientAccumulationSteps?: number;
@@ -93,7 +69,7 @@ function assertLogged(record: MetricsRecord, expected: Readonly<Record<string, n
 gpuTest("a run on pairs logs means over its tokens, however its step is split", async (gpu) => {
   for (const split of SPLITS) {
     using model = tinyModel(gpu);
-    const inputs = await statisticsOf(model, SIDES);
+    const inputs = await referenceStatistics(model, SIDES);
     const expected = reference.metrics(inputs, (s) => s < PAIRS.length);
     assert.ok(expected.mean_token_accuracy > 0 && expected.mean_token_accuracy < 1);
     using objective = await onPairs(model);
@@ -103,7 +79,7 @@ gpuTest("a run on pairs logs means over its tokens, however its step is split", 
 
 gpuTest("labels of prompts are no completion tokens", async (gpu) => {
   using model = tinyModel(gpu);
-  const expected = reference.metrics(await statisticsOf(model, SIDES), (s) => s < PAIRS.length);
+  const expected = reference.metrics(await referenceStatistics(model, SIDES), (s) => s < PAIRS.length);
   using objective = await onPairs(model, { loss: "orpo" });
   assertLogged((await run(objective))[0], expected, {});
 });
@@ -112,7 +88,7 @@ gpuTest("a run on completions logs means over its tokens, however its step is sp
   for (const split of SPLITS) {
     using model = tinyModel(gpu);
     const { entropy, mean_token_accuracy } = reference.metrics(
-      await statisticsOf(model, EXAMPLES),
+      await referenceStatistics(model, EXAMPLES),
       () => true,
     );
     using objective = sftObjective(model, EXAMPLES);
@@ -126,7 +102,7 @@ gpuTest("a run on labelled answers logs the means of either label", async (gpu) 
   for (const split of SPLITS) {
     using model = tinyModel(gpu);
     const { mean_token_accuracy: _, ...expected } = reference.metrics(
-      await statisticsOf(model, EXAMPLES),
+      await referenceStatistics(model, EXAMPLES),
       (s) => EXAMPLES[s].desirable,
     );
     using live = liveReference(model);
@@ -155,7 +131,7 @@ gpuTest("several steps' mean over a label leaves out steps without it", (gpu) =>
 /** With policy = reference every pair's dpo is log 2: the loss is the mean of the weights times that. */
 gpuTest("WPO weighs each pair by both its answers' likelihood, and not the NLL", async (gpu) => {
   using model = tinyModel(gpu);
-  const inputs = await statisticsOf(model, SIDES);
+  const inputs = await referenceStatistics(model, SIDES);
   const weights = reference.pairWeights(inputs);
   assert.ok(Math.max(...weights) > 2 * Math.min(...weights), "the weights differ");
   const mean = weights.reduce((a, b) => a + b, 0) / weights.length;

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { saveTokenizer } from "../data/tokenizer_folder.ts";
+import { makeFolder } from "../write_error.ts";
 import { CheckpointError, ConfigError, showFound } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
 import type { Model } from "../models/model.ts";
@@ -95,7 +96,7 @@ export async function saveAdapter(
   if (!adapter) {
     throw new TypeError(`Cannot save an adapter in ${folder}: expected a model with one, found none`);
   }
-  await Deno.mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const { parameters } = adapter;
   const tensors = [...parameters.shapes].map(([name, shape]) => ({
     name: PREFIX + name,

@@ -7,6 +7,7 @@ import type { DType } from "../../engine/dtype.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { saveTokenizer } from "../data/tokenizer_folder.ts";
+import { cannotWrite, makeFolder } from "../write_error.ts";
 import { InputError } from "../errors.ts";
 import type { Architecture } from "../models/architecture.ts";
 import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
@@ -97,7 +98,7 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
   const modules = checkAdapter(adapter, architecture, { config: settings, folder: folders.adapter });
   const source = { base, adapter, architecture, modules: new Set(modules), scale: loraScale(settings) };
   const dtype = options.dtype ?? storedType(source, modules[0]);
-  await Deno.mkdir(options.output, { recursive: true });
+  await makeFolder(options.output);
   const { maxShardBytes } = options;
   await writeCheckpoint(options.output, tensorsOf(source, options), { dtype, maxShardBytes });
   const json = JSON.stringify(architecture.configJson({ dtype }), null, 2) + "\n";
@@ -113,7 +114,7 @@ async function refuseInputs(output: string, inputs: readonly string[]): Promise<
       return await Deno.realPath(path);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
+      throw cannotWrite(output, error);
     }
   };
   const target = await real(output);

@@ -4,6 +4,7 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import { createDecoder, type Decoder, MAX_BURST } from "../generation/decoder.ts";
+import { planDecoding } from "../generation/plan.ts";
 import { recomputeGreedy } from "../generation/recompute.ts";
 import { createModel, type Model } from "../models/model.ts";
 import { initializeModel } from "../models/initialize.ts";
@@ -51,13 +52,33 @@ const RECOMPUTED_TOKENS = 2;
  */
 export async function benchDecoding(model: Model, options: DecodingBenchOptions): Promise<DecodingResult[]> {
   const results: DecodingResult[] = [];
-  const promptTokens = Math.max(1, Math.floor(model.positions / 4));
-  const newTokens = Math.max(MAX_BURST, Math.floor(promptTokens / MAX_BURST) * MAX_BURST);
   for (const batch of options.batches) {
     options.log?.(`decoding: ${batch} sequences`);
-    results.push(await benchBatch(model, { batch, promptTokens, newTokens, samples: options.samples }));
+    results.push(await benchBatch(model, batch, options.samples));
   }
   return results;
+}
+
+/**
+ * Takes the memory of {@link benchDecoding} on a planning device.
+ *
+ * @param model on that device
+ * @param batches numbers of sequences
+ */
+export async function planBenchDecoding(model: Model, batches: readonly number[]): Promise<void> {
+  for (const sequences of batches) {
+    using bench = openBench(model, sequences);
+    const { promptTokens, newTokens, recompute } = bench;
+    const sizes = { size: { sequences, positions: promptTokens + newTokens }, promptTokens };
+    for (const reading of ["ids", "logits"] as const) await planDecoding(model, { ...sizes, reading });
+    await recompute();
+  }
+}
+
+/** Tokens of a prompt, and how many are added to it. */
+function lengthsOf({ positions }: Model): { promptTokens: number; newTokens: number } {
+  const promptTokens = Math.max(1, Math.floor(positions / 4));
+  return { promptTokens, newTokens: Math.max(MAX_BURST, Math.floor(promptTokens / MAX_BURST) * MAX_BURST) };
 }
 
 /**
@@ -74,15 +95,9 @@ export function decodingModel(gpu: Gpu, shape: TrainingShape): Model {
   return model;
 }
 
-async function benchBatch(
-  model: Model,
-  { batch, promptTokens, newTokens, samples }: {
-    batch: number;
-    promptTokens: number;
-    newTokens: number;
-    samples: number;
-  },
-): Promise<DecodingResult> {
+/** What is measured of so many sequences. */
+function openBench(model: Model, batch: number) {
+  const { promptTokens, newTokens } = lengthsOf(model);
   const random = createRandom(1);
   const { vocab } = model.architecture.dimensions;
   const prompts = Array.from(
@@ -91,18 +106,27 @@ async function benchBatch(
   );
   // Without the cache the cost grows with the length: what it is in the middle is what it is on average.
   const halfway = prompts.map((ids) => [...ids, ...ids.slice(0, newTokens / 2 - RECOMPUTED_TOKENS / 2)]);
-  using decoder = createDecoder(model, { sequences: batch, positions: promptTokens + newTokens });
-  const prefill = () => decoder.prefill(prompts.map((ids, slot) => ({ slot, ids })));
+  const decoder = createDecoder(model, { sequences: batch, positions: promptTokens + newTokens });
+  return {
+    ...{ batch, promptTokens, newTokens },
+    prefill: () => decoder.prefill(prompts.map((ids, slot) => ({ slot, ids }))),
+    greedy: () => decodeIds(decoder, newTokens),
+    logits: () => decodeLogits(decoder, newTokens),
+    recompute: () => recomputeGreedy(model, halfway, { maxNewTokens: RECOMPUTED_TOKENS }),
+    [Symbol.dispose]: () => decoder[Symbol.dispose](),
+  };
+}
+
+async function benchBatch(model: Model, batch: number, samples: number): Promise<DecodingResult> {
+  using bench = openBench(model, batch);
+  const { promptTokens, newTokens, prefill } = bench;
   const added = batch * newTokens;
   return {
     ...{ batch, promptTokens, newTokens },
     prefill: await perSecond(batch * promptTokens, { samples, run: prefill }),
-    greedy: await perSecond(added, { samples, before: prefill, run: () => decodeIds(decoder, newTokens) }),
-    logits: await perSecond(added, { samples, before: prefill, run: () => decodeLogits(decoder, newTokens) }),
-    recomputed: await perSecond(batch * RECOMPUTED_TOKENS, {
-      samples,
-      run: () => recomputeGreedy(model, halfway, { maxNewTokens: RECOMPUTED_TOKENS }),
-    }),
+    greedy: await perSecond(added, { samples, before: prefill, run: bench.greedy }),
+    logits: await perSecond(added, { samples, before: prefill, run: bench.logits }),
+    recomputed: await perSecond(batch * RECOMPUTED_TOKENS, { samples, run: bench.recompute }),
   };
 }
 

@@ -46,6 +46,24 @@ const AXES: Readonly<Record<string, (shape: TrainingShape, times: number) => Tra
 
 const TIMES = [1, 2, 4];
 
+/** Which steps are measured. */
+export const GROWTH_STEP = "dpo, cached reference";
+
+function startOf(gpu: Gpu, { shape }: Pick<GrowthOptions, "shape">): TrainingShape {
+  return shape ?? START[gpu.adapter.isCpu ? "cpu" : "gpu"];
+}
+
+/**
+ * Every shape that {@link benchGrowth} measures.
+ *
+ * @param gpu the device
+ * @param options where to start
+ */
+export function growthShapes(gpu: Gpu, options: Pick<GrowthOptions, "shape">): TrainingShape[] {
+  const start = startOf(gpu, options);
+  return Object.values(AXES).flatMap((grow) => TIMES.map((times) => grow(start, times)));
+}
+
 /**
  * Measures DPO steps with cached reference log-probs.
  *
@@ -59,10 +77,10 @@ export async function benchGrowth(
   options: GrowthOptions,
   log: (line: string) => void = () => {},
 ): Promise<GrowthResult[]> {
-  const start = options.shape ?? START[gpu.adapter.isCpu ? "cpu" : "gpu"];
+  const start = startOf(gpu, options);
   const measure = async (shape: TrainingShape) => {
     gpu.buffers.trim();
-    const { stepMs, memoryBytes } = await benchTraining(gpu, "dpo, cached reference", { ...options, shape });
+    const { stepMs, memoryBytes } = await benchTraining(gpu, GROWTH_STEP, { ...options, shape });
     return { ms: stepMs.min, bytes: memoryBytes };
   };
   log("growth: warming up");

@@ -95,6 +95,21 @@ export async function benchMatmul(
   });
 }
 
+/**
+ * Takes the memory of {@link benchMatmul} on a planning device, and gives it back.
+ *
+ * @param gpu a planning device
+ * @param cases what would be measured
+ */
+export async function planMatmul(gpu: Gpu, cases: readonly MatmulCase[]): Promise<void> {
+  using open = new DisposableStack();
+  for (const one of cases) {
+    const run = open.use(createRun(gpu, one));
+    await run.check();
+    await run.time(1);
+  }
+}
+
 /** A case with its matrices on the device. */
 interface MatmulRun extends Disposable {
   /** Milliseconds that so many products and one wait take. */
@@ -105,7 +120,10 @@ interface MatmulRun extends Disposable {
 
 function createRun(gpu: Gpu, { kind, size, tile }: MatmulCase): MatmulRun {
   const random = createRandom(size);
-  const values = () => fillNormal(random, { target: new Float32Array(size * size) });
+  const values = () => {
+    const target = new Float32Array(size * size);
+    return gpu.isPlanning ? target : fillNormal(random, { target });
+  };
   const [hostA, hostB] = [values(), values()];
   const [a, b] = [hostA, hostB].map((host) => fromHost(gpu, host, { shape: [size, size] }));
   const c = empty(gpu, [size, size], { owner: "caller" });
@@ -122,7 +140,8 @@ function createRun(gpu: Gpu, { kind, size, tile }: MatmulCase): MatmulRun {
     },
     async check() {
       multiplyOnce();
-      checkProduct({ kind, size, a: hostA, b: hostB, c: await toHost(c) });
+      const product = await toHost(c);
+      if (!gpu.isPlanning) checkProduct({ kind, size, a: hostA, b: hostB, c: product });
     },
     [Symbol.dispose]() {
       for (const tensor of [a, b, c]) release(tensor);

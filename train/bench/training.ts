@@ -96,6 +96,26 @@ export async function benchTraining(
   };
 }
 
+/**
+ * Takes the memory of {@link benchTraining} on a planning device, and gives it back.
+ *
+ * @param gpu a planning device
+ * @param kind which step
+ * @param options.shape sizes of model and batch
+ * @param options.stepsPerSample steps between two waits for the device
+ */
+export async function planBenchTraining(
+  gpu: Gpu,
+  kind: StepKind,
+  { shape, stepsPerSample }: Pick<TrainingBenchOptions, "shape" | "stepsPerSample">,
+): Promise<void> {
+  using objective = await benchObjective(gpu, { kind, shape, loss: PAIR_LOSSES.dpo.resolve({}) });
+  await train(objective, {
+    ...benchTrainOptions({ shape, maxSteps: stepsPerSample }),
+    logEvery: stepsPerSample,
+  });
+}
+
 /** The same seed every time: a reference made so equals the policy. */
 export function benchModel(gpu: Gpu, options: { shape: TrainingShape; trainable: boolean }): Model {
   const model = createModel(gpu, shapeConfig(options.shape), { trainable: options.trainable });

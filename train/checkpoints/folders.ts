@@ -9,6 +9,7 @@
 import { join } from "node:path";
 import { CheckpointError } from "../errors.ts";
 import type { FileSystem } from "../file_system.ts";
+import { isSystemError } from "../write_error.ts";
 
 /** The folder of checkpoints in that of a run. */
 export const CHECKPOINTS_FOLDER = "checkpoints";
@@ -73,7 +74,7 @@ export async function listCheckpoints(
  * @param error anything thrown; what carries no code of the system is returned as it is
  */
 export function cannotRead(path: string, error: unknown): unknown {
-  if (!(error instanceof Error) || !("code" in error) || error instanceof CheckpointError) return error;
+  if (!isSystemError(error)) return error;
   const found = error instanceof Deno.errors.NotFound ? "nothing" : error.message;
   return new CheckpointError(`Cannot read ${path}: expected a file or folder to read, found ${found}`, {
     cause: error,

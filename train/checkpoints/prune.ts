@@ -10,8 +10,8 @@ import { readManifest, verifyFiles } from "./files.ts";
 import { cannotRead, listCheckpoints, stepName } from "./folders.ts";
 import type { Manifest } from "./manifest.ts";
 
-/** Files of a run under their temporary names, see `stageFile`. */
-const PARTIAL_FILE = /^.+\.\d+\.partial$/;
+/** Files and folders of a run under their temporary names, see `stageFile` and `writeFolderAtomically`. */
+const PARTIAL_NAME = /^.+\.\d+\.partial$/;
 
 /**
  * Removes what runs that died have left: checkpoints that were being written or removed, and files of the run and its
@@ -31,9 +31,10 @@ export async function removeLeftovers(
       if (!(error instanceof Deno.errors.NotFound)) throw cannotRead(folder, error);
     });
     if (!stat?.isDirectory) continue;
-    for await (const { name, isFile } of fileSystem.readDir(folder)) {
+    for await (const { name, isSymlink } of fileSystem.readDir(folder)) {
       const path = join(folder, name);
-      if (isFile && PARTIAL_FILE.test(name)) await namingFile(path, () => fileSystem.remove(path));
+      if (isSymlink || !PARTIAL_NAME.test(name)) continue;
+      await namingFile(path, () => fileSystem.remove(path, { recursive: true }));
     }
   }
 }

@@ -17,6 +17,8 @@ export const benchFlagsSchema = z.strictObject({
   tiles: z.boolean().default(false),
   /** As for training. */
   tune: runConfigSchema.shape.tune,
+  /** As for training. */
+  memoryBudgetGb: runConfigSchema.shape.memoryBudgetGb,
   /** Plan how a step's memory grows, and nothing else. */
   memory: z.boolean().default(false),
   /** Sizes of the model and batch of the training steps. */
@@ -40,6 +42,7 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof benchFlagsSchema>> = {
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
   tune: [RUN, TUNE_MEANING],
+  memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
   memory: [RUN, "plan how the memory of a step grows, and nothing else; needs no adapter"],
   shape: [RUN, "model and batch of the training steps; all but bench and tiny are for a GPU"],
   maxSize: [RUN, "largest extent of the matrix products (default: by the adapter)"],

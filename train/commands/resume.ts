@@ -51,6 +51,16 @@ export function resumedInvocation(given: Invocation): Invocation {
 }
 
 /**
+ * The command that goes on with a run, as a shell takes it.
+ *
+ * @param folder of the run
+ */
+export function resumeCommand(folder: string): string {
+  const isPlain = /^[\w./:@%+-]+$/.test(folder);
+  return `deno task train --resume --output ${isPlain ? folder : `'${folder.replaceAll("'", "'\\''")}'`}`;
+}
+
+/**
  * The newest whole checkpoint of a run.
  *
  * @param folder of the run

@@ -4,15 +4,16 @@
  */
 import type { z } from "zod";
 import { type Gpu, GpuUnavailableError } from "../../engine/gpu.ts";
-import { formatBench, runBench } from "../bench.ts";
+import { formatBench, planBench, runBench } from "../bench.ts";
 import { formatGrowth, planGrowth } from "../bench/memory.ts";
 import { formatProbe, probeAdapter } from "../bench/probe.ts";
 import { readConditions } from "../bench/conditions.ts";
-import { benchDecoding, decodingModel } from "../bench/decoding.ts";
+import { benchDecoding, decodingModel, planBenchDecoding } from "../bench/decoding.ts";
 import { formatDecoding } from "../bench/format.ts";
 import { describeModel, TRAINING_SHAPES } from "../bench/shapes.ts";
 import { ConfigError } from "../errors.ts";
-import { loadModel } from "../models/model_files.ts";
+import { checkModelOrAdapter, loadModelOrAdapter, planModelOrAdapter } from "../models/load_model.ts";
+import { planningOptions, planRun, requireFit } from "../plan.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ensureAdapter } from "../software_driver.ts";
 import { openDevice, stopOnSignal } from "../terminal.ts";
@@ -24,7 +25,7 @@ import { benchFlagsSchema } from "./bench.ts";
  */
 export async function runBenchCommand(invocation: Invocation): Promise<number> {
   const flags = parseFlags(benchFlagsSchema, invocation);
-  const { json, markdown, tiles, tune, shape, maxSize, samples, growth, memory, probe } = flags;
+  const { json, markdown, tiles, shape, maxSize, samples, growth, memory, probe } = flags;
   const log = (line: string) => console.error(line);
   if (probe) {
     await ensureAdapter({ log });
@@ -43,9 +44,13 @@ export async function runBenchCommand(invocation: Invocation): Promise<number> {
     throw new ConfigError("Cannot use --model: expected --decode beside it, found none");
   }
   using stop = stopOnSignal();
-  using gpu = await openDevice({ tune }, { log, signal: stop.signal });
+  using gpu = await openDevice(flags, { log, signal: stop.signal });
   if (flags.decode) return await runDecoding(gpu, flags, log);
   const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
+  requireFit(await planBench(planningOptions(gpu), what), {
+    action: "measure",
+    advice: growth ? undefined : "a smaller --shape and --max-size take less",
+  });
   const report = await runBench(gpu, { ...what, samples, log });
   console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
   return 0;
@@ -60,9 +65,17 @@ async function runDecoding(
   log: (line: string) => void,
 ): Promise<number> {
   const conditions = readConditions(gpu);
-  using model = folder === undefined
+  const checked = folder === undefined ? undefined : await checkModelOrAdapter(folder);
+  const plan = await planRun(planningOptions(gpu), async ({ gpu }) => {
+    using model = checked
+      ? await planModelOrAdapter(gpu, checked, { trainable: false })
+      : decodingModel(gpu, TRAINING_SHAPES[shape]);
+    await planBenchDecoding(model, BATCHES);
+  });
+  requireFit(plan, { action: "measure", advice: "a smaller --shape or --model takes less" });
+  using model = checked === undefined
     ? decodingModel(gpu, TRAINING_SHAPES[shape])
-    : (await loadModel(gpu, folder, { trainable: false })).model;
+    : (await loadModelOrAdapter(gpu, checked.folders, { trainable: false })).model;
   const results = await benchDecoding(model, { batches: BATCHES, samples, log });
   const title = describeModel(model);
   console.log(

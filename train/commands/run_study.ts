@@ -5,10 +5,14 @@
 import { join } from "node:path";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError } from "../errors.ts";
+import { planningOptions, requireFit } from "../plan.ts";
+import { lockFolder, refuseLocked } from "../folder_lock.ts";
+import { makeFolder } from "../write_error.ts";
 import { writeMarkdown } from "../report/markdown.ts";
 import { writeReport } from "../report/page.ts";
 import type { RunHooks } from "../session.ts";
 import { openCells } from "../study/cells.ts";
+import { planStudy } from "../study/plan.ts";
 import { studyReport } from "../study/report.ts";
 import { FULL_STUDY, QUICK_STUDY, type StudySettings } from "../study/settings.ts";
 import { runStudy } from "../study/study.ts";
@@ -27,6 +31,7 @@ export async function runStudyCommand(invocation: Invocation): Promise<number> {
   if (document !== undefined && !document.endsWith(".md")) {
     throw new ConfigError(`Cannot use --document: expected a .md file, found ${document}`);
   }
+  await refuseLocked(output);
   using stop = stopOnSignal();
   const hooks: RunHooks = {
     log: (line) => console.log(line),
@@ -34,10 +39,13 @@ export async function runStudyCommand(invocation: Invocation): Promise<number> {
     signal: stop.signal,
   };
   using gpu = await openDevice(flags, hooks);
+  const settings = studySettings(flags);
+  requireFit(await planStudy(planningOptions(gpu), settings), { action: "run the study" });
   const results = join(output, "results");
-  await Deno.mkdir(results, { recursive: true });
+  await makeFolder(results);
+  using _lock = await lockFolder(output);
   const cells = openCells(results, { adapter: gpu.adapter.name });
-  const report = studyReport(await runStudy(gpu, studySettings(flags), { cells, hooks }));
+  const report = studyReport(await runStudy(gpu, settings, { cells, hooks }));
   const page = join(output, "report.html");
   await writeReport(page, report);
   if (document !== undefined) await writeMarkdown(document, report);

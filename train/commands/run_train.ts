@@ -16,6 +16,7 @@ import {
   resolveUnpaired,
   type RunConfig,
 } from "../config.ts";
+import { lockFolder } from "../folder_lock.ts";
 import { formatDataReport } from "../data/inspect_report.ts";
 import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "../demo.ts";
 import { type DemoSettings, demoSettings } from "../demo_settings.ts";
@@ -35,8 +36,8 @@ import {
   writeRunConfig,
 } from "../run_folder.ts";
 import { SAMPLES_FILE, writeSamples } from "../samples.ts";
-import { type PhaseResult, type RunHooks, saveTrained, type Session } from "../session.ts";
-import { findResumed, prepareResumedFolder, resumedInvocation } from "./resume.ts";
+import { type PhaseResult, type RunHooks, RunStoppedError, saveTrained, type Session } from "../session.ts";
+import { findResumed, prepareResumedFolder, resumeCommand, resumedInvocation } from "./resume.ts";
 import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
 
 /** Where runs without --output go. */
@@ -57,7 +58,9 @@ export async function runTrain(given: Invocation): Promise<number> {
   const folder = config.output ??
     join(RUNS_FOLDER, await nextRunName(RUNS_FOLDER, isDemo ? "arithmetic" : config.loss));
   const folderOptions = { overwrite: config.overwrite, entries };
-  if (!config.resume) await checkRunFolder(folder, folderOptions);
+  using stack = new DisposableStack();
+  if (config.resume) stack.use(await lockFolder(folder));
+  else await checkRunFolder(folder, folderOptions);
   using stop = stopOnSignal();
   const hooks: RunHooks = {
     log: (line) => console.log(line),
@@ -75,15 +78,22 @@ export async function runTrain(given: Invocation): Promise<number> {
   if (config.dryRun) return 0;
   using prepared = await job.prepare(gpu);
   if (config.resume) await prepareResumedFolder(folder);
-  else await prepareRunFolder(folder, folderOptions);
+  else stack.use(await prepareRunFolder(folder, folderOptions));
   await writeRunConfig(folder, job.settings(folder));
   const keepBytes = config.resume ? found?.metricsBytes ?? 0 : undefined;
   using metrics = openMetrics(join(folder, "metrics.jsonl"), { keepBytes });
   const session: Session = { ...hooks, gpu, folder, metrics };
-  const results = await prepared.run(session, { identity, found });
+  const results = await prepared.run(session, { identity, found }).catch((error) => {
+    throw error instanceof RunStoppedError && prepared.isSaved ? namingResume(error, folder) : error;
+  });
   await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
   hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, ${SAMPLES_FILE}, config.json`);
   return 0;
+}
+
+/** The same with the command that goes on. */
+function namingResume({ message, cause }: RunStoppedError, folder: string): RunStoppedError {
+  return new RunStoppedError(`${message}; ${resumeCommand(folder)} goes on`, { cause });
 }
 
 /** Says what the run's data is like, in place of the run. */
@@ -110,6 +120,8 @@ interface Job {
 }
 
 interface PreparedJob extends Disposable {
+  /** Whether a run that is stopped can be resumed. */
+  readonly isSaved: boolean;
   readonly run: (
     session: Session,
     options: Pick<RunCheckpointOptions, "identity" | "found">,
@@ -127,9 +139,9 @@ function trainingJob(data: RunData): Job {
     async prepare(gpu) {
       const prepared = await loadRun(gpu, data);
       return {
+        isSaved: isSaved(data.config),
         async run(unsaved, options) {
           const session = withCheckpoints(unsaved, prepared, options);
-          await Deno.mkdir(referenceCache, { recursive: true });
           const { model, tokenizer } = prepared.loaded;
           const answers = prepared.examples
             ? (prepared.evalExamples ?? []).filter(({ desirable }) => desirable)
@@ -146,6 +158,10 @@ function trainingJob(data: RunData): Job {
   };
 }
 
+function isSaved({ saveSteps, saveMinutes }: RunConfig): boolean {
+  return saveSteps !== undefined || saveMinutes > 0;
+}
+
 /** The run, saved as its settings say. */
 function withCheckpoints(
   session: Session,
@@ -153,7 +169,7 @@ function withCheckpoints(
   options: Pick<RunCheckpointOptions, "identity" | "found">,
 ): Session {
   const { saveSteps, saveMinutes, saveTotalLimit: keep, maxShardGb } = config;
-  if (saveSteps === undefined && saveMinutes === 0 && !options.found) return session;
+  if (!isSaved(config) && !options.found) return session;
   const checkpoints = runCheckpoints({
     ...options,
     ...{ folder: session.folder, keep, saveMinutes },
@@ -180,6 +196,7 @@ function demoJob(config: RunConfig, { given }: Invocation): Job {
     identity: () => Promise.resolve({}),
     prepare: () =>
       Promise.resolve({
+        isSaved: false,
         run: (session) => demonstrate(session, settings, { loss, data }),
         [Symbol.dispose]() {},
       }),

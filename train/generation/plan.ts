@@ -6,7 +6,7 @@ import type { PlanningOptions } from "../../engine/planning_gpu.ts";
 import { type ModelFolders, planModelOrAdapter } from "../models/load_model.ts";
 import type { Model, ModelOptions } from "../models/model.ts";
 import type { ModelConfig } from "../models/registry.ts";
-import { fits, formatBytes, type MemoryPlan, PlanError, planRun } from "../plan.ts";
+import { type MemoryPlan, planRun, requireFit } from "../plan.ts";
 import type { CacheSize } from "./cache.ts";
 import { createDecoder, type Reading } from "./decoder.ts";
 
@@ -85,11 +85,10 @@ function stepLengths(promptTokens: number, positions: number): number[] {
  * @throws {PlanError} naming budget and total
  */
 export function refuseGenerationOverBudget(plan: MemoryPlan, size: CacheSize): void {
-  if (fits(plan)) return;
-  throw new PlanError(
-    `Cannot generate: expected at most ${formatBytes(plan.budgetBytes)} of GPU memory (the budget), found ` +
-      `${formatBytes(plan.totalBytes)} planned for the model and ${size.sequences} sequence${
-        size.sequences === 1 ? "" : "s"
-      } of ${size.positions} tokens; --dtype f16 and fewer tokens take less`,
-  );
+  const { sequences, positions } = size;
+  requireFit(plan, {
+    action: "generate",
+    takenBy: `the model and ${sequences} sequence${sequences === 1 ? "" : "s"} of ${positions} tokens`,
+    advice: "--dtype f16 and fewer tokens take less",
+  });
 }

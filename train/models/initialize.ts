@@ -38,7 +38,8 @@ export function initializeModel(model: Model, random: Random): void {
     const values = new Float32Array(sizeOf(shape));
     const initial = architecture.initial(name, shape);
     if ("value" in initial) values.fill(initial.value);
-    else fillNormal(random, { target: values, std: initial.std });
+    // Numbers that nothing computes with are not worth their time.
+    else if (!model.gpu.isPlanning) fillNormal(random, { target: values, std: initial.std });
     parameters.write(name, values);
   }
 }

@@ -9,6 +9,7 @@ import type { Parameters } from "../../engine/parameters.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { loadTokenizer, saveTokenizer } from "../data/tokenizer_folder.ts";
+import { makeFolder } from "../write_error.ts";
 import { CheckpointError } from "../errors.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { loadedLayout, loadWeights } from "./checkpoint_load.ts";
@@ -177,7 +178,7 @@ export async function saveModel(
   options: { tokenizer: Tokenizer; dtype?: DType | "loaded"; maxShardBytes?: number },
 ): Promise<void> {
   const { dtype = "f32", maxShardBytes } = options;
-  await Deno.mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const { parameters } = model;
   const layout = loadedLayout(parameters);
   const tensors = [...parameters.shapes].map(([name, shape]) => ({

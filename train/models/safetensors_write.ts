@@ -8,6 +8,7 @@ import { type DType, DTYPE_SIZE_BYTES, findOverflow, narrow, widen } from "../..
 import { type StagedFile, stageFile } from "../atomic_file.ts";
 import { CheckpointError } from "../errors.ts";
 import type { FileSystem } from "../file_system.ts";
+import { isSystemError } from "../write_error.ts";
 
 /** Consecutive values of a tensor: f32, or as they are stored somewhere else, which saves widening and narrowing. */
 export type TensorPiece = Float32Array | { readonly dtype: DType; readonly bytes: Uint8Array };
@@ -99,7 +100,7 @@ export async function namingFile<Result>(path: string, action: () => Promise<Res
   try {
     return await action();
   } catch (error) {
-    if (!(error instanceof Error) || !("code" in error)) throw error;
+    if (!isSystemError(error)) throw error;
     throw new CheckpointError(`Cannot write ${path}: ${error.message}`, { cause: error });
   }
 }

@@ -3,8 +3,8 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
-import { empty, release, slice, toHost } from "../../engine/tensor.ts";
-import { benchMatmul } from "../bench/matmul.ts";
+import { empty, release, slice, type Tensor, toHost } from "../../engine/tensor.ts";
+import { benchMatmul, type MatmulCase, planMatmul, PRODUCT_KINDS } from "../bench/matmul.ts";
 import { summarize } from "../bench/measure.ts";
 
 /** The two roofs. */
@@ -38,8 +38,7 @@ export async function measureCeilings(
   options: { samples: number; sampleMs: number; sizes?: { matmulSize: number; copyBytes: number } },
 ): Promise<Ceilings> {
   const { matmulSize, copyBytes } = options.sizes ?? SIZES[gpu.adapter.isCpu ? "cpu" : "gpu"];
-  const cases = (["NN", "NT", "TN"] as const).map((kind) => ({ kind, size: matmulSize }));
-  const products = await benchMatmul(gpu, cases, options);
+  const products = await benchMatmul(gpu, casesOf(matmulSize), options);
   return {
     gflops: Math.max(...products.map((product) => product.gflops.max)),
     matmulSize,
@@ -48,13 +47,33 @@ export async function measureCeilings(
   };
 }
 
+/**
+ * Takes the memory of {@link measureCeilings} on a planning device, and gives it back.
+ *
+ * @param gpu a planning device
+ */
+export async function planCeilings(gpu: Gpu): Promise<void> {
+  const { matmulSize, copyBytes } = SIZES[gpu.adapter.isCpu ? "cpu" : "gpu"];
+  await planMatmul(gpu, casesOf(matmulSize));
+  copyTensors(gpu, copyBytes).forEach(release);
+}
+
+function casesOf(size: number): MatmulCase[] {
+  return PRODUCT_KINDS.map((kind) => ({ kind, size }));
+}
+
+function copyTensors(gpu: Gpu, copyBytes: number): Tensor[] {
+  const elements = Math.min(copyBytes, gpu.maxBindingBytes) / 4;
+  return [0, 1].map(() => empty(gpu, [elements], { owner: "caller" }));
+}
+
 /** Copies between two buffers, one wait; each byte is read and written. */
 async function measureCopy(
   gpu: Gpu,
   { samples, sampleMs, copyBytes }: { samples: number; sampleMs: number; copyBytes: number },
 ): Promise<number> {
-  const size = Math.min(copyBytes, gpu.maxBindingBytes);
-  const [source, target] = [0, 1].map(() => empty(gpu, [size / 4], { owner: "caller" }));
+  const [source, target] = copyTensors(gpu, copyBytes);
+  const { sizeBytes: size } = source.range;
   gpu.queue.clear(source.range);
   const time = async (count: number) => {
     const start = performance.now();

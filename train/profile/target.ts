@@ -3,6 +3,7 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
+import type { PlanningOptions } from "../../engine/planning_gpu.ts";
 import { describeShape, type ShapeName, TRAINING_SHAPES, type TrainingShape } from "../bench/shapes.ts";
 import { benchModel, benchTrainOptions, randomCompletions } from "../bench/training.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
@@ -13,18 +14,19 @@ import { ConfigError } from "../errors.ts";
 import { isUnpairedLoss } from "../losses/unpaired.ts";
 import type { Objective } from "../objective.ts";
 import { unpairedObjective } from "../objectives/kto.ts";
-import { type ProfileOptions, type ProfileReport, profileStep } from "../profile.ts";
+import { type MemoryPlan, planRun } from "../plan.ts";
+import { planProfileStep, type ProfileOptions, type ProfileReport, profileStep } from "../profile.ts";
 import { createRandom } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
 import {
   liveReferenceOf,
+  loadRun,
   makeObjective,
-  prepareRun,
   type RunParts,
   startsAtReference,
   trainOptions,
 } from "../run.ts";
-import type { RunHooks } from "../session.ts";
+import type { RunData } from "../run_data.ts";
 
 /** The flags of `profile`, split into its own and a run's. */
 export interface ProfileFlags {
@@ -100,18 +102,42 @@ function ofShape(config: RunConfig, name: ShapeName): RunConfig {
  */
 export async function profileShape(
   gpu: Gpu,
-  { config, shape: name, steps }: ProfileFlags,
+  flags: ProfileFlags,
   options: Pick<ProfileOptions, "log" | "ceilings">,
 ): Promise<ProfileReport> {
+  return await withShapeStep(
+    gpu,
+    flags,
+    (objective, step) => profileStep(objective, { ...step, ...options }),
+  );
+}
+
+/**
+ * Plans the memory of {@link profileShape}.
+ *
+ * @param options whose limits, adapter and budget count
+ * @param flags from {@link parseProfile}
+ */
+export async function planProfileShape(options: PlanningOptions, flags: ProfileFlags): Promise<MemoryPlan> {
+  return await planRun(options, ({ gpu }) => withShapeStep(gpu, flags, planProfileStep));
+}
+
+/** What is done with a step that could be profiled. */
+type UseOfStep<Result> = (objective: Objective, options: ProfileOptions) => Promise<Result>;
+
+async function withShapeStep<Result>(
+  gpu: Gpu,
+  { config, shape: name, steps }: ProfileFlags,
+  use: UseOfStep<Result>,
+): Promise<Result> {
   const shape = TRAINING_SHAPES[name];
   using model = benchModel(gpu, { shape, trainable: true });
   using objective = await stepObjective({ config, loaded: { model }, ...randomData(shape, config) });
-  return await profileStep(objective, {
+  return await use(objective, {
     title: `${stepName(config)}: ${describeShape(shape)}`,
     train: benchTrainOptions({ shape, maxSteps: 1 }),
     sequenceLengths: () => [shape.tokens],
     steps,
-    ...options,
   });
 }
 
@@ -169,23 +195,47 @@ async function stepObjective(parts: RunParts): Promise<Objective> {
  * Profiles steps of a run on its first records.
  *
  * @param gpu the device
- * @param flags from {@link parseProfile}
- * @param hooks where counts are told
+ * @param data of the run
+ * @param options.steps timed steps
+ * @param options.log told what is measured next
  * @throws {InputError} naming file and line or key
  */
 export async function profileRun(
   gpu: Gpu,
-  { config, steps }: ProfileFlags,
-  hooks: RunHooks,
+  data: RunData,
+  options: Pick<ProfileOptions, "log" | "steps">,
 ): Promise<ProfileReport> {
-  using prepared = await prepareRun(gpu, config, hooks);
+  return await withRunStep(gpu, data, (objective, step) => profileStep(objective, { ...step, ...options }));
+}
+
+/**
+ * Plans the memory of {@link profileRun}.
+ *
+ * @param options whose limits, adapter and budget count
+ * @param data of the run
+ * @param steps timed steps
+ */
+export async function planProfileRun(
+  options: PlanningOptions,
+  data: RunData,
+  steps?: number,
+): Promise<MemoryPlan> {
+  return await planRun(
+    options,
+    ({ gpu }) => withRunStep(gpu, data, (objective, step) => planProfileStep(objective, { ...step, steps })),
+  );
+}
+
+async function withRunStep<Result>(gpu: Gpu, data: RunData, use: UseOfStep<Result>): Promise<Result> {
+  const { config } = data;
+  using prepared = await loadRun(gpu, data);
   // No more than one batch may be there: then it is every step's.
   const most = config.batchSize * 4;
   const [pairs, examples] = [prepared.pairs.slice(0, most), prepared.examples?.slice(0, most)];
   using objective = await stepObjective({ ...prepared, pairs, ...(examples ? { examples } : {}) });
   const lengthOf = ({ promptIds, completionIds }: EncodedCompletion) =>
     promptIds.length + completionIds.length;
-  return await profileStep(objective, {
+  return await use(objective, {
     title: `${stepName(config)} of ${config.model} on ${config.data}, ${config.batchSize} ` +
       (examples ? "answers" : "pairs"),
     train: trainOptions(config),
@@ -195,7 +245,5 @@ export async function profileRun(
       const { chosen, rejected } = pairs[item];
       return (config.loss === "sft" ? [chosen] : [chosen, rejected]).map(lengthOf);
     },
-    steps,
-    log: hooks.log,
   });
 }

@@ -5,7 +5,8 @@
 import { basename, dirname, join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { formatMarkdownTable } from "../table.ts";
-import { cannotWrite, type Report } from "./page.ts";
+import { cannotWrite, makeFolder } from "../write_error.ts";
+import type { Report } from "./page.ts";
 import { standaloneSvg } from "./standalone.ts";
 
 /** A report's text, and the pictures that it shows. */
@@ -66,14 +67,14 @@ export async function writeMarkdown(path: string, report: Report): Promise<void>
   const { text, pictures } = markdownReport(report, basename(folder));
   const write = (file: string, content: string) =>
     writeFileAtomically(file, (append) => append(new TextEncoder().encode(content)));
+  await makeFolder(folder);
+  for (const [name, content] of pictures) await write(join(folder, name), content);
+  await write(path, text);
   try {
-    await Deno.mkdir(folder, { recursive: true });
-    for (const [name, content] of pictures) await write(join(folder, name), content);
-    await write(path, text);
     for await (const { name, isFile } of Deno.readDir(folder)) {
       if (isFile && name.endsWith(".svg") && !pictures.has(name)) await Deno.remove(join(folder, name));
     }
   } catch (cause) {
-    throw cannotWrite(path, cause);
+    throw cannotWrite(folder, cause);
   }
 }

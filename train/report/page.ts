@@ -4,7 +4,6 @@
  */
 import { createHash } from "node:crypto";
 import { writeFileAtomically } from "../atomic_file.ts";
-import { InputError } from "../errors.ts";
 import { type Cell, isNumberColumn } from "../table.ts";
 import { escapeHtml } from "./escape.ts";
 import type { Figure } from "./figure.ts";
@@ -102,19 +101,7 @@ export function reportPage(report: Report): string {
  */
 export async function writeReport(path: string, report: Report): Promise<void> {
   const bytes = new TextEncoder().encode(reportPage(report));
-  try {
-    await writeFileAtomically(path, (append) => append(bytes));
-  } catch (cause) {
-    throw cannotWrite(path, cause);
-  }
-}
-
-/** The error of a report's file that could not be written. */
-export function cannotWrite(path: string, cause: unknown): InputError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new InputError(`Cannot write ${path}: expected a file in a folder that is there, found ${reason}`, {
-    cause,
-  });
+  await writeFileAtomically(path, (append) => append(bytes));
 }
 
 function sectionHtml(

@@ -63,6 +63,13 @@ export {
   type Recording,
   Tape,
 } from "./tape.ts";
+export {
+  checkGradient,
+  type GradientCheck,
+  GradientError,
+  type GradientInput,
+  type GradientReport,
+} from "./check_gradient.ts";
 export { type DType, widen } from "./dtype.ts";
 export {
   createParameters,
@@ -104,7 +111,10 @@ export { matmul, type MatmulOptions, type ProductEpilogue } from "./ops/matmul.t
 export {
   type DivergenceName,
   type MicroBatch,
+  type NamedPairHead,
   NO_PENALTY,
+  type PairHead,
+  type PairHeadChoice,
   pairLoss,
   type PairLossInputs,
   type PairLossName,

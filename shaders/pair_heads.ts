@@ -52,32 +52,49 @@ export type PairLossName =
   | "orpo"
   | "sft";
 
-/** A loss on pairs as the kernel knows it. */
+/** A loss on pairs as the kernel knows it: what anyone can write. */
 export interface PairHead {
   /** Numbers that it reads, as the fragment names them. */
   readonly options: readonly string[];
   /** Whether the loss reads the reference's log-probs. */
   readonly readsReference: boolean;
-  /** Whether it does so in a detached number alone: what it compares are log-probs of the policy, not log-ratios. */
-  readonly detachesReference?: boolean;
   /** Whether it is built on a margin of c and r, so that an f-divergence may stand in, or the reference be left out. */
   readonly takesDivergence?: boolean;
   /** Whether a pair's margin is subtracted inside. */
   readonly takesMargin?: boolean;
   /** The negative log-likelihood it adds: of the chosen answers, or of prompt and chosen answer. */
   readonly nll?: "chosen" | "sequence";
+  /** Whether it has rewards of its own, or c and r times beta; the metrics are those of the first term that has. */
+  readonly hasRewards?: boolean;
+  /**
+   * The fragment: from `c`, `r` (log-ratios), `s_w`, `s_l`, `ref_w`, `ref_l`, `n_w`, `n_l` (tokens), `offset` (the pair's
+   * margin) and the options it sets `value` and its slopes by c and r, `d_w` and `d_l`. `sigmoid`, `log_sigmoid` and
+   * `log_f32` are exact where the built-in functions are not.
+   */
+  readonly wgsl: string;
+}
+
+/** A head from outside the table, under a name that none in it has. */
+export interface NamedPairHead extends PairHead {
+  /** As metrics and errors have it. */
+  readonly name: string;
+}
+
+/** Which head: a name of the table, or a head itself. */
+export type PairHeadChoice = PairLossName | NamedPairHead;
+
+/** A head of the table, with what only those have. */
+interface BuiltInHead extends PairHead {
+  /** Whether it reads the reference in a detached number alone: it compares log-probs of the policy, not log-ratios. */
+  readonly detachesReference?: boolean;
   /** Where pairs of a batch depend on each other. */
   readonly batch?: BatchPart;
   /** Whether `log_odds` is set, for ORPO's metrics. */
   readonly hasLogOdds?: boolean;
-  /** Whether it has rewards of its own or through beta; the metrics are those of the first term that has. */
-  readonly hasRewards?: boolean;
-  /** The fragment. */
-  readonly wgsl: string;
 }
 
 /** Every pairwise loss. */
-export const HEADS: Readonly<Record<PairLossName, PairHead>> = {
+export const HEADS: Readonly<Record<PairLossName, BuiltInHead>> = {
   // Eq. 7, arXiv 2305.18290; label smoothing: cDPO.
   dpo: {
     options: ["beta", "label_smoothing"],
@@ -404,6 +421,11 @@ reward_l = beta * s_l / n_l;`,
 };
 
 /** The head of a loss. */
-export function headOf(loss: PairLossName): PairHead {
-  return HEADS[loss];
+export function headOf(loss: PairHeadChoice): BuiltInHead {
+  return typeof loss === "string" ? HEADS[loss] : loss;
+}
+
+/** The name of a loss. */
+export function headName(loss: PairHeadChoice): string {
+  return typeof loss === "string" ? loss : loss.name;
 }

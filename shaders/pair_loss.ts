@@ -6,7 +6,7 @@
 import { input, type Kernel, output } from "./kernel.ts";
 import { LOG1M_EXP, LOG_F32, LOG_SIGMOID, rowSum } from "./lib.ts";
 import { type DivergenceName, DIVERGENCES } from "./divergence.ts";
-import { type BatchPart, headOf, type PairLossName } from "./pair_heads.ts";
+import { type BatchPart, headOf, type PairHeadChoice, type PairLossName } from "./pair_heads.ts";
 import { METRICS_STRIDE, pairMetrics, summedPairMetrics, termMetric } from "./pair_metrics.ts";
 import { PENALTIES, type PenaltyName, vStarUpdate } from "./spo_fragments.ts";
 import { unroll, wgsl } from "./wgsl.ts";
@@ -18,7 +18,7 @@ export { GRAD_NORM_METRIC, LOSS_SCALE_METRIC, METRICS_STRIDE, pairMetrics } from
 
 /** One term of the preference loss. */
 export interface PairTermConstants {
-  readonly loss: PairLossName;
+  readonly loss: PairHeadChoice;
   /** Reverse KL where there is none. */
   readonly divergence?: DivergenceName;
   /** The loss takes the reference's log-probs to be 0; the displacement panel does not. */
@@ -233,6 +233,7 @@ function termBlock(
   const isTransformed = divergence !== "reverse_kl";
   const alpha = divergence === "alpha_divergence" ? `p.t${index}_divergence_alpha` : "0.0";
   const nll = head.nll ?? "chosen";
+  const scale = head.options.includes("beta") ? "beta" : "1.0";
   return `  {
     let ref_w = ${referenceFree ? "0.0" : "it.ref_w"};
     let ref_l = ${referenceFree ? "0.0" : "it.ref_l"};
@@ -252,7 +253,7 @@ function termBlock(
     var nll = 0.0;
     ${
     rewardTerm(terms) === index
-      ? "reward_w = beta * (s_w - ref_w);\n    reward_l = beta * (s_l - ref_l);"
+      ? `reward_w = ${scale} * (s_w - ref_w);\n    reward_l = ${scale} * (s_l - ref_l);`
       : "var reward_w = 0.0;\n    var reward_l = 0.0;"
   }
     {${head.wgsl}

@@ -2,7 +2,7 @@
  * What a row of the metrics buffer holds.
  * @module
  */
-import { headOf, type PairLossName } from "./pair_heads.ts";
+import { headName, headOf, type PairHeadChoice } from "./pair_heads.ts";
 
 /** Floats per row of the metrics buffer. */
 export const METRICS_STRIDE = 64;
@@ -31,12 +31,12 @@ const SUMMED = [
 ] as const;
 
 /** The metric of one term of a weighted sum, its weight not in it. */
-export function termMetric(loss: PairLossName): string {
-  return `loss/${loss}`;
+export function termMetric(loss: PairHeadChoice): string {
+  return `loss/${headName(loss)}`;
 }
 
 /** The metrics that are sums over pairs, in the order of the kernel's numbers. */
-export function summedPairMetrics(terms: readonly { readonly loss: PairLossName }[]): readonly string[] {
+export function summedPairMetrics(terms: readonly { readonly loss: PairHeadChoice }[]): readonly string[] {
   const heads = terms.map(({ loss }) => headOf(loss));
   return [
     ...SUMMED,
@@ -59,6 +59,6 @@ export function summedPairMetrics(terms: readonly { readonly loss: PairLossName 
  * assert(names.includes("loss/dpo") && names.includes("nll_loss"));
  * ```
  */
-export function pairMetrics(terms: readonly { readonly loss: PairLossName }[]): readonly string[] {
+export function pairMetrics(terms: readonly { readonly loss: PairHeadChoice }[]): readonly string[] {
   return [...summedPairMetrics(terms), "spo/gap", "spo/lambda"];
 }

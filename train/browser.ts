@@ -94,6 +94,7 @@ export {
   type PairLossOptionsSchema,
   type ResolvedPairLoss,
 } from "./losses/pair_loss.ts";
+export { checkPairLoss, type PairSides } from "./losses/check_pair_loss.ts";
 export { parseSpoOptions, type SpoOptions, spoPenaltyAt } from "./losses/spo.ts";
 export { type SpoStrategy, spoStrategy, type SpoStrategyOptions } from "./solvers/spo_strategy.ts";
 export type { Solver, SolverContext, SolverFactory, SolverReport, SolverStep } from "./solvers/solver.ts";
@@ -122,6 +123,7 @@ export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {
   createOptimizer,
   DEFAULT_LOSS_SCALE,
+  DEFAULT_OPTIMIZER,
   type LossScaleOptions,
   type Optimizer,
   type OptimizerOptions,

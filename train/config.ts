@@ -18,6 +18,7 @@ import {
 import type { ReferenceSync } from "./live_reference.ts";
 import { readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
+import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
 
 /** Options of losses; their ranges and defaults depend on the loss. */
@@ -98,12 +99,12 @@ export const runConfigSchema = z.strictObject({
   learningRateSchedule: z.enum(LEARNING_RATE_SCHEDULES).default("cosine"),
   /** Steps of linear warm-up. */
   warmupSteps: z.int().min(0).default(0),
-  weightDecay: z.number().min(0).default(0),
-  adamBeta1: z.number().min(0).lt(1).default(0.9),
-  adamBeta2: z.number().min(0).lt(1).default(0.999),
-  adamEpsilon: z.number().positive().default(1e-8),
+  weightDecay: z.number().min(0).default(DEFAULT_OPTIMIZER.weightDecay),
+  adamBeta1: z.number().min(0).lt(1).default(DEFAULT_OPTIMIZER.beta1),
+  adamBeta2: z.number().min(0).lt(1).default(DEFAULT_OPTIMIZER.beta2),
+  adamEpsilon: z.number().positive().default(DEFAULT_OPTIMIZER.eps),
   /** Global gradient norm is clipped to this; 0 turns clipping off. */
-  maxGradNorm: z.number().min(0).default(1),
+  maxGradNorm: z.number().min(0).default(DEFAULT_OPTIMIZER.maxGradNorm),
   /** Pairs (or examples) per step and rank, over all micro-batches. */
   batchSize: z.int().positive().default(8),
   /** Micro-batches a step is split into: same result, less memory. */

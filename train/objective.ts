@@ -4,7 +4,7 @@
  */
 import type { DeviceTensors } from "../engine/inputs.ts";
 import { reportChes } from "../engine/ops/ches.ts";
-import { pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
+import { NO_PENALTY, pairLoss, type SpoPenaltyOptions, spoState } from "../engine/ops/pair_loss.ts";
 import { hostHeadEnds, sequenceLogps } from "../engine/ops/sequence_logps.ts";
 import { pairWeights, reportStatistics, sequenceStatistics } from "../engine/ops/sequence_statistics.ts";
 import { type MetricSlot, scaledSum } from "../engine/ops/scaled_sum.ts";
@@ -167,10 +167,10 @@ export interface PreferenceOptions {
   readonly reference: ReferenceLogps | LiveReference;
   /** The pairwise loss. */
   readonly loss: ResolvedPairLoss;
-  /** SPO's numbers at a step. */
-  readonly spoAt: (step: number) => SpoPenaltyOptions;
-  /** Where the dual variable starts. */
-  readonly lambda: number;
+  /** SPO's numbers at a step; by default none, the pairwise loss alone. */
+  readonly spoAt?: (step: number) => SpoPenaltyOptions;
+  /** Where the dual variable starts, 0 by default. */
+  readonly lambda?: number;
   /** SPO's solver, see `spoStrategy`; the penalty of `spoAt` alone by default. */
   readonly solver?: SolverFactory;
   /** Whether the reference is the policy as it starts, so that the first loss is known; true by default. */
@@ -196,7 +196,6 @@ const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as co
  * ```ts
  * import assert from "node:assert/strict";
  * import { openGpu } from "../engine/gpu.ts";
- * import { NO_PENALTY } from "../engine/ops/pair_loss.ts";
  * import { uploadAll } from "../engine/inputs.ts";
  * import { toHost } from "../engine/tensor.ts";
  * import { PAIR_LOSSES } from "./losses/registry.ts";
@@ -220,8 +219,6 @@ const CHES_METRICS = ["displacement/ches", "displacement/ches_normalized"] as co
  *   pairs,
  *   reference: await referenceLogps(model, pairs),
  *   loss: PAIR_LOSSES.dpo.resolve({}),
- *   spoAt: () => NO_PENALTY,
- *   lambda: 0,
  * });
  * const items = Uint32Array.of(0);
  * const size = objective.size(items);
@@ -237,7 +234,7 @@ export function preferenceObjective(
   model: Model,
   options: PreferenceOptions,
 ): Objective<PairArrays> {
-  const { pairs, reference, loss } = options;
+  const { pairs, reference, loss, spoAt = () => NO_PENALTY, lambda = 0 } = options;
   const live = "model" in reference ? reference : undefined;
   const pick = (items: Uint32Array) => Array.from(items, (item) => pairs[item]);
   // All pairs of a file have one, or none.
@@ -258,12 +255,12 @@ export function preferenceObjective(
     );
   }
   const metricNames = [...pairMetrics(loss.head.terms), ...STATISTICS_METRICS.pairs];
-  const spo = spoState(model.gpu, { lambda: options.lambda });
+  const spo = spoState(model.gpu, { lambda });
   const packing = { sharePrompts: options.sharePrompts, promptLabels: loss.needsPromptLogps };
   const tokensOf = (items: Uint32Array, of: (pair: EncodedPair) => number) =>
     items.reduce((total, item) => total + of(pairs[item]), 0);
   // A penalty moves the first loss; without one, policy = reference gives a known constant.
-  const first = options.spoAt(1);
+  const first = spoAt(1);
   const isKnown = (options.startsAtReference ?? true) && !hasMargins && !options.useWeighting &&
     first.penalty === "none" &&
     first.rho === 0;
@@ -345,7 +342,7 @@ export function preferenceObjective(
         state: spo,
         pairLoss: loss.head,
         chosenTokens: () => tokensOf(state.batch, ({ chosen }) => chosen.completionIds.length),
-        spo: () => options.spoAt(state.step),
+        spo: () => spoAt(state.step),
         microBatch: {
           pairsInBatch: () => state.batchItems,
           isFirst: () => state.isFirst,

@@ -2,7 +2,7 @@
  * Preference losses on pairs, with Stable Preference Optimization around them.
  * @module
  */
-import { headOf } from "../../shaders/pair_heads.ts";
+import { headName, headOf, type PairHeadChoice } from "../../shaders/pair_heads.ts";
 import {
   type DivergenceName,
   MAX_TERMS,
@@ -21,12 +21,13 @@ import { expectShape, ShapeError } from "../shape.ts";
 import { record } from "../tape.ts";
 import { empty, fromHost, type Tensor } from "../tensor.ts";
 
+export type { NamedPairHead, PairHead, PairHeadChoice } from "../../shaders/pair_heads.ts";
 export type { DivergenceName, PairLossName, PenaltyName };
 
 /** One term of a preference loss: a head of the kernel, its weight and its numbers. */
 export interface PairLossTerm {
-  /** Which head. */
-  readonly loss: PairLossName;
+  /** Which head: a built-in one by its name, or one of your own. */
+  readonly loss: PairHeadChoice;
   /** What its value and gradient are multiplied by in the sum. */
   readonly weight: number;
   /** The numbers that the head reads, by their names in WGSL (`HEADS[loss].options`), and `divergence_alpha`. */
@@ -232,7 +233,7 @@ export function pairLoss(logps: Tensor, inputs: PairLossInputs): Tensor {
   if (inputs.promptLogps && dPrompt) sides.push([inputs.promptLogps, dPrompt]);
   if (inputs.plain && dPlain) sides.push([inputs.plain.logps, dPlain]);
   return record(gpu, {
-    name: `pair_loss ${terms.map(({ loss }) => loss).join("+")}`,
+    name: `pair_loss ${terms.map(({ loss }) => headName(loss)).join("+")}`,
     inputs: sides.map(([input]) => input),
     output: loss,
     // The forward already computed d loss / d logps: dX = dLoss times it.
@@ -276,13 +277,13 @@ function extrasOf(inputs: PairLossInputs, pairs: number): Partial<Record<PairExt
   return given;
 }
 
-function readsPrompt(loss: PairLossName): boolean {
+function readsPrompt(loss: PairHeadChoice): boolean {
   return headOf(loss).nll === "sequence";
 }
 
 /** What the terms lack, or must not have. */
 function refuseTerms({ pairLoss: { terms }, chosenTokens, promptLogps, promptTokens }: PairLossInputs): void {
-  const names = terms.map(({ loss }) => loss);
+  const names = terms.map(({ loss }) => headName(loss));
   if (terms.length < 1 || terms.length > MAX_TERMS || new Set(names).size < names.length) {
     throw misfit(terms, `1 to ${MAX_TERMS} terms, none of them twice`);
   }
@@ -299,14 +300,19 @@ function refuseTerms({ pairLoss: { terms }, chosenTokens, promptLogps, promptTok
     }
     const [wanted, found] = [termOptions(term), Object.keys(term.options)];
     if (wanted.some((name) => term.options[name] === undefined) || wanted.length !== found.length) {
-      throw misfit(terms, `options ${wanted.join(", ")} of ${term.loss} (${found.join(", ")} given)`);
+      throw misfit(
+        terms,
+        `options ${wanted.join(", ")} of ${headName(term.loss)} (${found.join(", ")} given)`,
+      );
     }
   }
 }
 
 function misfit(terms: readonly PairLossTerm[], expected: string): RangeError {
   return new RangeError(
-    `Cannot run pair_loss: expected ${expected}, found terms ${terms.map(({ loss }) => loss).join(", ")}`,
+    `Cannot run pair_loss: expected ${expected}, found terms ${
+      terms.map(({ loss }) => headName(loss)).join(", ")
+    }`,
   );
 }
 
@@ -388,7 +394,9 @@ export function refuseSplitBatch(
   const { penalty } = penaltyNow(inputs);
   const operation = inputs.pairLoss ? "pair_loss" : "spo_penalty";
   const coupled = inputs.pairLoss?.terms.find(({ loss }) => headOf(loss).batch)?.loss;
-  const name = penalty === "hinge" || penalty === "quadratic" ? `the ${penalty} penalty` : coupled;
+  const name = penalty === "hinge" || penalty === "quadratic"
+    ? `the ${penalty} penalty`
+    : coupled && headName(coupled);
   if (name) {
     throw new RangeError(
       `Cannot run ${operation}: expected one micro-batch a step with ${name}, whose slope depends ` +

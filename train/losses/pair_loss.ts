@@ -4,7 +4,13 @@
  */
 import { z } from "zod";
 import type { PairLossOptions, PairLossTerm } from "../../engine/ops/pair_loss.ts";
-import { headOf, type PairLossName } from "../../shaders/pair_heads.ts";
+import {
+  headOf,
+  HEADS,
+  type PairHead,
+  type PairHeadChoice,
+  type PairLossName,
+} from "../../shaders/pair_heads.ts";
 
 /** What a loss needs of its options' schema: the part of zod's objects that it uses. */
 export interface PairLossOptionsSchema<Options> {
@@ -18,8 +24,8 @@ export interface PairLossOptionsSchema<Options> {
 export interface PairLossDefinition<Options> {
   /** As `--loss` has it. */
   readonly name: string;
-  /** Which head of the kernel. */
-  readonly head: PairLossName;
+  /** Which head of the kernel: a built-in one by its name, or one of your own, which gets the loss's name. */
+  readonly head: PairLossName | PairHead;
   /**
    * Its own options; any other option given with it is refused. Losses on log-ratios also take {@link LogRatioOptions},
    * those that compare sums of log-ratios {@link TailOptions}.
@@ -115,7 +121,8 @@ const DEFAULT_ALPHA_COEF = 0.5;
  *
  * @param definition name, options and kernel head
  * @returns the loss, its options still open
- * @example
+ * @throws {TypeError} when a head of one's own has the name of a built-in one
+ * @example A built-in head with options of its own
  * ```ts
  * import assert from "node:assert/strict";
  * import { z } from "zod";
@@ -129,11 +136,30 @@ const DEFAULT_ALPHA_COEF = 0.5;
  * assert.equal(slic.resolve({ delta: 4 }).head.terms[0].options.beta, 0.25);
  * assert.throws(() => slic.resolve({ beta: 0.1 })); // not one of its options
  * ```
+ *
+ * @example A head of one's own: its value, and its slopes by the two log-ratios c and r
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { z } from "zod";
+ *
+ * const exponential = definePairLoss({
+ *   name: "exponential",
+ *   options: z.strictObject({ beta: z.number().positive().default(0.1) }),
+ *   head: {
+ *     options: ["beta"],
+ *     readsReference: true,
+ *     wgsl: "value = exp(-beta * (c - r)); d_w = -beta * value; d_l = -d_w;",
+ *   },
+ *   initialLoss: () => 1,
+ * });
+ * assert.equal(exponential.resolve({ beta: 0.5 }).beta, 0.5);
+ * ```
  */
 export function definePairLoss<Options extends Readonly<Record<string, unknown>>>(
   definition: PairLossDefinition<Options>,
 ): PairLoss {
-  const { name, head, numbers = snakeNumbers } = definition;
+  const { name, numbers = snakeNumbers } = definition;
+  const head = choice(definition);
   const { takesDivergence, takesMargin = false, readsReference, detachesReference, batch, nll } = headOf(
     head,
   );
@@ -174,6 +200,14 @@ export function definePairLoss<Options extends Readonly<Record<string, unknown>>
       };
     },
   };
+}
+
+function choice({ name, head }: Pick<PairLossDefinition<unknown>, "name" | "head">): PairHeadChoice {
+  if (typeof head === "string") return head;
+  if (!Object.hasOwn(HEADS, name)) return { ...head, name };
+  throw new TypeError(
+    `Cannot define the loss ${name}: expected a name that no loss has, found a built-in one's`,
+  );
 }
 
 /** What the options of a loss on log-ratios make of its term. */

@@ -131,6 +131,10 @@ export const runConfigSchema = z.strictObject({
   seed: z.int().min(0).max(2 ** 31).default(0),
   /** Metrics are read back and written every so many steps. */
   logEvery: z.int().positive().default(10),
+  /** Write metrics.csv too. */
+  csv: z.boolean().default(false),
+  /** Write TensorBoard's event files too. */
+  tensorboard: z.boolean().default(false),
   /** What a step does whose gradient is not finite: end the run, or leave its update out. f16 leaves it out by itself. */
   onNonfinite: z.enum(["stop", "skip"]).default("stop"),
   /** Steps of a run that may be left out so, in all; 10 by default. */

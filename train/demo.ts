@@ -8,6 +8,7 @@ import { type DemoSettings, phaseOptions, type PhaseSettings } from "./demo_sett
 import { evaluatePairs, exactMatch, outOfDistributionMass } from "./evaluate.ts";
 import type { ResolvedPairLoss } from "./losses/pair_loss.ts";
 import { parseSpoOptions, type SpoOptions } from "./losses/spo.ts";
+import { LOG_ENTRIES } from "./logs/run_logs.ts";
 import { parseModelConfig } from "./models/config.ts";
 import { createModel, type Model } from "./models/model.ts";
 import { initializeModel } from "./models/initialize.ts";
@@ -29,7 +30,8 @@ import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a demonstration's folder besides config.json. */
 export const DEMO_ENTRIES = [
-  ...["metrics.jsonl", "results.json", "samples.jsonl", "report.html"],
+  ...LOG_ENTRIES,
+  ...["results.json", "samples.jsonl", "report.html"],
   ...["model", "model-sft", "model-preference"],
 ];
 

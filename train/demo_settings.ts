@@ -121,6 +121,8 @@ const USED = new Set<string>([
   "maxSteps",
   "seed",
   "logEvery",
+  "csv",
+  "tensorboard",
   "output",
   "overwrite",
   "memoryBudgetGb",

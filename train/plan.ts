@@ -127,7 +127,7 @@ async function runPlanned(
   const session: Session = {
     gpu,
     folder: "",
-    metrics: { flush: () => 0, append: nothing, close: nothing, [Symbol.dispose]: nothing },
+    metrics: { append: nothing, flush: nothing, close: nothing, [Symbol.dispose]: nothing },
     log: nothing,
     progress: () => ({ update: nothing, log: nothing, finish: nothing }),
     onTrained: ({ name, steps, summary: { largest } }) => void phases.push({ name, steps, largest }),

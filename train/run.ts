@@ -13,6 +13,7 @@ import type { MixturePart } from "./data/mixture.ts";
 import { runCompletions, type SftResult } from "./run_completions.ts";
 import { runUnpaired } from "./run_unpaired.ts";
 import { comparePairs, evaluatePairs } from "./evaluate.ts";
+import { LOG_ENTRIES } from "./logs/run_logs.ts";
 import type { Model } from "./models/model.ts";
 import { type LoadedModel, loadModel, loadNothing } from "./models/model_files.ts";
 import { type Objective, preferenceObjective, sftObjective } from "./objective.ts";
@@ -35,7 +36,7 @@ import type { TrainOptions } from "./trainer.ts";
 
 /** Names in a run's folder besides config.json. */
 export const RUN_ENTRIES = [
-  "metrics.jsonl",
+  ...LOG_ENTRIES,
   "results.json",
   "samples.jsonl",
   "report.html",

@@ -155,6 +155,36 @@ export interface MetricsFile extends Disposable {
  * @throws {InputError} where it cannot be opened, or is shorter than that
  */
 export function openMetrics(path: string, options: { keepBytes?: number } = {}): MetricsFile {
+  const file = openAppended(path, options);
+  const encoder = new TextEncoder();
+  return {
+    ...file,
+    append: (record) => file.append(encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`)),
+  };
+}
+
+/** A file that grows at its end. */
+export interface AppendedFile extends Disposable {
+  /** Hands bytes to the system, all of them before it returns. */
+  append(bytes: Uint8Array): void;
+  /**
+   * Waits until what was added is on the disk.
+   *
+   * @returns the file's length
+   */
+  flush(): number;
+  /** Closes the file; a second call does nothing. */
+  close(): void;
+}
+
+/**
+ * Opens a file to add bytes at its end.
+ *
+ * @param path made where it does not exist; its folder must
+ * @param options.keepBytes what stays of the file; all by default
+ * @throws {InputError} where it cannot be opened, or is shorter than that; as its functions do where they cannot write
+ */
+export function openAppended(path: string, options: { keepBytes?: number } = {}): AppendedFile {
   const file = openToAppend(path);
   let bytesSoFar = 0;
   try {
@@ -163,15 +193,13 @@ export function openMetrics(path: string, options: { keepBytes?: number } = {}):
     file.close();
     throw cannotWrite(path, cause);
   }
-  const encoder = new TextEncoder();
   let isOpen = true;
   const close = () => {
     if (isOpen) file.close();
     isOpen = false;
   };
   return {
-    append(record) {
-      const bytes = encoder.encode(`${JSON.stringify(record, finiteOnly)}\n`);
+    append(bytes) {
       requireInPlace(file, path);
       try {
         for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));

@@ -9,12 +9,14 @@ import type { Tokenizer } from "./data/tokenizer.ts";
 import type { PairEvaluation } from "./evaluate.ts";
 import { evaluateObjective, HELD_OUT_PREFIX, type HeldOutOptions } from "./held_out.ts";
 import type { MetricsRecord } from "./metrics.ts";
+import type { MetricsSink } from "./metrics_sink.ts";
+import { refuseOtherCard, writeCard } from "./model_card/files.ts";
+import type { RunCard } from "./model_card/run_card.ts";
 import type { Model } from "./models/model.ts";
 import { saveAdapter } from "./adapters/adapter_files.ts";
 import { saveModel, saveNothing } from "./models/model_files.ts";
 import type { Objective } from "./objective.ts";
 import type { Progress } from "./progress.ts";
-import type { MetricsFile } from "./run_folder.ts";
 import { formatTable } from "./table.ts";
 import { type Checkpoints, train, type TrainOptions, type TrainSummary } from "./trainer.ts";
 
@@ -33,8 +35,10 @@ export interface Session extends RunHooks {
   readonly gpu: Gpu;
   /** The run's folder. */
   readonly folder: string;
-  /** Its metrics.jsonl. */
-  readonly metrics: MetricsFile;
+  /** Where its metrics go. */
+  readonly metrics: MetricsSink;
+  /** What the cards of its models are written from; without it they have none. */
+  readonly card?: Pick<RunCard, "text" | "textFor">;
   /** Where a run of one phase is saved and goes on from; nowhere by default. */
   readonly checkpoints?: Checkpoints;
   /** Told when a phase of training has ended. */
@@ -119,12 +123,15 @@ async function lookAt({ objective: make, options }: HeldOut): Promise<Record<str
 export async function saveToRun(
   session: Session,
   model: Model,
-  { name, ...options }: { name: string } & SaveOptions,
+  { name, ...options }: { name: string } & Omit<SaveOptions, "card">,
 ): Promise<void> {
   if (session.gpu.isPlanning) return await saveNothing(model.trained);
   const folder = join(session.folder, name);
+  const card = session.card?.textFor(folder, model);
+  // The folder is replaced whole, with whatever is in it.
+  if (card !== undefined) await refuseOtherCard(folder);
   await session.gpu.uninterrupted(() =>
-    writeFolderAtomically(folder, (partial) => saveTrained(partial, model, options))
+    writeFolderAtomically(folder, (partial) => saveTrained(partial, model, { ...options, card }))
   );
 }
 
@@ -132,16 +139,24 @@ export async function saveToRun(
 export interface SaveOptions {
   readonly tokenizer: Tokenizer;
   readonly maxShardGb?: number;
+  /** Text of its README.md; none by default. */
+  readonly card?: string;
 }
 
-/** Saves a model, or its adapter alone. */
+/**
+ * Saves a model, or its adapter alone.
+ *
+ * @throws {InputError} before anything is written, on a README.md in the way of its card
+ */
 export async function saveTrained(
   folder: string,
   model: Model,
-  { tokenizer, maxShardGb }: SaveOptions,
+  { tokenizer, maxShardGb, card }: SaveOptions,
 ): Promise<void> {
+  if (card !== undefined) await refuseOtherCard(folder);
   if (model.adapter) await saveAdapter(folder, model, { tokenizer });
   else await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 });
+  if (card !== undefined) await writeCard(folder, card);
 }
 
 /** Shows a bar over something that counts, such as reference log-probs. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { LOSS_ALIASES, PAIR_LOSSES } from "../../train/losses/registry.ts";
+import { LOSS_PAPERS } from "../../train/losses/papers.ts";
+import { LOSS_ALIASES, PAIR_LOSSES, type PairLossKey } from "../../train/losses/registry.ts";
 import { flagOf } from "../../train/settings.ts";
 
 const LOG_RATIO_OPTIONS = ["fDivergenceType", "fAlphaDivergenceCoef", "referenceFree"];
@@ -18,6 +19,7 @@ Deno.test("docs/losses.md has a row for every loss, with its options and their d
     const found = cells[3].split(", ").map((option) => option.replace(/ \(.*\)$/, ""));
     assert.deepEqual(found, expected, name);
     assert.match(cells[4], /^[\d., ]+$/, `${name} names its paper`);
+    assert.equal(cells[4].split(", ")[0], LOSS_PAPERS[name as PairLossKey], name);
   }
   for (const [alias, name] of Object.entries(LOSS_ALIASES)) {
     assert.ok(new RegExp(`^\\| \`${name}\` \\(\`${alias}\`\\) +\\|`, "m").test(text), alias);

@@ -336,7 +336,13 @@ Deno.test("LoRA: trained, trained on, and merged, each by one command", async ()
     assert.equal(first.code, 0, first.error);
     const adapter = join(at("first"), "model");
     assert.deepEqual((await Array.fromAsync(Deno.readDir(adapter), ({ name }) => name)).sort(), [
-      ...["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+      ...[
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+      ],
     ]);
     const config = JSON.parse(await Deno.readTextFile(join(at("first"), "config.json")));
     assert.deepEqual(config.lora, {

@@ -24,6 +24,8 @@ const REFUSED: [Record<string, unknown>, string][] = [
   [{ seed: 2 ** 31 + 1 }, "<seed>: expected at most 2147483648, found 2147483649"],
   [{ adamBeta1: 1 }, "<adamBeta1>: expected less than 1, found 1"],
   [{ overwrite: "yes" }, '<overwrite>: expected a value of type boolean, found "yes"'],
+  [{ csv: "yes" }, '<csv>: expected a value of type boolean, found "yes"'],
+  [{ tensorboard: 1 }, "<tensorboard>: expected a value of type boolean, found 1"],
   [{ model: "" }, '<model>: expected a text that is not empty, found ""'],
   [
     { loss: "dpoo" },
@@ -213,6 +215,8 @@ Deno.test("defaults are filled in, and given values kept", () => {
   assert.equal(config.spo.penalty, "linear");
   assert.equal(config.spo.vStar, "initial");
   assert.equal(parse({}).spo.solver, "none");
+  const { csv, tensorboard } = parse({ tensorboard: true });
+  assert.deepEqual({ csv, tensorboard }, { csv: false, tensorboard: true });
 });
 
 /** What every loss on log-ratios has. */

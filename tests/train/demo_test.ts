@@ -5,12 +5,17 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { parse } from "yaml";
 import { parseRunConfig } from "../../train/config.ts";
 import { runDemo } from "../../train/demo.ts";
 import { demoSettings } from "../../train/demo_settings.ts";
 import { dpo } from "../../train/losses/dpo.ts";
 import { loadModel } from "../../train/models/model_files.ts";
 import { readRun } from "../../train/report/read_run.ts";
+import type { MetricsRecord } from "../../train/metrics.ts";
+import type { MetricsSink } from "../../train/metrics_sink.ts";
+import { readCard } from "../../train/model_card/files.ts";
+import { demoCard } from "../../train/model_card/run_card.ts";
 import { openMetrics } from "../../train/run_folder.ts";
 import type { Session } from "../../train/session.ts";
 import { isCorrect } from "../../train/tasks/arithmetic.ts";
@@ -39,8 +44,13 @@ gpuTest("the demonstration trains three phases from one seed and saves models th
     using metrics = openMetrics(join(folder, "metrics.jsonl"));
     const progress = () => ({ update() {}, log() {}, finish() {} });
     const lines: string[] = [];
-    const session: Session = { gpu, folder, metrics, progress, log: (line) => lines.push(line) };
+    let last: MetricsRecord | undefined;
+    const card = demoCard(settings, { loss, adapter: "an adapter", last: () => last });
+    const log = (line: string) => lines.push(line);
+    const both: MetricsSink = { ...metrics, append: (record) => metrics.append(last = record) };
+    const session: Session = { gpu, folder, metrics: both, card, progress, log };
     const results = await runDemo(session, settings, { loss });
+    await card.finish(results);
     assert.deepEqual(results.map(({ phase }) => phase), ["sft", "dpo", "dpo+spo"]);
     const [reference, ...others] = results;
     assert.equal(reference.evaluation.chosenDelta, 0, "a model does not differ from itself");
@@ -66,6 +76,16 @@ gpuTest("the demonstration trains three phases from one seed and saves models th
       assert.equal(tokenizer.vocabSize, model.config.vocab_size);
       model[Symbol.dispose]();
     }
+    const tags: Record<string, string[]> = {
+      "model-sft": ["sft"],
+      "model-preference": ["dpo"],
+      model: ["dpo", "spo"],
+    };
+    for (const [name, expected] of Object.entries(tags)) {
+      const text = await readCard(join(folder, name)) ?? "";
+      assert.deepEqual(parse(text.split("---\n")[1]).tags, ["keel", "transformers", ...expected]);
+      assert.match(text, /^\| +\| +`sft` +\| +`dpo` +\| +`dpo\+spo` +\|$/m, "the results of all phases");
+    }
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -78,5 +98,5 @@ Deno.test("the demonstration refuses flags that it would not read", () => {
   );
   assert.throws(() => settingsOf({ loss: "sft" }), /Cannot use loss: expected a pairwise loss/);
   assert.throws(() => settingsOf({ spo: { solver: "none" } }), /spo\.solver/);
-  assert.equal(settingsOf({ maxSteps: 7 }).preference.steps, 7);
+  assert.equal(settingsOf({ maxSteps: 7, csv: true, tensorboard: true }).preference.steps, 7);
 });

@@ -2,7 +2,7 @@
  * `train --resume`: runs that go on in another process equal those that were not interrupted, bit for bit.
  */
 import assert from "node:assert/strict";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { findCheckpoint } from "../../train/checkpoints/find.ts";
 import { DIGIT_PAIRS, runTask, succeed, writeCheckpoint, writeLines } from "../story/user.ts";
 import { temporaryFolder } from "../tiny_model.ts";
@@ -123,7 +123,8 @@ Deno.test("a run that was stopped goes on, other settings are refused by name, a
   assert.equal(refused.code, 1);
   assert.match(refused.error, /^error: Cannot resume from .*: .*beta: expected 0\.1, found 0\.2/m);
   assert.match(refused.error, /seed: expected 0, found 1/);
-  const moved = join(folder, "moved.jsonl");
+  const moved = join(folder, "moved", "a.jsonl");
+  await Deno.mkdir(dirname(moved));
   await Deno.copyFile(join(folder, "a.jsonl"), moved);
   const more = ["--data", moved, "--memory-budget-gb", "1", "--save-steps", "50", "--save-total-limit", "1"];
   await succeed("train", ["--resume", "--output", output, ...more]);

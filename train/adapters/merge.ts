@@ -14,6 +14,8 @@ import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
 import { writeCheckpoint } from "../models/checkpoint_write.ts";
 import { storedNames } from "../models/check_weights.ts";
 import { type BaseOptions, checkModelOrAdapter } from "../models/load_model.ts";
+import { readCard, refuseOtherCard, writeCard } from "../model_card/files.ts";
+import { mergedCard } from "../model_card/merged_card.ts";
 import { architectureOf } from "../models/registry.ts";
 import { openSafetensors, type SafetensorsFile, weightDType } from "../models/safetensors.ts";
 import type { TensorSource } from "../models/safetensors_write.ts";
@@ -54,7 +56,8 @@ export interface MergeSummary {
  * @param options the adapter, its base, where to write
  * @returns what was merged
  * @throws {CheckpointError} naming file and tensor: also when the adapter was made for another base
- * @throws {InputError} when the folder is no adapter's, or the output would replace an input
+ * @throws {InputError} when the folder is no adapter's, the output would replace an input, or a
+ * README.md that Keel did not write
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -91,6 +94,7 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
     );
   }
   await refuseInputs(options.output, [folders.base, folders.adapter]);
+  await refuseOtherCard(options.output);
   const architecture = architectureOf(config);
   using base = await openCheckpoint(folders.base);
   using adapter = await openSafetensors(join(folders.adapter, ADAPTER_WEIGHTS));
@@ -105,6 +109,8 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
   const append = new TextEncoder().encode(json);
   await writeFileAtomically(join(options.output, "config.json"), (write) => write(append));
   await saveTokenizer(tokenizer, options.output);
+  const card = mergedCard(options, { base: settings.base, card: await readCard(folders.adapter) });
+  await writeCard(options.output, card);
   return { base: folders.base, modules: modules.length, dtype };
 }
 

@@ -12,10 +12,10 @@ import { INDEX_FILE, openCheckpoint } from "../models/checkpoint.ts";
 import type { RunData } from "../run_data.ts";
 import { hashFile } from "./files.ts";
 
-/** Settings that say where things are, how often a run is saved, or what it may take: none changes a result. */
+/** Settings that say where things are and what is written when, or what a run may take: none changes a result. */
 const WITHOUT_EFFECT = [
   ...["model", "base", "data", "evalData", "output", "overwrite", "maxShardGb"],
-  ...["saveSteps", "saveMinutes", "saveTotalLimit", "memoryBudgetGb"],
+  ...["saveSteps", "saveMinutes", "saveTotalLimit", "memoryBudgetGb", "csv", "tensorboard"],
 ];
 
 /**
@@ -34,7 +34,7 @@ export async function runIdentity(
   return {
     keelVersion: project.version,
     adapter,
-    settings: settingsOf(config),
+    settings: settingsWithEffect(config),
     model: await hashFiles(folder, await modelFiles(folder)),
     ...(trainedOn === undefined ? {} : {
       trainedOn: await hashFiles(trainedOn, [ADAPTER_CONFIG, ADAPTER_WEIGHTS, ...TOKENIZER_FILES]),
@@ -45,7 +45,12 @@ export async function runIdentity(
   };
 }
 
-function settingsOf(config: RunConfig): Record<string, unknown> {
+/**
+ * The settings of a run that its result depends on: neither where its files are, nor what is written when.
+ *
+ * @param config effective settings
+ */
+export function settingsWithEffect(config: RunConfig): Record<string, unknown> {
   const { spo, ...settings } = effectiveSettings(config);
   const kept = Object.entries(settings).filter(([name]) => !WITHOUT_EFFECT.includes(name));
   const { sftData: _, ...ofSpo } = (spo ?? {}) as Record<string, unknown>;

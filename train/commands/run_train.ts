@@ -23,18 +23,13 @@ import { type DemoSettings, demoSettings } from "../demo_settings.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { ConfigError } from "../errors.ts";
 import { inspectRun } from "../inspect_run.ts";
+import { demoCard, runCard, type RunCardOptions } from "../model_card/run_card.ts";
+import { openRunLogs } from "../logs/run_logs.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
 import { loadRun, type PreparedRun, RUN_ENTRIES, runTraining } from "../run.ts";
 import { readRunData, type RunData } from "../run_data.ts";
-import {
-  checkRunFolder,
-  nextRunName,
-  openMetrics,
-  prepareRunFolder,
-  writeJson,
-  writeRunConfig,
-} from "../run_folder.ts";
+import { checkRunFolder, nextRunName, prepareRunFolder, writeJson, writeRunConfig } from "../run_folder.ts";
 import { SAMPLES_FILE, writeSamples } from "../samples.ts";
 import { type PhaseResult, type RunHooks, RunStoppedError, saveTrained, type Session } from "../session.ts";
 import { findResumed, prepareResumedFolder, resumeCommand, resumedInvocation } from "./resume.ts";
@@ -81,9 +76,13 @@ export async function runTrain(given: Invocation): Promise<number> {
   else stack.use(await prepareRunFolder(folder, folderOptions));
   await writeRunConfig(folder, job.settings(folder));
   const keepBytes = config.resume ? found?.metricsBytes ?? 0 : undefined;
-  using metrics = openMetrics(join(folder, "metrics.jsonl"), { keepBytes });
+  const { csv, tensorboard } = config;
+  using metrics = openRunLogs(folder, { csv, tensorboard, isByPhase: isDemo, keepBytes });
   const session: Session = { ...hooks, gpu, folder, metrics };
-  const results = await prepared.run(session, { identity, found }).catch((error) => {
+  const results = await prepared.run(session, {
+    ...{ identity, found, adapter: gpu.adapter.name },
+    ...{ metricsBytes: () => metrics.flush(), last: () => metrics.last },
+  }).catch((error) => {
     throw error instanceof RunStoppedError && prepared.isSaved ? namingResume(error, folder) : error;
   });
   await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
@@ -124,9 +123,12 @@ interface PreparedJob extends Disposable {
   readonly isSaved: boolean;
   readonly run: (
     session: Session,
-    options: Pick<RunCheckpointOptions, "identity" | "found">,
+    options: SavedRun,
   ) => Promise<readonly object[]>;
 }
+
+/** What a run's checkpoints and cards need besides its settings. */
+type SavedRun = Pick<RunCheckpointOptions, "identity" | "found" | "metricsBytes"> & RunCardOptions;
 
 function trainingJob(data: RunData): Job {
   const referenceCache = join(cacheFolder(), "reference-logps");
@@ -140,8 +142,9 @@ function trainingJob(data: RunData): Job {
       const prepared = await loadRun(gpu, data);
       return {
         isSaved: isSaved(data.config),
-        async run(unsaved, options) {
-          const session = withCheckpoints(unsaved, prepared, options);
+        async run(started, options) {
+          const card = runCard(data, options);
+          const session = withCheckpoints({ ...started, card }, prepared, options);
           const { model, tokenizer } = prepared.loaded;
           const answers = prepared.examples
             ? (prepared.evalExamples ?? []).filter(({ desirable }) => desirable)
@@ -149,6 +152,7 @@ function trainingJob(data: RunData): Job {
           const sample = (phase: string) => writeSamples(session, model, { phase, tokenizer, answers });
           await sample("before");
           const results = await runTraining(session, prepared, { cacheFolder: referenceCache });
+          await card.finish(results);
           await sample("after");
           return results;
         },
@@ -166,7 +170,7 @@ function isSaved({ saveSteps, saveMinutes }: RunConfig): boolean {
 function withCheckpoints(
   session: Session,
   { config, loaded: { model, tokenizer } }: PreparedRun,
-  options: Pick<RunCheckpointOptions, "identity" | "found">,
+  options: SavedRun,
 ): Session {
   const { saveSteps, saveMinutes, saveTotalLimit: keep, maxShardGb } = config;
   if (!isSaved(config) && !options.found) return session;
@@ -174,8 +178,10 @@ function withCheckpoints(
     ...options,
     ...{ folder: session.folder, keep, saveMinutes },
     ...(saveSteps === undefined ? {} : { saveSteps }),
-    metricsBytes: () => session.metrics.flush(),
-    saveModel: (folder) => saveTrained(folder, model, { tokenizer, maxShardGb }),
+    saveModel(folder) {
+      const card = session.card?.text(model);
+      return saveTrained(folder, model, { tokenizer, maxShardGb, card });
+    },
   });
   return { ...session, checkpoints };
 }
@@ -197,7 +203,7 @@ function demoJob(config: RunConfig, { given }: Invocation): Job {
     prepare: () =>
       Promise.resolve({
         isSaved: false,
-        run: (session) => demonstrate(session, settings, { loss, data }),
+        run: (session, options) => demonstrate(session, settings, { ...options, loss, data }),
         [Symbol.dispose]() {},
       }),
   };
@@ -206,11 +212,14 @@ function demoJob(config: RunConfig, { given }: Invocation): Job {
 async function demonstrate(
   session: Session,
   settings: DemoSettings,
-  options: { loss: ResolvedPairLoss; data: DemoData },
+  options: RunCardOptions & { loss: ResolvedPairLoss; data: DemoData },
 ): Promise<PhaseResult[]> {
   session.log(
     "The demonstration: a model learns arithmetic, then preferences between right answers and answers with one wrong " +
       `digit, by ${settings.loss} alone and with SPO around it. It writes ${session.folder}.`,
   );
-  return await runDemo(session, settings, options);
+  const card = demoCard(settings, options);
+  const results = await runDemo({ ...session, card }, settings, options);
+  await card.finish(results);
+  return results;
 }

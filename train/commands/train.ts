@@ -133,6 +133,8 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   maxSteps: [RUN, "steps of the run"],
   seed: [RUN, "of the data order and of fresh weights"],
   logEvery: [RUN, "steps between two lines of metrics.jsonl"],
+  csv: [RUN, "also write metrics.csv: the same numbers as a table"],
+  tensorboard: [RUN, "also write tensorboard/: the same numbers as TensorBoard's event files"],
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
   tune: [RUN, TUNE_MEANING],
   dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],

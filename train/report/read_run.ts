@@ -83,6 +83,17 @@ export async function readRun(folder: string): Promise<RunFiles> {
   };
 }
 
+/**
+ * The records of a metrics.jsonl.
+ *
+ * @param text of the file
+ * @param file its name, for errors
+ * @throws {InputError} naming file and line of what is no record
+ */
+export function parseMetrics(text: string, file: string): MetricsRecord[] {
+  return parseLines(text, { file, schema: recordSchema }).values as MetricsRecord[];
+}
+
 function parseLines<Value>(
   text: string,
   { file, schema }: { file: string; schema: z.ZodType<Value> },

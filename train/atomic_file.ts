@@ -34,6 +34,11 @@ export async function writeFileAtomically(
   }
 }
 
+/** The name of a file that this process is writing. */
+export function partialName(path: string): string {
+  return `${path}.${Deno.pid}.partial`;
+}
+
 /** Writes a file's content by the function that it is given, which writes all bytes it is handed. */
 export type WriteContent = (append: (bytes: Uint8Array) => Promise<void>) => Promise<void>;
 
@@ -69,7 +74,7 @@ export async function stageFile(
   options: { fileSystem?: FileSystem } = {},
 ): Promise<StagedFile> {
   const { fileSystem = Deno } = options;
-  const temporary = `${path}.${Deno.pid}.partial`;
+  const temporary = partialName(path);
   const file = await fileSystem.open(temporary, { write: true, create: true, truncate: true });
   const discard = () => fileSystem.remove(temporary);
   const orDiscard = async (action: () => Promise<void>) => {
@@ -91,9 +96,18 @@ export async function stageFile(
   });
   const commit = async () => {
     await orDiscard(() => fileSystem.rename(temporary, path));
-    await syncFolder(dirname(path), fileSystem);
+    await syncNames(dirname(path), fileSystem);
   };
   return { path, commit, discard };
+}
+
+/** A process that may write a single file of a folder cannot open the folder: its new name is on the disk a little later. */
+async function syncNames(folder: string, fileSystem: FileSystem): Promise<void> {
+  try {
+    await syncFolder(folder, fileSystem);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotCapable)) throw error;
+  }
 }
 
 async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {

@@ -22,7 +22,7 @@ import {
   PRODUCT_KINDS,
   TILE_VARIANTS,
 } from "./bench/matmul.ts";
-import { TRAINING_SHAPES, type TrainingShape } from "./bench/shapes.ts";
+import { TRAINING_SHAPES, type TrainingShape } from "./bench/training_shapes.ts";
 import {
   benchTraining,
   planBenchTraining,

@@ -24,6 +24,8 @@ export interface Invocation {
   readonly given: ReadonlySet<string>;
   /** Words that belong to no flag, where the command takes any. */
   readonly words: readonly string[];
+  /** The file of settings, where one was named. */
+  readonly configFile?: string;
 }
 
 /** A request for help, on one command or on all. */
@@ -147,6 +149,7 @@ function collect(tokens: readonly Token[], context: Context): Omit<Invocation, "
   const names = context.settings.map((setting) => setting.name);
   return {
     raw,
+    ...(file === undefined ? {} : { configFile: file }),
     source: sourceOf(origins),
     given: new Set(names.filter((name) => origins.has(name))),
     words: takesWords(context) ? tokens.filter(isWord).map((token) => String(token.value)) : [],

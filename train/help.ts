@@ -97,8 +97,8 @@ function settingLine(setting: Setting, meaning: string): [string, string] {
   return [`${setting.flag}${value}`, notes.length ? `${meaning} (${notes.join("; ")})` : meaning];
 }
 
-/** What a text holds where it is no path. */
-const TEXTS: Readonly<Record<string, string>> = {
+/** What a text holds that is no path. */
+export const TEXTS: Readonly<Record<string, string>> = {
   loss: "names",
   lossWeights: "numbers",
   dataWeights: "numbers",
@@ -110,19 +110,28 @@ const TEXTS: Readonly<Record<string, string>> = {
 };
 
 function placeholder({ name, kind, choices }: Setting): string {
-  if (kind === "text" && Object.hasOwn(TEXTS, name)) return TEXTS[name];
-  if (kind === "text") return "path";
+  if (kind === "text") return TEXTS[name] ?? "path";
   if (kind === "choice") return "name";
   return kind === "either" ? [...choices, "number"].join("|") : kind;
+}
+
+let defaults: { name: string; options: Readonly<Record<string, unknown>> }[] | undefined;
+
+/** Options of every loss as they are where nothing is set. */
+function lossDefaults() {
+  return defaults ??= Object.values(PAIR_LOSSES).map((loss) => ({
+    name: loss.name,
+    options: loss.resolve({}).options,
+  }));
 }
 
 function defaultNote(setting: Setting): string {
   if (setting.default !== undefined && setting.default !== false) return `default ${setting.default}`;
   const losses = new Map<string, string[]>();
-  for (const loss of Object.values(PAIR_LOSSES)) {
-    const value = loss.resolve({}).options[setting.name];
+  for (const { name, options } of lossDefaults()) {
+    const value = options[setting.name];
     if (value === undefined || value === false) continue;
-    losses.set(String(value), [...losses.get(String(value)) ?? [], loss.name]);
+    losses.set(String(value), [...losses.get(String(value)) ?? [], name]);
   }
   // The value that most losses have stands alone.
   const [usual, ...others] = [...losses].sort(([, a], [, b]) => b.length - a.length);

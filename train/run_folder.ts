@@ -61,9 +61,7 @@ export async function prepareRunFolder(path: string, options: RunFolderOptions):
 
 async function makeRunFolder(path: string): Promise<void> {
   try {
-    await Deno.mkdir(dirname(path), { recursive: true });
-    // Not recursive: of two runs that saw the same free name, one is refused here.
-    await Deno.mkdir(path);
+    await makeNewFolder(path);
   } catch (cause) {
     throw cannotWrite(path, cause);
   }
@@ -98,6 +96,28 @@ export async function nextRunName(runsDir: string, base: string): Promise<string
       throw cannotWrite(join(runsDir, name), cause);
     }
   }
+}
+
+/** Where runs without a folder of the user's go. */
+const RUNS_FOLDER = "runs";
+
+/**
+ * The folder of a run: the one that its settings name, else the next free one in runs/.
+ *
+ * @param config settings of the run
+ * @throws {InputError} where the folder of all runs cannot be looked into
+ */
+export async function chooseRunFolder(
+  config: {
+    readonly output?: string;
+    readonly model?: string;
+    readonly data?: string;
+    readonly loss: string;
+  },
+): Promise<string> {
+  if (config.output !== undefined) return config.output;
+  const isDemo = config.model === undefined && config.data === undefined;
+  return join(RUNS_FOLDER, await nextRunName(RUNS_FOLDER, isDemo ? "arithmetic" : config.loss));
 }
 
 /**
@@ -294,6 +314,20 @@ async function findEarlierRun(path: string, options: RunFolderOptions): Promise<
     );
   }
   return names;
+}
+
+/**
+ * Not recursive: of two runs that saw the same free name, one is refused here. The parent is left alone where it is
+ * there, as permissions may end at the run's folder.
+ */
+async function makeNewFolder(path: string): Promise<void> {
+  try {
+    await Deno.mkdir(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    await Deno.mkdir(dirname(path), { recursive: true });
+    await Deno.mkdir(path);
+  }
 }
 
 async function listFolder(path: string): Promise<string[] | undefined> {

@@ -25,9 +25,9 @@ export type AdapterSource =
 export const SYSTEM_DRIVER_ADVICE =
   "to use the system's own driver instead, install it: apt's mesa-vulkan-drivers, or the GPU vendor's Vulkan driver";
 
-// Tells the other isolates of this process (each test file is one) what the first one found: a second search would find
-// the software driver and take it for the system's. The process id is part of
-// it because a child process inherits the environment, but not the loaded libraries.
+// Tells the other isolates of this process (each test file is one), and a program that takes this process over, what the
+// first one found: a second search would find the software driver and take it for the system's. The process id is part
+// of it because a child process inherits the environment, but not the loaded libraries.
 const SOURCE_VARIABLE = "KEEL_ADAPTER_SOURCE";
 
 let pending: Promise<AdapterSource> | undefined;
@@ -68,20 +68,73 @@ export async function ensureAdapter(
   }
 }
 
-async function findSource(log: (line: string) => void): Promise<AdapterSource> {
-  if (Deno.build.os !== "linux") return { kind: "system" };
-  const backend = Deno.env.get("DENO_WEBGPU_BACKEND");
-  if (backend && backend !== "vulkan") return { kind: "system" };
-  const known = readKnownSource();
-  if (known !== undefined) {
-    // Libraries that an isolate opened are closed with it: each one opens them for itself.
-    if (known.kind === "software") loadDriver(known.folder);
-    return known;
+/**
+ * Finds where an adapter would come from, for a program that takes this process over and may do less: it loads nothing,
+ * and in {@link ensureAdapter} finds what was found here without a search of its own.
+ *
+ * @returns where the adapter comes from; a software driver is unpacked
+ * @throws {AdapterUnavailableError} where there is neither a device nor an unpacked driver
+ */
+export function announceAdapter(): AdapterSource {
+  if (!isSearched()) return { kind: "system" };
+  const source = readKnownSource() ?? locateSource();
+  if (isMissing(source)) {
+    throw new AdapterUnavailableError(
+      `no Vulkan driver finds a device, and there is no software driver in ${source.folder} yet (deno task setup unpacks it)`,
+    );
   }
-  const source = countVulkanDevices() > 0 ? { kind: "system" } as const : await useSoftwareDriver(log);
+  announce(source);
+  return source;
+}
+
+/**
+ * Says whether {@link ensureAdapter} has to unpack the software driver; loads nothing.
+ *
+ * @returns where it would be, or undefined where an adapter is there already
+ */
+export function missingDriver(): string | undefined {
+  if (!isSearched()) return undefined;
+  const source = readKnownSource() ?? locateSource();
+  return isMissing(source) ? source.folder : undefined;
+}
+
+function isMissing(source: AdapterSource): source is AdapterSource & { kind: "software" } {
+  return source.kind === "software" && readStamp(source.folder) === undefined;
+}
+
+async function findSource(log: (line: string) => void): Promise<AdapterSource> {
+  if (!isSearched()) return { kind: "system" };
+  const known = readKnownSource();
+  const source = known ?? locateSource();
+  if (source.kind === "software") {
+    if (isMissing(source)) await unpack(source.folder, log);
+    // Libraries that an isolate opened are closed with it: each one opens them for itself.
+    useSoftwareDriver(source.folder);
+  }
+  announce(source);
+  return source;
+}
+
+/** Whether there is anything to find: other systems and backends have drivers of their own. */
+function isSearched(): boolean {
+  if (Deno.build.os !== "linux") return false;
+  const backend = Deno.env.get("DENO_WEBGPU_BACKEND");
+  return !backend || backend === "vulkan";
+}
+
+function locateSource(): AdapterSource {
+  if (countVulkanDevices() > 0) return { kind: "system" };
+  // Deno's own name of the architecture: what is already unpacked must not need the package manager to be found.
+  const machine = { osRelease: readOsRelease(), architecture: Deno.build.arch };
+  return {
+    kind: "software",
+    folder: driverFolder(cacheHome(Deno.env.get("XDG_CACHE_HOME"), homedir()), machine),
+  };
+}
+
+function announce(source: AdapterSource): void {
   Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
   Deno.env.set(SOURCE_VARIABLE, JSON.stringify({ pid: Deno.pid, source }));
-  return source;
 }
 
 function readKnownSource(): AdapterSource | undefined {
@@ -91,23 +144,20 @@ function readKnownSource(): AdapterSource | undefined {
   return pid === Deno.pid ? source : undefined;
 }
 
-async function useSoftwareDriver(log: (line: string) => void): Promise<AdapterSource> {
-  // Deno's own name of the architecture: what is already unpacked must not need the package manager to be found.
-  const machine = { osRelease: readOsRelease(), architecture: Deno.build.arch };
-  const folder = driverFolder(cacheHome(Deno.env.get("XDG_CACHE_HOME"), homedir()), machine);
-  if (readStamp(folder) === undefined) {
-    log(
-      `No Vulkan driver finds a device: unpacking Mesa's software driver (about 60 MB to download) into ${folder}; ` +
-        `${SYSTEM_DRIVER_ADVICE}.`,
-    );
-    await unpackOrExplain(folder);
-  }
+async function unpack(folder: string, log: (line: string) => void): Promise<void> {
+  log(
+    `No Vulkan driver finds a device: unpacking Mesa's software driver (about 60 MB to download) into ${folder}; ` +
+      `${SYSTEM_DRIVER_ADVICE}.`,
+  );
+  await unpackOrExplain(folder);
+}
+
+function useSoftwareDriver(folder: string): void {
   const { manifest } = loadDriver(folder);
   Deno.env.set("VK_DRIVER_FILES", manifest);
   Deno.env.set("VK_ICD_FILENAMES", manifest); // the name that loaders before 1.3.207 know
   // The driver complains on stderr where this is unset, and uses it for nothing that matters here.
   if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", folder);
-  return { kind: "software", folder };
 }
 
 function readOsRelease(): string {

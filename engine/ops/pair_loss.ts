@@ -18,11 +18,13 @@ import { scaleByScalar, SEGMENT_WORKGROUP } from "../../shaders/reduce.ts";
 import type { Gpu } from "../gpu.ts";
 import { derive, type Flag, flagScalar, type Scalar, valueOf } from "../queue.ts";
 import { expectShape, ShapeError } from "../shape.ts";
+import type { SpoPenaltyOptions } from "./spo_penalty_options.ts";
 import { record } from "../tape.ts";
 import { empty, fromHost, type Tensor } from "../tensor.ts";
 
 export type { NamedPairHead, PairHead, PairHeadChoice } from "../../shaders/pair_heads.ts";
 export type { DivergenceName, PairLossName, PenaltyName };
+export { NO_PENALTY, type SpoPenaltyOptions } from "./spo_penalty_options.ts";
 
 /** One term of a preference loss: a head of the kernel, its weight and its numbers. */
 export interface PairLossTerm {
@@ -43,44 +45,6 @@ export interface PairLossOptions {
   /** At most {@link MAX_TERMS}, none twice. */
   readonly terms: readonly PairLossTerm[];
 }
-
-/** The SPO penalty for one step. See docs/spo.md for the formulation. */
-export interface SpoPenaltyOptions {
-  /** phi. */
-  readonly penalty: PenaltyName;
-  /** This step's lambda; "dual" takes it from the state. */
-  readonly lambda: number | "dual";
-  /** eta of the dual update. */
-  readonly dualRate: number;
-  /** Slack of the constraint, in nats per token. */
-  readonly epsilon: number;
-  /** v*: a number, or the exponential mean of G over so many first steps. */
-  readonly vStar: number | { readonly initialSteps: number };
-  /** Weight of the absolute-improvement regularizer R. */
-  readonly rho: number;
-  /** m in R. */
-  readonly margin: number;
-}
-
-/**
- * No lower level: the plain pairwise loss.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * const likelihood: SpoPenaltyOptions = { ...NO_PENALTY, penalty: "linear", lambda: 0.5 };
- * assert.deepEqual([likelihood.epsilon, likelihood.rho], [0, 0]);
- * ```
- */
-export const NO_PENALTY: SpoPenaltyOptions = {
-  penalty: "none",
-  lambda: 0,
-  dualRate: 0,
-  epsilon: 0,
-  vStar: 0,
-  rho: 0,
-  margin: 0,
-};
 
 /** Which part of a step's batch this is. */
 export interface MicroBatch {

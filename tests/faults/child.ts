@@ -5,9 +5,9 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { LAUNCHER } from "../launcher.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const PERMISSIONS = ["-R", "-W", "-E", "-S", "--allow-ffi", "--allow-run"];
 
 /** How a command ended. */
 export interface Outcome {
@@ -73,7 +73,7 @@ export async function keel(
 
 function spawn(args: readonly string[]): Deno.ChildProcess {
   return new Deno.Command(Deno.execPath(), {
-    args: ["run", ...PERMISSIONS, "train/cli.ts", ...args],
+    args: [...LAUNCHER, ...args],
     cwd: ROOT,
     env: { NO_COLOR: "1" },
     stdin: "null",

@@ -24,7 +24,7 @@ import { listSettings } from "../../train/settings.ts";
 import { openCells } from "../../train/study/cells.ts";
 import { InputError } from "../../train/errors.ts";
 import { tuneFromCache } from "../../train/tune_cache.ts";
-import { readAdapterConfig } from "../../train/adapters/adapter_files.ts";
+import { readAdapterConfig } from "../../train/adapters/adapter_config.ts";
 import { HEADER, INDEX } from "./checkpoint_texts.ts";
 import type { FuzzTarget } from "./harness.ts";
 import { mutateBytes, mutateText, mutateValue } from "./mutate.ts";

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import project from "../../deno.json" with { type: "json" };
+import { LAUNCHER } from "../launcher.ts";
 import { parseCommandLine } from "../../train/command_line.ts";
 import { configTable } from "../../train/report/config_table.ts";
 import { helpText } from "../../train/help.ts";
@@ -27,10 +27,8 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
 
 /** With the task's own permissions. */
 async function report(...args: string[]): Promise<{ code: number; out: string; error: string }> {
-  const [program, ...words] = project.tasks.report.command.split(" ");
-  assert.equal(program, "deno");
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [...words, ...args],
+    args: [...LAUNCHER, "report", ...args],
     cwd: ROOT,
     env: { NO_COLOR: "1" },
   }).output();

@@ -28,6 +28,10 @@ export interface RunOptions {
   readonly input?: string;
   /** Sends Ctrl-C as soon as either stream has shown this. */
   readonly stopAfter?: string;
+  /** Variables besides the test's own. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Told the process's number when standard error has something; the input is typed when it is done. */
+  readonly onStarted?: (pid: number) => Promise<void>;
 }
 
 /**
@@ -50,21 +54,26 @@ export async function runTask(
   const child = new Deno.Command(Deno.execPath(), {
     args: [...words, ...args],
     cwd: ROOT,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...options.env },
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
   const writer = child.stdin.getWriter();
+  const { promise: isHeard, resolve: hear } = Promise.withResolvers<void>();
+  const type = async () => {
+    if (options.onStarted) await isHeard.then(() => options.onStarted!(child.pid));
+    await writer.write(new TextEncoder().encode(options.input ?? ""));
+    await writer.close();
+  };
   // A program that refuses its flags is gone before it reads.
-  const typed = writer.write(new TextEncoder().encode(options.input ?? "")).then(() => writer.close()).catch(
-    (error) => assert.ok(error instanceof Deno.errors.BrokenPipe, String(error)),
-  );
+  const typed = type().catch((error) => assert.ok(error instanceof Deno.errors.BrokenPipe, String(error)));
   let isStopped = options.stopAfter === undefined;
   const collect = async (stream: ReadableStream<Uint8Array>): Promise<string> => {
     const decoder = new TextDecoder();
     let text = "";
     for await (const part of stream) {
+      if (stream === child.stderr) hear();
       text += decoder.decode(part, { stream: true });
       if (isStopped || !text.includes(options.stopAfter!)) continue;
       isStopped = true;

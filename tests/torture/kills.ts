@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
-import project from "../../deno.json" with { type: "json" };
+import { LAUNCHER } from "../launcher.ts";
 import { seededRandom } from "../reference/random.ts";
 import { DIGIT_PAIRS, writeCheckpoint, writeLines } from "../story/user.ts";
 
@@ -139,10 +139,8 @@ interface Kill {
 
 /** Runs a process to its end, or kills it. */
 async function live(output: string, args: readonly string[], kill?: Kill) {
-  const [program, ...words] = project.tasks.train.command.split(" ");
-  assert.equal(program, "deno");
   const child = new Deno.Command(Deno.execPath(), {
-    args: [...words.slice(0, -1), ...args],
+    args: [...LAUNCHER, ...args],
     ...{ cwd: ROOT, env: { NO_COLOR: "1" }, stdin: "null", stdout: "piped", stderr: "piped" },
   }).spawn();
   let isOver = false;

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { readConditions } from "../../train/bench/conditions.ts";
 import { benchDecoding, decodingModel } from "../../train/bench/decoding.ts";
 import { formatDecoding } from "../../train/bench/format.ts";
-import { describeModel, TRAINING_SHAPES } from "../../train/bench/shapes.ts";
+import { describeModel } from "../../train/bench/shapes.ts";
+import { TRAINING_SHAPES } from "../../train/bench/training_shapes.ts";
 import { gpuTest } from "../gpu.ts";
 
 gpuTest("generation is measured with and without the cache, and becomes a table", async (gpu) => {

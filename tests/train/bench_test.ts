@@ -4,7 +4,8 @@ import { benchMatmul, PRODUCT_KINDS, TILE_VARIANTS } from "../../train/bench/mat
 import { describeTile, formatBench, formatNumber } from "../../train/bench/format.ts";
 import { formatProbe, probeAdapter } from "../../train/bench/probe.ts";
 import { summarize } from "../../train/bench/measure.ts";
-import { countParameters, TRAINING_SHAPES } from "../../train/bench/shapes.ts";
+import { countParameters } from "../../train/bench/shapes.ts";
+import { TRAINING_SHAPES } from "../../train/bench/training_shapes.ts";
 import { STEP_KINDS } from "../../train/bench/training.ts";
 import { type BenchOptions, type BenchReport, runBench } from "../../train/bench.ts";
 import { tileFits } from "../../engine/ops/dispatch.ts";

@@ -12,10 +12,10 @@ import { parseModelConfig } from "../../train/models/config.ts";
 import { architectureOf } from "../../train/models/registry.ts";
 import { writeSafetensors } from "../../train/models/safetensors_write.ts";
 import { createRandom, fillNormal } from "../../train/random.ts";
+import { LAUNCHER } from "../launcher.ts";
 import { SHARED_DATA, testWithSharedData } from "../shared_data.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const PERMISSIONS = ["-R", "-W", "-E", "-S", "--allow-ffi", "--allow-run"];
 
 interface Outcome {
   readonly code: number;
@@ -25,7 +25,7 @@ interface Outcome {
 
 async function keel(args: readonly string[], options: { stopAfter?: string } = {}): Promise<Outcome> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...PERMISSIONS, "train/cli.ts", ...args],
+    args: [...LAUNCHER, ...args],
     cwd: ROOT,
     env: { NO_COLOR: "1" },
     stdout: "piped",

@@ -9,7 +9,7 @@ import { MemoryBudgetError } from "../../engine/buffers.ts";
 import { Gpu } from "../../engine/gpu.ts";
 import { type BenchOptions, planBench, runBench } from "../../train/bench.ts";
 import { benchDecoding, decodingModel, planBenchDecoding } from "../../train/bench/decoding.ts";
-import { TRAINING_SHAPES } from "../../train/bench/shapes.ts";
+import { TRAINING_SHAPES } from "../../train/bench/training_shapes.ts";
 import { parseRunConfig } from "../../train/config.ts";
 import { DEMO_PREFERENCE, DEMO_SFT } from "../../train/demo_settings.ts";
 import { fits, type MemoryPlan, PlanError, planningOptions, planRun, requireFit } from "../../train/plan.ts";

@@ -11,6 +11,7 @@ import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts
 import { createTokenizer, type Tokenizer } from "../../train/data/tokenizer.ts";
 import { generate, type GenerateOptions } from "../../train/generate.ts";
 import { loadModel, saveModel } from "../../train/models/model_files.ts";
+import { LAUNCHER } from "../launcher.ts";
 import { gpuTest } from "../gpu.ts";
 import { temporaryFolder, tinyModel } from "../tiny_model.ts";
 
@@ -28,7 +29,7 @@ async function keel(
   { input = "", interrupt = false }: { input?: string; interrupt?: boolean } = {},
 ): Promise<Outcome> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-R", "-W", "-E", "-S", "--allow-ffi", "--allow-run", "train/cli.ts", ...args],
+    args: [...LAUNCHER, ...args],
     cwd: ROOT,
     env: { NO_COLOR: "1" },
     stdin: "piped",

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { homedir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import project from "../../deno.json" with { type: "json" };
 import { AdapterUnavailableError } from "../../train/driver/adapter_unavailable.ts";
 import { cacheHome, driverFolder, readStamp, STAMP_FORMAT } from "../../train/driver/driver_folder.ts";
 import { listLibraries, loadLibraries, manifestText } from "../../train/driver/load.ts";
@@ -9,8 +10,10 @@ import { choosePackages, parsePackageRecords, parsePrintedUris } from "../../tra
 import { unpackDriver } from "../../train/driver/unpack.ts";
 import { ensureAdapter } from "../../train/software_driver.ts";
 
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const ON_LINUX = Deno.build.os === "linux";
-const TASK_PERMISSIONS = ["-R", "-W", "-E", "-S", "--allow-ffi", "--allow-run", "--no-prompt"];
+/** The set-up as deno.json starts it, with the permissions that its task has. */
+const SET_UP = project.tasks.setup.command.split(" && ")[1].split(" ");
 
 const RECORDS = `Package: mesa-vulkan-drivers
 Version: 22.3.6-1+deb12u2
@@ -197,8 +200,9 @@ Deno.test({
 
 function runDeno(args: string[], env: Record<string, string>): Promise<Deno.CommandOutput> {
   const command = new Deno.Command(Deno.execPath(), {
-    args: ["run", ...TASK_PERMISSIONS, ...args],
+    args,
     env: { NO_COLOR: "1", ...env },
+    cwd: ROOT,
     clearEnv: ON_LINUX, // elsewhere the system cannot do without some variables
     stdin: "null",
   });
@@ -212,9 +216,8 @@ Deno.test({
   ignore: !ON_LINUX,
   async fn() {
     const cache = await Deno.makeTempDir();
-    const script = fileURLToPath(new URL("../../train/setup.ts", import.meta.url));
     const env = { PATH: cache, HOME: homedir(), XDG_CACHE_HOME: cache, VK_DRIVER_FILES: "/absent.json" };
-    const { code, stdout, stderr } = await runDeno([script, "--quiet"], env);
+    const { code, stdout, stderr } = await runDeno([...SET_UP.slice(1), "--quiet"], env);
     assert.equal(code, 1);
     assert.match(decode(stdout), /^No Vulkan driver finds a device: unpacking .*\n$/);
     assert.match(decode(stderr), /^Cannot open a WebGPU adapter: .*dpkg, which is not on PATH/);
@@ -231,7 +234,7 @@ Deno.test("in a clean environment a process gets an adapter that runs a compute 
     return value === undefined ? [] : [[name, value]];
   });
   const script = fileURLToPath(import.meta.url);
-  const { code, stdout, stderr } = await runDeno([script], Object.fromEntries(inherited));
+  const { code, stdout, stderr } = await runDeno(["run", "-A", script], Object.fromEntries(inherited));
   assert.equal(decode(stderr), "");
   assert.equal(code, 0);
   assert.equal(decode(stdout), "0,2,4,6\n");

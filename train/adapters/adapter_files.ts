@@ -12,12 +12,11 @@ import type { Architecture } from "../models/architecture.ts";
 import type { Model } from "../models/model.ts";
 import { openSafetensors, type SafetensorsFile } from "../models/safetensors.ts";
 import { writeSafetensors } from "../models/safetensors_write.ts";
+import { ADAPTER_CONFIG, readAdapterConfig } from "./adapter_config.ts";
 import { attachAdapter, factorName, factorShapes } from "./lora.ts";
-import { loraConfigJson, parseLoraConfig, type StoredLoraConfig } from "./lora_config.ts";
+import { loraConfigJson, type StoredLoraConfig } from "./lora_config.ts";
 import { findTargets, linearModules } from "./target_modules.ts";
 
-/** The file that tells an adapter's folder from a model's. */
-export const ADAPTER_CONFIG = "adapter_config.json";
 /** The file of its factors. */
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 
@@ -28,35 +27,6 @@ const FACTOR = /^base_model\.model\.(.+)\.lora_[AB]\.weight$/;
 /** The name of a module's factor in {@link ADAPTER_WEIGHTS}. */
 export function storedFactor(module: string, factor: "A" | "B"): string {
   return PREFIX + factorName(module, factor);
-}
-
-/** @returns whether a folder holds an adapter */
-export async function isAdapterFolder(folder: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(join(folder, ADAPTER_CONFIG))).isFile;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
-    throw error;
-  }
-}
-
-/**
- * @param folder of an adapter
- * @returns its settings
- * @throws {CheckpointError} naming file and key
- */
-export async function readAdapterConfig(folder: string): Promise<StoredLoraConfig> {
-  const file = join(folder, ADAPTER_CONFIG);
-  let json: unknown;
-  try {
-    json = JSON.parse(await Deno.readTextFile(file));
-  } catch (cause) {
-    const found = cause instanceof Deno.errors.NotFound
-      ? "expected a file, found nothing"
-      : (cause as Error).message;
-    throw new CheckpointError(`Cannot read ${file}: ${found}`, { cause });
-  }
-  return parseLoraConfig(json, file);
 }
 
 /**

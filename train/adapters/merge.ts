@@ -19,7 +19,8 @@ import { mergedCard } from "../model_card/merged_card.ts";
 import { architectureOf } from "../models/registry.ts";
 import { openSafetensors, type SafetensorsFile, weightDType } from "../models/safetensors.ts";
 import type { TensorSource } from "../models/safetensors_write.ts";
-import { ADAPTER_WEIGHTS, checkAdapter, readAdapterConfig, storedFactor } from "./adapter_files.ts";
+import { readAdapterConfig } from "./adapter_config.ts";
+import { ADAPTER_WEIGHTS, checkAdapter, storedFactor } from "./adapter_files.ts";
 import { loraScale } from "./lora_config.ts";
 
 /** Host bytes of a weight that are worked on at a time; the factors of one layer come on top. */

@@ -10,7 +10,8 @@ import { createModel, type Model } from "../models/model.ts";
 import { initializeModel } from "../models/initialize.ts";
 import { createRandom, uniformInt } from "../random.ts";
 import { summarize, type Summary } from "./measure.ts";
-import { shapeConfig, type TrainingShape } from "./shapes.ts";
+import { shapeConfig } from "./shapes.ts";
+import type { TrainingShape } from "./training_shapes.ts";
 
 /** Tokens a second, all sequences together. */
 export interface DecodingResult {

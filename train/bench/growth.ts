@@ -3,7 +3,7 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
-import type { TrainingShape } from "./shapes.ts";
+import type { TrainingShape } from "./training_shapes.ts";
 import { benchTraining } from "./training.ts";
 
 /** One extent, measured at 1, 2 and 4 times its start while all others stay. */

@@ -16,7 +16,8 @@ import { createRandom, type Random, uniformInt } from "../random.ts";
 import { referenceLogps } from "../reference.ts";
 import { train, type TrainOptions } from "../trainer.ts";
 import { summarize, type Summary } from "./measure.ts";
-import { shapeConfig, type TrainingShape } from "./shapes.ts";
+import { shapeConfig } from "./shapes.ts";
+import type { TrainingShape } from "./training_shapes.ts";
 
 /** The kinds of step, each with what it does. */
 export const STEP_KINDS = {

@@ -4,7 +4,8 @@
  */
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from "../adapters/adapter_files.ts";
+import { ADAPTER_CONFIG } from "../adapters/adapter_config.ts";
+import { ADAPTER_WEIGHTS } from "../adapters/adapter_files.ts";
 import { effectiveSettings, type RunConfig } from "../config.ts";
 import { listFiles } from "../data/data_files.ts";
 import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { SHAPE_NAMES } from "../bench/shapes.ts";
+import { SHAPE_NAMES } from "../bench/training_shapes.ts";
 import { runConfigSchema } from "../config.ts";
 import { type Command, type Meanings, RUN, TUNE_MEANING } from "./command.ts";
 
@@ -66,5 +66,11 @@ export const benchCommand: Command<typeof benchFlagsSchema> = {
     "deno task bench --decode --markdown",
     "deno task bench --probe",
   ],
+  access: {
+    paths: { model: "model" },
+    usesGpu: ({ memory }) => memory !== true,
+    caches: ["tuning"],
+    sys: ["cpus", "loadavg"],
+  },
   load: async () => (await import("./run_bench.ts")).runBenchCommand,
 };

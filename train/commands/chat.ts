@@ -34,5 +34,6 @@ export const chatCommand: Command<typeof chatFlagsSchema> = {
     "deno task chat --model models/llama",
     'deno task chat --model runs/mine/model --system "Answer briefly." --temperature 0.7 --top-p 0.9',
   ],
+  access: { paths: { model: "model", base: "base" }, usesGpu: () => true, caches: ["tuning"] },
   load: async () => (await import("./run_chat.ts")).runChat,
 };

@@ -4,6 +4,7 @@
  */
 import type { z } from "zod";
 import type { Invocation } from "../command_line.ts";
+import type { Access, SettingValues } from "./access.ts";
 
 /** Section and meaning of each flag. A default that the schema cannot know stands here, in words. */
 export type Meanings<Name extends string = string> = Readonly<
@@ -27,6 +28,10 @@ export interface Command<Schema extends z.ZodObject = z.ZodObject> {
   readonly meanings: Meanings;
   /** Command lines that work. */
   readonly examples: readonly string[];
+  /** What it does to the machine. */
+  readonly access: Access;
+  /** Checks what was set and fills in the rest, where that takes more than the schema. */
+  readonly settle?: (invocation: Invocation) => SettingValues | Promise<SettingValues>;
   /** Loads the program; asking for help does not need it. */
   readonly load: () => Promise<Program>;
 }

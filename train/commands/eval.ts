@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { runConfigSchema } from "../config.ts";
-import { EVALUATION_TASKS } from "../evaluation/detect.ts";
+import { EVALUATION_TASKS } from "../evaluation/task_names.ts";
 import { type Command, DATA, type Meanings, RUN, TUNE_MEANING } from "./command.ts";
 
 const { dtype, memoryBudgetGb, tune, overlong, overwrite } = runConfigSchema.shape;
@@ -111,5 +111,13 @@ export const evalCommand: Command<typeof evalFlagsSchema> = {
     "deno task eval --model models/llama --data gsm8k/test.jsonl --few-shot gsm8k/train.jsonl --details answers.jsonl",
     "deno task eval --model runs/arithmetic/model --task arithmetic --limit 200",
   ],
+  access: {
+    paths: {
+      ...{ model: "model", base: "base", reference: "model", data: "file", fewShot: "file" },
+      ...{ output: "newFile", details: "newFile" },
+    },
+    usesGpu: () => true,
+    caches: ["tuning"],
+  },
   load: async () => (await import("./run_eval.ts")).runEval,
 };

@@ -89,5 +89,6 @@ export const generateCommand: Command<typeof generateFlagsSchema> = {
     "deno task generate --model models/llama --chat --prompt - --temperature 0.7 --top-p 0.9 --seed 1",
     'deno task generate --model runs/mine/model --prompt "37+48-15:" --stop "$" --json',
   ],
+  access: { paths: { model: "model", base: "base" }, usesGpu: () => true, caches: ["tuning"] },
   load: async () => (await import("./run_generate.ts")).runGenerate,
 };

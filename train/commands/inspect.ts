@@ -57,5 +57,6 @@ export const inspectCommand: Command<typeof inspectFlagsSchema> = {
     "deno task inspect --model models/llama --data ours.jsonl,public.parquet --data-weights 3,1 --max-length 512",
     "deno task inspect --model models/llama --data pairs.jsonl --as labelled --json",
   ],
+  access: { paths: { model: "model", data: "files" }, usesGpu: () => false, caches: [] },
   load: async () => (await import("./run_inspect.ts")).runInspect,
 };

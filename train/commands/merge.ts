@@ -40,5 +40,10 @@ export const mergeCommand: Command<typeof mergeFlagsSchema> = {
     "deno task merge --model runs/dpo/model --output models/merged",
     "deno task merge --model adapters/mine --base models/llama --output models/merged --dtype bf16",
   ],
+  access: {
+    paths: { model: "model", base: "base", output: "newFolder" },
+    usesGpu: () => false,
+    caches: [],
+  },
   load: async () => (await import("./run_merge.ts")).runMerge,
 };

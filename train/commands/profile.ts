@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import { SHAPE_NAMES } from "../bench/shapes.ts";
+import { SHAPE_NAMES } from "../bench/training_shapes.ts";
 import { runConfigSchema } from "../config.ts";
 import { type Command, type Meanings, RUN } from "./command.ts";
 import { TRAIN_MEANINGS } from "./train.ts";
@@ -37,6 +37,7 @@ const UNPROFILED = {
 
 const SCHEMA = runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape);
 
+
 /** A profile reads the settings of a run that shape its steps. */
 const PROFILE_MEANINGS: Meanings = {
   ...Object.fromEntries(
@@ -59,5 +60,12 @@ export const profileCommand: Command<typeof SCHEMA> = {
     "deno task profile --loss sft --shape gpt2-124m --markdown",
     "deno task profile --model models/llama --data pairs.jsonl --batch-size 4 --steps 5",
   ],
+  access: {
+    paths: { model: "model", base: "base", data: "files", "spo.sftData": "files" },
+    usesGpu: () => true,
+    caches: ["tuning"],
+    sys: ["cpus", "loadavg"],
+  },
+  settle: ({ raw }) => raw,
   load: async () => (await import("./run_profile.ts")).runProfile,
 };

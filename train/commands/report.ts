@@ -2,6 +2,7 @@
  * `report`: flags and help.
  * @module
  */
+import { join } from "node:path";
 import { z } from "zod";
 import { type Command, type Meanings, RUN } from "./command.ts";
 
@@ -15,6 +16,11 @@ const REPORT_MEANINGS: Meanings<keyof z.output<typeof reportFlagsSchema>> = {
   output: [RUN, "the HTML file (default: report.html in the folder of the first run)"],
 };
 
+/** Where the page goes by default. */
+export function defaultReport(firstRun: string): string {
+  return join(firstRun, "report.html");
+}
+
 /** Shows what runs have logged. */
 export const reportCommand: Command<typeof reportFlagsSchema> = {
   schema: reportFlagsSchema,
@@ -27,5 +33,10 @@ export const reportCommand: Command<typeof reportFlagsSchema> = {
     "deno task report runs/dpo",
     "deno task report runs/dpo runs/simpo --output comparison.html",
   ],
+  access: { paths: { output: "newFile" }, words: "folder", usesGpu: () => false, caches: [] },
+  settle: ({ raw, words }) => {
+    const [first] = words;
+    return first === undefined ? raw : { output: defaultReport(first), ...raw };
+  },
   load: async () => (await import("./run_report.ts")).runReport,
 };

@@ -8,7 +8,7 @@ import { ConfigError, showFound } from "../errors.ts";
 import { writeReport } from "../report/page.ts";
 import { readRun } from "../report/read_run.ts";
 import { runsReport } from "../report/runs_report.ts";
-import { reportFlagsSchema } from "./report.ts";
+import { defaultReport, reportFlagsSchema } from "./report.ts";
 
 /**
  * @param invocation of `report`
@@ -35,7 +35,7 @@ export async function runReport(invocation: Invocation): Promise<number> {
   }
   const runs = [];
   for (const folder of folders) runs.push(await readRun(folder));
-  const path = output ?? join(folders[0], "report.html");
+  const path = output ?? defaultReport(folders[0]);
   await writeReport(path, runsReport(runs));
   for (const { folder, isCutOff } of runs) {
     if (isCutOff) {

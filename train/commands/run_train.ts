@@ -29,14 +29,18 @@ import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.t
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
 import { loadRun, type PreparedRun, RUN_ENTRIES, runTraining } from "../run.ts";
 import { readRunData, type RunData } from "../run_data.ts";
-import { checkRunFolder, nextRunName, prepareRunFolder, writeJson, writeRunConfig } from "../run_folder.ts";
+import {
+  checkRunFolder,
+  chooseRunFolder,
+  prepareRunFolder,
+  writeJson,
+  writeRunConfig,
+} from "../run_folder.ts";
 import { SAMPLES_FILE, writeSamples } from "../samples.ts";
 import { type PhaseResult, type RunHooks, RunStoppedError, saveTrained, type Session } from "../session.ts";
-import { findResumed, prepareResumedFolder, resumeCommand, resumedInvocation } from "./resume.ts";
+import { findResumed, prepareResumedFolder, resumeCommand } from "./resume.ts";
+import { resumedInvocation } from "./resumed_invocation.ts";
 import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
-
-/** Where runs without --output go. */
-const RUNS_FOLDER = "runs";
 
 /**
  * @param given of `train`
@@ -50,8 +54,7 @@ export async function runTrain(given: Invocation): Promise<number> {
   const isDemo = config.model === undefined && config.data === undefined;
   if (config.inspect) return await describeData(config);
   const entries = isDemo ? DEMO_ENTRIES : RUN_ENTRIES;
-  const folder = config.output ??
-    join(RUNS_FOLDER, await nextRunName(RUNS_FOLDER, isDemo ? "arithmetic" : config.loss));
+  const folder = await chooseRunFolder(config);
   const folderOptions = { overwrite: config.overwrite, entries };
   using stack = new DisposableStack();
   if (config.resume) stack.use(await lockFolder(folder));

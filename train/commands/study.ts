@@ -50,5 +50,10 @@ export const studyCommand: Command<typeof studyFlagsSchema> = {
     "deno task study --quick --output runs/quick",
     "deno task study --seeds 5 --document study.md",
   ],
+  access: {
+    paths: { output: "newFolder", document: "newDocument" },
+    usesGpu: () => true,
+    caches: ["tuning"],
+  },
   load: async () => (await import("./run_study.ts")).runStudyCommand,
 };

@@ -2,10 +2,13 @@
  * `train`: flags and help.
  * @module
  */
-import { type RunConfig, runConfigSchema } from "../config.ts";
+import type { Invocation } from "../command_line.ts";
+import { parseRunConfig, type RunConfig, runConfigSchema } from "../config.ts";
 import type { LoraSettings } from "../adapters/lora_settings.ts";
 import { PAIR_LOSS_NAMES } from "../losses/weighted_sum.ts";
 import type { SpoOptions } from "../losses/spo.ts";
+import { chooseRunFolder } from "../run_folder.ts";
+import type { SettingValues } from "./access.ts";
 import {
   type Command,
   DATA,
@@ -17,6 +20,7 @@ import {
   SPO,
   TUNE_MEANING,
 } from "./command.ts";
+import { resumedInvocation } from "./resumed_invocation.ts";
 
 type RunSettingName =
   | Exclude<keyof RunConfig, "spo" | "lora">
@@ -151,6 +155,13 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   overwrite: [RUN, "replace an earlier run in that folder"],
 };
 
+/** With the folder that it writes: the user's, or the next free one. */
+async function settleTrain(given: Invocation): Promise<SettingValues> {
+  const { raw, source } = given.raw.resume === true ? resumedInvocation(given) : given;
+  const config = parseRunConfig(raw, source);
+  return { ...config, output: await chooseRunFolder(config) };
+}
+
 /** Trains a model. */
 export const trainCommand: Command<typeof runConfigSchema> = {
   schema: runConfigSchema,
@@ -167,5 +178,15 @@ export const trainCommand: Command<typeof runConfigSchema> = {
     "deno task train --model models/llama --data ours.jsonl,public.parquet --data-weights 3,1 --inspect",
     "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
   ],
+  access: {
+    paths: {
+      ...{ model: "model", base: "base", data: "files", evalData: "files", "spo.sftData": "files" },
+      output: "newFolder",
+    },
+    usesGpu: ({ inspect }) => inspect !== true,
+    isReadOnly: ({ inspect, dryRun }) => inspect === true || dryRun === true,
+    caches: ["tuning", "reference-logps"],
+  },
+  settle: settleTrain,
   load: async () => (await import("./run_train.ts")).runTrain,
 };

@@ -4,13 +4,8 @@
  */
 import { DataError, formatSource } from "../data/errors.ts";
 import { readRows } from "../data/readers.ts";
+import type { EvaluationTask } from "./task_names.ts";
 import { isTextFile, isTextRecord } from "./text_files.ts";
-
-/** Kinds of evaluation. */
-export const EVALUATION_TASKS = ["preference", "perplexity", "gsm8k", "arithmetic"] as const;
-
-/** A kind of evaluation. */
-export type EvaluationTask = (typeof EVALUATION_TASKS)[number];
 
 /**
  * Tells a file's evaluation from its name and the keys of its first record: `chosen` or `rejected` are preferences,

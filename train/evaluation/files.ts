@@ -30,7 +30,25 @@ export async function checkOutputFile(
       `Cannot write ${flag} ${path}: expected no file of that name, found one (--overwrite replaces it)`,
     );
   }
-  const folder = await statOf(dirname(path));
+  await checkOutputParent(path, { flag });
+}
+
+/**
+ * Checks that the folder of a new file is there.
+ *
+ * @param path the file
+ * @param options.flag that named it
+ * @throws {InputError} when it is not
+ */
+export async function checkOutputParent(path: string, { flag }: { flag: string }): Promise<void> {
+  let folder: Deno.FileInfo | undefined;
+  try {
+    folder = await statOf(dirname(path));
+  } catch (error) {
+    // Permission may end at the file itself; the launcher has looked at its folder then.
+    if (error instanceof Deno.errors.NotCapable) return;
+    throw error;
+  }
   if (!folder?.isDirectory) {
     throw new InputError(`Cannot write ${flag} ${path}: expected an existing folder, found none`);
   }
@@ -41,6 +59,7 @@ async function statOf(path: string): Promise<Deno.FileInfo | undefined> {
     return await Deno.stat(path);
   } catch (cause) {
     if (cause instanceof Deno.errors.NotFound) return undefined;
+    if (cause instanceof Deno.errors.NotCapable) throw cause;
     throw new InputError(`Cannot look at ${path}: ${(cause as Error).message}`, { cause });
   }
 }

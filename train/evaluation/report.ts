@@ -3,7 +3,7 @@
  * @module
  */
 import { type Cell, formatTable } from "../table.ts";
-import type { EvaluationTask } from "./detect.ts";
+import type { EvaluationTask } from "./task_names.ts";
 import type { ExactMatchEvaluation } from "./exact_match.ts";
 import type { PerplexityEvaluation } from "./perplexity.ts";
 import type { PreferenceEvaluation } from "./preferences.ts";

@@ -9,7 +9,7 @@ import { writeFileAtomically } from "../atomic_file.ts";
 import { type Snapshot, snapshotSchema } from "./messages.ts";
 import { takeLock } from "./file_lock.ts";
 import { COMMIT_HASH, type HubName, parseHubName } from "./hub_name.ts";
-import { hubSettings } from "./hub_settings.ts";
+import { hubCache } from "./hub_settings.ts";
 import { INDEX_FILE, shardNames } from "./model_listing.ts";
 
 /** Lists of what each snapshot consists of; in the cache's folder of the repository, where other tools do not look. */
@@ -66,7 +66,7 @@ function folderName(repo: string): string {
  */
 export async function findInCache(name: string, options: FindOptions = {}): Promise<string | undefined> {
   const parsed = parseHubName(name);
-  const repoFolder = repoFolderOf(options.cacheFolder ?? hubSettings().cacheFolder, parsed.repo);
+  const repoFolder = repoFolderOf(options.cacheFolder ?? hubCache().cacheFolder, parsed.repo);
   const commit = await cachedCommit(repoFolder, parsed);
   if (commit === undefined) return undefined;
   const folder = snapshotFolderOf(repoFolder, commit);

@@ -16,18 +16,75 @@ const DEFAULT_DOWNLOAD_HOSTS = ["*.hf.co:443", "*.huggingface.co:443"];
 /** More hosts that downloads may come from, with commas between: what a hub of one's own redirects to. */
 export const EXTRA_HOSTS_VARIABLE = "KEEL_HUB_HOSTS";
 
+/** What of the hub is on this machine. */
+export interface HubCache {
+  /** Where models are kept (HF_HUB_CACHE, else `hub` in HF_HOME). */
+  readonly cacheFolder: string;
+  /** No network (HF_HUB_OFFLINE). */
+  readonly isOffline: boolean;
+}
+
+/** Variables that {@link hubCache} reads. */
+export const HUB_CACHE_VARIABLES = [
+  "HF_HOME",
+  "XDG_CACHE_HOME",
+  "HF_HUB_CACHE",
+  "HUGGINGFACE_HUB_CACHE",
+  "HF_HUB_OFFLINE",
+  "TRANSFORMERS_OFFLINE",
+] as const;
+
+/** Variables that {@link hubSettings} reads. */
+export const HUB_VARIABLES = [
+  ...HUB_CACHE_VARIABLES,
+  "HF_ENDPOINT",
+  "HF_TOKEN",
+  "HUGGING_FACE_HUB_TOKEN",
+  "HF_TOKEN_PATH",
+  EXTRA_HOSTS_VARIABLE,
+] as const;
+
 /** How this machine reaches the hub. */
-export interface HubSettings {
+export interface HubSettings extends HubCache {
   /** The hub's address, without a slash at the end (HF_ENDPOINT). */
   readonly endpoint: string;
   /** `host:port` of all that a download may connect to. */
   readonly hosts: readonly string[];
-  /** Where models are kept (HF_HUB_CACHE, else `hub` in HF_HOME). */
-  readonly cacheFolder: string;
   /** Of the user's account (HF_TOKEN, else the file that `hf auth login` writes). */
   readonly token?: string;
-  /** No network (HF_HUB_OFFLINE). */
-  readonly isOffline: boolean;
+}
+
+/** Gives a variable of the environment. */
+type GetVariable = (name: string) => string | undefined;
+
+/**
+ * Reads of the environment what tells where models are kept; who looks no further sees no token.
+ *
+ * @param get gives a variable's value; the process's environment where left out
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * assert.deepEqual(hubCache((name) => name === "HF_HUB_CACHE" ? "/hub" : undefined), {
+ *   cacheFolder: "/hub",
+ *   isOffline: false,
+ * });
+ * ```
+ */
+export function hubCache(get: GetVariable = (name) => Deno.env.get(name)): HubCache {
+  const value = trimmed(get);
+  const cache = value("HF_HUB_CACHE") ?? value("HUGGINGFACE_HUB_CACHE") ?? join(hubHome(value), "hub");
+  return {
+    cacheFolder: resolve(expandHome(cache)),
+    isOffline: /^(1|on|yes|true)$/i.test(value("HF_HUB_OFFLINE") ?? value("TRANSFORMERS_OFFLINE") ?? ""),
+  };
+}
+
+function trimmed(get: GetVariable): GetVariable {
+  return (name) => get(name)?.trim() || undefined;
+}
+
+function hubHome(value: GetVariable): string {
+  return value("HF_HOME") ?? join(value("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
 }
 
 /**
@@ -44,24 +101,19 @@ export interface HubSettings {
  * assert(cacheFolder.endsWith("hub") && !isOffline);
  * ```
  */
-export function hubSettings(
-  get: (name: string) => string | undefined = (name) => Deno.env.get(name),
-): HubSettings {
-  const value = (name: string) => get(name)?.trim() || undefined;
-  const home = value("HF_HOME") ?? join(value("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
-  const cache = value("HF_HUB_CACHE") ?? value("HUGGINGFACE_HUB_CACHE") ?? join(home, "hub");
+export function hubSettings(get: GetVariable = (name) => Deno.env.get(name)): HubSettings {
+  const value = trimmed(get);
   const endpoint = parseEndpoint(value("HF_ENDPOINT") ?? DEFAULT_ENDPOINT);
   return {
+    ...hubCache(get),
     endpoint: endpoint.href.replace(/\/+$/, ""),
     hosts: [
       hostOf(endpoint),
       ...(endpoint.origin === DEFAULT_ENDPOINT ? DEFAULT_DOWNLOAD_HOSTS : []),
       ...parseHosts(value(EXTRA_HOSTS_VARIABLE)),
     ],
-    cacheFolder: resolve(expandHome(cache)),
     token: value("HF_TOKEN") ?? value("HUGGING_FACE_HUB_TOKEN") ??
-      readToken(expandHome(value("HF_TOKEN_PATH") ?? join(home, "token"))),
-    isOffline: /^(1|on|yes|true)$/i.test(value("HF_HUB_OFFLINE") ?? value("TRANSFORMERS_OFFLINE") ?? ""),
+      readToken(expandHome(value("HF_TOKEN_PATH") ?? join(hubHome(value), "token"))),
   };
 }
 

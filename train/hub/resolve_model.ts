@@ -8,7 +8,7 @@ import { downloadModel } from "./download_model.ts";
 import { findInCache } from "./hub_cache.ts";
 import { HubError } from "./hub_error.ts";
 import { isHubName } from "./hub_name.ts";
-import { hubSettings } from "./hub_settings.ts";
+import { hubCache, hubSettings } from "./hub_settings.ts";
 
 const MIB = 2 ** 20;
 
@@ -33,8 +33,7 @@ export type ResolveHooks = Pick<RunHooks, "log"> & Partial<RunHooks>;
  */
 export async function resolveModel(model: string, hooks: ResolveHooks): Promise<string> {
   if (!isHubName(model)) return model;
-  const settings = hubSettings();
-  const { cacheFolder, isOffline } = settings;
+  const { cacheFolder, isOffline } = hubCache();
   // Online, a look at the hub's listing tells whether another tool left something out.
   const cached = await findInCache(model, { cacheFolder, fromOtherTools: isOffline });
   if (cached !== undefined) return cached;
@@ -44,6 +43,7 @@ export async function resolveModel(model: string, hooks: ResolveHooks): Promise<
         "incomplete; run once without HF_HUB_OFFLINE",
     );
   }
+  const settings = hubSettings();
   hooks.log(`There is no folder ${model}: downloading it from ${settings.endpoint} to ${cacheFolder}`);
   return await withBar(model, hooks, (onProgress) => {
     const onWait = (path: string) => hooks.log(`Waiting for another process that downloads ${path}`);

@@ -8,7 +8,7 @@
  * @module
  */
 import { z } from "zod";
-import { NO_PENALTY, type SpoPenaltyOptions } from "../../engine/ops/pair_loss.ts";
+import { NO_PENALTY, type SpoPenaltyOptions } from "../../engine/ops/spo_penalty_options.ts";
 import { LAMBDA_SCHEDULES, lambdaAt } from "../schedule.ts";
 
 /** SPO's effective options. Which of them a run reads depends on the others; docs/spo.md states the formulation. */

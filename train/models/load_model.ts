@@ -4,12 +4,8 @@
  */
 import { join } from "node:path";
 import type { Gpu } from "../../engine/gpu.ts";
-import {
-  checkAdapterFolder,
-  isAdapterFolder,
-  loadAdapter,
-  readAdapterConfig,
-} from "../adapters/adapter_files.ts";
+import { isAdapterFolder, readAdapterConfig } from "../adapters/adapter_config.ts";
+import { checkAdapterFolder, loadAdapter } from "../adapters/adapter_files.ts";
 import type { Tokenizer } from "../data/tokenizer.ts";
 import { loadTokenizer } from "../data/tokenizer_folder.ts";
 import { CheckpointError } from "../errors.ts";

@@ -4,7 +4,8 @@
  */
 import type { Gpu } from "../../engine/gpu.ts";
 import type { PlanningOptions } from "../../engine/planning_gpu.ts";
-import { describeShape, type ShapeName, TRAINING_SHAPES, type TrainingShape } from "../bench/shapes.ts";
+import { describeShape } from "../bench/shapes.ts";
+import { type ShapeName, TRAINING_SHAPES, type TrainingShape } from "../bench/training_shapes.ts";
 import { benchModel, benchTrainOptions, randomCompletions } from "../bench/training.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { profileFlagsSchema } from "../commands/profile.ts";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadAdapter, readAdapterConfig, saveAdapter } from "../../../train/adapters/adapter_files.ts";
+import { readAdapterConfig } from "../../../train/adapters/adapter_config.ts";
+import { loadAdapter, saveAdapter } from "../../../train/adapters/adapter_files.ts";
 import { withAdapterOff } from "../../../train/adapters/lora.ts";
 import { mergeAdapter } from "../../../train/adapters/merge.ts";
 import type { Gpu } from "../../../engine/gpu.ts";

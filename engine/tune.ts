@@ -55,6 +55,8 @@ export interface TuneOptions {
   readonly sampleMs?: number;
   /** Told what is measured, and which candidates are wrong. */
   readonly log?: (line: string) => void;
+  /** Told how many of how many measurements are done; not where an earlier choice holds. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 /** What the tuner found. */
@@ -112,6 +114,7 @@ export async function tuneProducts(gpu: Gpu, options: TuneOptions = {}): Promise
       const size = options.shapes?.[shape] ?? SHAPES[shape];
       const best = await fastest(gpu, { kind, shape, size, right, sampleMs: options.sampleMs ?? 30 });
       choice[`${kind} ${shape}`] = best;
+      options.onProgress?.(Object.keys(choice).length, KINDS.length * Object.keys(SHAPES).length);
       log(`tuning: ${kind} ${shape} ${size.m} x ${size.n} x ${size.k}: ${best}`);
     }
   }

@@ -85,8 +85,8 @@ export interface OpenPage {
   readonly complaints: readonly string[];
 }
 
-/** Opens a file of this machine. */
-export async function openPage(browser: Browser, file: string, { width, scheme }: View): Promise<OpenPage> {
+/** Opens a file of this machine, or a page of a server on it. */
+export async function openPage(browser: Browser, place: string, { width, scheme }: View): Promise<OpenPage> {
   const page = await browser.newPage();
   const [requests, complaints]: [string[], string[]] = [[], []];
   page.on("request", (request) => requests.push(request.url()));
@@ -94,6 +94,7 @@ export async function openPage(browser: Browser, file: string, { width, scheme }
   page.on("pageerror", (error) => complaints.push(String(error)));
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
   await page.setViewport({ width, height: 900 });
-  await page.goto(pathToFileURL(file).href, { waitUntil: "load" });
+  const address = place.startsWith("http://127.0.0.1:") ? place : pathToFileURL(place).href;
+  await page.goto(address, { waitUntil: "load" });
   return { page, requests, complaints };
 }

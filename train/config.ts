@@ -161,6 +161,10 @@ export const runConfigSchema = z.strictObject({
   memoryBudgetGb: z.number().positive().optional(),
   /** Measure tilings of the matrix product once per adapter (kept on disk), or take the built-in ones. */
   tune: z.enum(["auto", "off"]).default("auto"),
+  /** Serve a page on this machine that shows the run's figures while it goes on. */
+  dashboard: z.boolean().default(false),
+  /** Where it listens; 0 is any port that is free, as by default. */
+  dashboardPort: z.int().min(0).max(65535).optional(),
   /** Plan the run's memory, say so, and stop. */
   dryRun: z.boolean().default(false),
   /** Describe the run's data, and stop. */
@@ -269,7 +273,8 @@ function given({ refModelMixupAlpha, refModelSyncSteps }: RunConfig): Partial<ty
  */
 export function effectiveSettings(config: RunConfig): Record<string, unknown> {
   const { spo, promptSharing, ches, useWeighting, lora, precomputeReference, syncRefModel, ...rest } = config;
-  const { dryRun: _, inspect: __, resume: ___, assistantOnlyLoss, ...settings } = rest;
+  const { dryRun: _, inspect: __, resume: ___, dashboard: ____, dashboardPort: _____, ...kept } = rest;
+  const { assistantOnlyLoss, ...settings } = kept;
   const loss = resolveLoss(config);
   const isReferenceRead = readsReference(config);
   const { reference, ...readLora } = readLoraSettings(lora) ?? {};

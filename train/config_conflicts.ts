@@ -41,6 +41,25 @@ export function refuseConflicts(config: RunConfig, raw: RawSettings, context: Co
   refuseUnevenSftBatch(config, context);
   refuseSplitBatch(config, context);
   refuseUnevenLooks(config, context);
+  refuseUnseenDashboard(config, context);
+}
+
+/** A page that shows nothing, and a port that no page is at. */
+function refuseUnseenDashboard(config: RunConfig, { source }: ConflictContext): void {
+  if (!config.dashboard && config.dashboardPort !== undefined) {
+    throw new ConfigError(
+      `Cannot use ${source.describe(["dashboardPort"])}: expected ${
+        source.describe(["dashboard"])
+      } with it, found none`,
+    );
+  }
+  const other = (["dryRun", "inspect"] as const).find((name) => config[name]);
+  if (!config.dashboard || other === undefined) return;
+  throw new ConfigError(
+    `Cannot use ${source.describe(["dashboard"])}: expected a run that trains, found ${
+      source.describe([other])
+    }`,
+  );
 }
 
 /** Held-out metrics go to lines of the training's. */

@@ -127,6 +127,8 @@ const USED = new Set<string>([
   "overwrite",
   "memoryBudgetGb",
   "tune",
+  "dashboard",
+  "dashboardPort",
   "dryRun",
 ]);
 

@@ -17,6 +17,8 @@ export interface HeldOutOptions {
   readonly batchSize: number;
   /** Whether items of a batch depend on each other: each batch is a step of its own then. */
   readonly isCoupled: boolean;
+  /** Told how many of how many items are done. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 /**
@@ -47,11 +49,12 @@ export interface HeldOutOptions {
  */
 export async function evaluateObjective(
   objective: Objective,
-  { batchSize, isCoupled }: HeldOutOptions,
+  { batchSize, isCoupled, onProgress }: HeldOutOptions,
 ): Promise<Record<string, number>> {
   const { model: { gpu }, count, metricNames } = objective;
   const batches = equalBatches(count, batchSize);
   const all = Uint32Array.from({ length: count }, (_, item) => item);
+  let done = 0;
   using ring = createMetricsRing(gpu, isCoupled ? batches.length : 1);
   for (const [index, items] of batches.entries()) {
     const batch = isCoupled ? items : all;
@@ -66,6 +69,8 @@ export async function evaluateObjective(
       noGrad(gpu, () => objective.forward(tensors, state));
     });
     gpu.queue.submit();
+    done += items.length;
+    onProgress?.(done, count);
   }
   const records = await ring.read(isCoupled ? batches.length : 1, metricNames);
   const { grad_norm: _, ...record } = (objective.meanRecord ?? meanRecord)(records);

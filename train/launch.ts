@@ -82,9 +82,14 @@ export async function planLaunch(line: Invocation): Promise<Launch | "download">
   }
   const adapter = job.access.usesGpu(settings) ? announceAdapter() : undefined;
   const driverFolder = adapter?.kind === "software" ? adapter.folder : undefined;
-  const machine = { cacheFolder: cacheFolder(), driverFolder, ...located, exists: existsSync };
+  const modules = ["./", "../engine", "../shaders", "../deno.json"].map(moduleFile);
+  const machine = { cacheFolder: cacheFolder(), driverFolder, ...located, modules, exists: existsSync };
   const grants = grantsOf(job, machine);
-  const own = [...grants.ffi, ...job.access.caches.map((name) => join(machine.cacheFolder, name))];
+  const own = [
+    ...grants.ffi,
+    ...modules,
+    ...job.access.caches.map((name) => join(machine.cacheFolder, name)),
+  ];
   await refuseStrayLinks(
     [...new Set([...grants.read, ...grants.write])].filter((path) => !own.includes(path)),
   );

@@ -11,6 +11,7 @@ import type { BatchSize } from "./data/batch.ts";
 import type { EncodedCompletion, EncodedPair } from "./data/encode.ts";
 import { addLora, type LoraOptions, withAdapterOff } from "./adapters/lora.ts";
 import { InputError } from "./errors.ts";
+import { formatBytes } from "./format_bytes.ts";
 import { PAIR_LOSSES, type PairLossKey } from "./losses/registry.ts";
 import { createModel } from "./models/model.ts";
 import type { ModelConfig } from "./models/registry.ts";
@@ -129,7 +130,7 @@ async function runPlanned(
     folder: "",
     metrics: { append: nothing, flush: nothing, close: nothing, [Symbol.dispose]: nothing },
     log: nothing,
-    progress: () => ({ update: nothing, log: nothing, finish: nothing }),
+    progress: () => ({ update: nothing, finish: nothing }),
     onTrained: ({ name, steps, summary: { largest } }) => void phases.push({ name, steps, largest }),
   };
   try {
@@ -262,26 +263,6 @@ function pairOf({ model, promptTokens, completionTokens }: TrainingSizes): Encod
     source,
   };
   return { chosen: side, rejected: side, source };
-}
-
-/**
- * Bytes for people.
- *
- * @param bytes at least 0
- * @returns three digits and a binary unit
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- * assert.equal(formatBytes(1_976_131_072), "1.84 GiB");
- * ```
- */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, bytes)) / 10)));
-  const value = bytes / 2 ** (10 * power);
-  return `${power === 0 ? value : value.toPrecision(Math.max(3, String(Math.floor(value)).length))} ${
-    units[power]
-  }`;
 }
 
 /**

@@ -1,32 +1,19 @@
 /**
- * A training phase's progress: one line redrawn on a terminal, a few plain lines elsewhere. No colours.
+ * The progress of phases: one line redrawn on a terminal, a few plain lines elsewhere. No colours.
  * @module
  */
-
-/** Where a phase stands. A number that is left out keeps the value of the update before. */
-export interface ProgressState {
-  /** Steps done. */
-  readonly step: number;
-  readonly loss?: number;
-  readonly tokensPerSecond?: number;
-}
+import { advanceState, describeProgress, type ProgressState, type ProgressTexts } from "./progress_text.ts";
 
 /** Shows how a phase advances. */
 export interface Progress {
   /** Takes the new state and draws it where that is due. */
   update(state: ProgressState): void;
-  /** Writes a line of other text above the bar. */
-  log(line: string): void;
   /** Draws the last state for good and ends its line; nothing is drawn afterwards. */
   finish(): void;
 }
 
-/** How a phase is shown. */
-export interface ProgressOptions {
-  /** Steps of the phase. */
-  readonly total: number;
-  /** Name of the phase. */
-  readonly label: string;
+/** Where bars are drawn. */
+export interface Screen {
   /** Gets the text to print, as it is. */
   readonly write: (text: string) => void;
   /** Whether `write` goes to a terminal, where a line can be redrawn. */
@@ -37,153 +24,163 @@ export interface ProgressOptions {
   readonly columns?: () => number;
 }
 
+/** Bars that share a line: of a phase within another only the inner one is drawn, and its line goes with it. */
+export interface Bars {
+  /**
+   * Starts to show a phase; its clock starts now.
+   *
+   * @param label name of the phase
+   * @param total steps of the phase
+   */
+  start(label: string, total: number): Progress;
+  /** Takes the bar away while other text is written to the same terminal. */
+  aside(write: () => void): void;
+}
+
 /** A terminal is redrawn no more often than this. */
 const REDRAW_MS = 100;
 /** Off a terminal, a line is due after each such share of the steps. */
 const PLAIN_LINES = 10;
+/** And no more often than this: a phase that takes a moment has a first line and a last. */
+const PLAIN_MS = 1000;
 const DEFAULT_COLUMNS = 80;
 const WIDEST_BAR = 30;
 const NARROWEST_BAR = 8;
+/** What a narrow terminal does without, in this order. */
+const DROPPED_FIRST = ["elapsed", "memory", "speed"] as const;
 
 /**
- * Starts to show a phase; its clock starts now.
+ * Makes the bars of one stream.
  *
- * @param options the phase, and where and how it is shown
+ * @param screen where and how they are drawn
  * @example
  * ```ts
  * import assert from "node:assert/strict";
  * let text = "";
- * const write = (part: string) => { text += part; };
- * const progress = createProgress({ total: 4, label: "dpo", write, isTerminal: false, now: () => 0 });
+ * const bars = createBars({ write: (part) => { text += part; }, isTerminal: false, now: () => 0 });
+ * const progress = bars.start("dpo", 4);
  * progress.update({ step: 1, loss: 0.6931, tokensPerSecond: 1200 });
  * progress.finish();
  * assert.equal(text, "dpo  1/4  loss 0.6931  1,200 tokens/s  0:00 elapsed\n");
  * ```
  */
-export function createProgress(options: ProgressOptions): Progress {
-  const { total, label, write } = options;
-  const now = options.now ?? (() => performance.now());
-  const start = now();
-  const screen = options.isTerminal ? terminalScreen(options) : plainScreen(write);
-  let state: ProgressState | undefined;
-  let finished = false;
-  const texts = () => describe(state!, { total, label, elapsedMs: now() - start });
+export function createBars(screen: Screen): Bars {
+  const now = screen.now ?? (() => performance.now());
+  const line = screen.isTerminal ? terminalLine(screen) : plainLines(screen);
+  const open: Bar[] = [];
   return {
-    update(next) {
-      if (finished) return;
-      state = { ...state, ...definedOf(next) };
-      if (screen.isDue({ step: state.step, total, at: now() })) screen.draw(texts(), state.step / total);
+    start(label, total) {
+      const start = now();
+      const bar: Bar = {
+        total,
+        isInner: open.length > 0,
+        state: undefined,
+        texts: () => describeProgress(bar.state!, { label, total, elapsedMs: now() - start }),
+      };
+      open.push(bar);
+      return {
+        update(next) {
+          if (!open.includes(bar)) return;
+          bar.state = advanceState(bar.state, next);
+          if (bar === open.at(-1)) line.update(bar, now());
+        },
+        finish() {
+          if (!open.includes(bar)) return;
+          open.splice(open.indexOf(bar), 1);
+          line.end(bar, open.at(-1));
+        },
+      };
     },
-    log(line) {
-      screen.log(line);
-    },
-    finish() {
-      if (finished) return;
-      finished = true;
-      if (state) screen.end(texts(), state.step / total);
-    },
+    aside: (write) => line.aside(write),
   };
 }
 
-/** The parts of a line: the bar goes between the first and the others. */
-type Texts = readonly string[];
-
-interface Screen {
-  isDue(at: { step: number; total: number; at: number }): boolean;
-  draw(texts: Texts, share: number): void;
-  end(texts: Texts, share: number): void;
-  log(line: string): void;
+interface Bar {
+  readonly total: number;
+  /** Whether it started within another. */
+  readonly isInner: boolean;
+  state: ProgressState | undefined;
+  texts(): ProgressTexts;
 }
 
-function terminalScreen({ write, columns }: ProgressOptions): Screen {
+interface Line {
+  update(bar: Bar, at: number): void;
+  /** @param outer the bar that goes on */
+  end(bar: Bar, outer?: Bar): void;
+  aside(write: () => void): void;
+}
+
+function terminalLine({ write, columns }: Screen): Line {
   let lastDraw = -Infinity;
   let shown = "";
-  function draw(texts: Texts, share: number): void {
+  function draw(bar: Bar): void {
     // The last column stays free: some terminals break the line as soon as it is filled.
     const width = Math.max(1, (columns?.() || DEFAULT_COLUMNS) - 1);
-    const line = fitLine(texts, share, { width });
+    const line = fitLine(bar.texts(), bar.state!.step / bar.total, { width });
     write(`\r${line.padEnd(Math.min(shown.length, width))}`);
     shown = line;
   }
+  const clear = () => {
+    if (shown !== "") write(`\r${" ".repeat(shown.length)}\r`);
+    shown = "";
+  };
   return {
-    isDue({ step, total, at }) {
-      if (at - lastDraw < REDRAW_MS && step < total) return false;
+    update(bar, at) {
+      if (at - lastDraw < REDRAW_MS && bar.state!.step < bar.total) return;
       lastDraw = at;
-      return true;
+      draw(bar);
     },
-    draw,
-    end(texts, share) {
-      draw(texts, share);
+    end(bar, outer) {
+      if (outer) return outer.state ? draw(outer) : clear();
+      if (!bar.state) return clear();
+      draw(bar);
       write("\n");
       shown = "";
     },
-    log(line) {
-      write(shown === "" ? `${line}\n` : `\r${line.padEnd(shown.length)}\n${shown}`);
+    aside(body) {
+      const before = shown;
+      clear();
+      body();
+      if (before !== "") write(`\r${before}`);
+      shown = before;
     },
   };
 }
 
-function plainScreen(write: (text: string) => void): Screen {
-  let lastTenth = -1;
-  let shownStep = "";
-  const draw = (texts: Texts) => {
-    shownStep = texts[1];
-    write(`${texts.join("  ")}\n`);
+function plainLines({ write }: Screen): Line {
+  const drawn = new WeakMap<Bar, { step: number; at: number }>();
+  const tenthOf = (step: number, { total }: Bar) => Math.floor(step * PLAIN_LINES / total);
+  const draw = (bar: Bar, at: number) => {
+    drawn.set(bar, { step: bar.state!.step, at });
+    write(`${Object.values(bar.texts()).join("  ")}\n`);
   };
   return {
     // The first update is always due: a long run shows early that it works.
-    isDue({ step, total }) {
-      const tenth = Math.floor(step * PLAIN_LINES / total);
-      const isDue = tenth > lastTenth;
-      lastTenth = Math.max(lastTenth, tenth);
-      return isDue;
+    update(bar, at) {
+      // What comes again and again within a phase would bury its lines.
+      if (bar.isInner) return;
+      const last = drawn.get(bar);
+      const isDue = !last ||
+        (at - last.at >= PLAIN_MS && tenthOf(bar.state!.step, bar) > tenthOf(last.step, bar));
+      if (isDue) draw(bar, at);
     },
-    draw,
-    end(texts) {
-      if (texts[1] !== shownStep) draw(texts);
+    end(bar) {
+      if (!bar.isInner && bar.state && bar.state.step !== drawn.get(bar)?.step) draw(bar, 0);
     },
-    log: (line) => write(`${line}\n`),
+    aside: (write) => write(),
   };
 }
 
-function definedOf(state: ProgressState): ProgressState {
-  return Object.fromEntries(
-    Object.entries(state).filter(([, value]) => value !== undefined),
-  ) as unknown as ProgressState;
-}
-
-function describe(
-  { step, loss, tokensPerSecond }: ProgressState,
-  { total, label, elapsedMs }: { total: number; label: string; elapsedMs: number },
-): Texts {
-  const texts = [label, `${step}/${total}`];
-  if (loss !== undefined) texts.push(`loss ${loss.toFixed(4)}`);
-  if (tokensPerSecond !== undefined) {
-    texts.push(`${Math.round(tokensPerSecond).toLocaleString("en-US")} tokens/s`);
+/** The bar takes the room that is left and goes where there is too little; so do the less telling numbers, then the end. */
+function fitLine(texts: ProgressTexts, share: number, { width }: { width: number }): string {
+  const kept: Partial<ProgressTexts> = { ...texts };
+  const words = () => Object.values(kept).join("  ");
+  for (const name of DROPPED_FIRST) {
+    if (words().length > width) delete kept[name];
   }
-  texts.push(`${formatDuration(elapsedMs)} elapsed`);
-  const isUnderWay = step > 0 && step < total && elapsedMs > 0;
-  if (isUnderWay) texts.push(`${formatDuration(elapsedMs / step * (total - step))} left`);
-  return texts;
-}
-
-/** The bar takes the room that is left, goes where there is too little, and the end is cut where even that is not enough. */
-function fitLine([label, ...rest]: Texts, share: number, { width }: { width: number }): string {
-  const words = [label, ...rest].join("  ");
-  const room = Math.min(WIDEST_BAR, width - words.length - "[]  ".length);
-  if (room < NARROWEST_BAR) return words.slice(0, width);
+  const { label, ...rest } = kept;
+  const room = Math.min(WIDEST_BAR, width - words().length - "[]  ".length);
+  if (room < NARROWEST_BAR) return words().slice(0, width);
   const full = Math.floor(Math.min(1, share) * room);
-  return [label, `[${"#".repeat(full)}${"-".repeat(room - full)}]`, ...rest].join("  ");
-}
-
-/**
- * A duration as `0:07`, `12:34` or `1:02:03`.
- *
- * @param ms milliseconds, rounded to seconds
- */
-export function formatDuration(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((part) => String(part).padStart(2, "0"));
-  const hours = Math.floor(seconds / 3600);
-  return hours > 0 ? [hours, ...parts].join(":") : parts.join(":").replace(/^0/, "");
+  return [label, `[${"#".repeat(full)}${"-".repeat(room - full)}]`, ...Object.values(rest)].join("  ");
 }

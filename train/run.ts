@@ -24,6 +24,7 @@ import { cachedReferenceLogps } from "./reference_cache.ts";
 import {
   formatResults,
   type HeldOut,
+  type OnProgress,
   type PhaseResult,
   saveToRun,
   type Session,
@@ -76,9 +77,14 @@ export type RunParts = Omit<PreparedRun, "loaded" | keyof Disposable> & {
  *
  * @param gpu the device
  * @param data of {@link readRunData}
+ * @param options.onProgress told how many bytes of how many are loaded
  * @throws {CheckpointError} naming file and tensor
  */
-export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
+export async function loadRun(
+  gpu: Gpu,
+  data: RunData,
+  { onProgress }: { onProgress?: OnProgress } = {},
+): Promise<PreparedRun> {
   const { config, folder, adapter, modelConfig, tokenizer, maxLength, pairs, evalPairs, sft } = data;
   const { examples, evalExamples, completions, evalCompletions, parts } = data;
   const { activationCheckpointing, dtype, lora, baseDtype } = config;
@@ -86,7 +92,7 @@ export async function loadRun(gpu: Gpu, data: RunData): Promise<PreparedRun> {
   const options = { trainable, positions: maxLength, activationCheckpointing, dtype, storage: baseDtype };
   const base = gpu.isPlanning
     ? loadNothing(gpu, modelConfig, options)
-    : (await loadModel(gpu, folder, options)).model;
+    : (await loadModel(gpu, folder, { ...options, onProgress })).model;
   try {
     const model = trainable ? base : await adapt(base, data);
     return {

@@ -82,20 +82,22 @@ export async function trainPhase(
     const step = Number(record.global_step);
     // What a look takes belongs to every plan, whichever steps that runs.
     const isDue = heldOut && (session.gpu.isPlanning || step % heldOut.every === 0 || step === total);
-    const evaluation = isDue ? await lookAt(heldOut) : {};
+    const evaluation = isDue ? await lookAt(session, { ...heldOut, step }) : {};
     // What exists on the device for this run, in use or kept for the next step.
     const { totalBytes } = session.gpu.stats().memory;
     session.metrics.append({ phase: name, ...record, ...evaluation, gpu_memory_bytes: totalBytes });
     progress.update({
       step,
-      loss: Number(record.loss),
-      tokensPerSecond: Number(record.tokens_per_second),
+      loss: numberOf(record.loss),
+      rewardAccuracy: numberOf(record["rewards/accuracies"]),
+      tokensPerSecond: numberOf(record.tokens_per_second),
+      gpuMemoryBytes: totalBytes,
     });
   };
   try {
     const summary = await train(objective, {
       ...options.train,
-      ...{ onLog, signal: session.signal, checkpoints: session.checkpoints },
+      ...{ onLog, signal: session.signal, checkpoints: shownCheckpoints(session, progress) },
     });
     session.onTrained?.({ name, steps: total, summary });
     if (summary.wasAborted) throw stopped(session, `${name}, step ${summary.steps} of ${total}`);
@@ -105,9 +107,41 @@ export async function trainPhase(
   }
 }
 
-async function lookAt({ objective: make, options }: HeldOut): Promise<Record<string, number>> {
+/** A skipped step has no loss. */
+function numberOf(value: number | string | undefined): number | undefined {
+  return typeof value === "number" ? value : undefined;
+}
+
+/** The same, which say on the bar where the run goes on, and have a bar of their own while they save. */
+function shownCheckpoints(session: Session, progress: Progress): Checkpoints | undefined {
+  const { checkpoints } = session;
+  if (!checkpoints) return undefined;
+  return {
+    async resume(parts) {
+      const step = await checkpoints.resume?.(parts) ?? 0;
+      if (step > 0) progress.update({ step, resumedFrom: step });
+      return step;
+    },
+    isDue: (step) => checkpoints.isDue(step),
+    save: (state) =>
+      withBar(session, `saving step ${state.step}`, async (onProgress) => {
+        onProgress(0, 1);
+        await checkpoints.save(state);
+        onProgress(1, 1);
+      }),
+  };
+}
+
+async function lookAt(
+  session: Session,
+  { objective: make, options, step }: HeldOut & { step: number },
+): Promise<Record<string, number>> {
   using objective = make();
-  const metrics = await evaluateObjective(objective, options);
+  const metrics = await withBar(
+    session,
+    `evaluation at step ${step}`,
+    (onProgress) => evaluateObjective(objective, { ...options, onProgress }),
+  );
   return Object.fromEntries(
     Object.entries(metrics).map(([name, value]) => [`${HELD_OUT_PREFIX}${name}`, value]),
   );
@@ -130,8 +164,16 @@ export async function saveToRun(
   const card = session.card?.textFor(folder, model);
   // The folder is replaced whole, with whatever is in it.
   if (card !== undefined) await refuseOtherCard(folder);
-  await session.gpu.uninterrupted(() =>
-    writeFolderAtomically(folder, (partial) => saveTrained(partial, model, { ...options, card }))
+  await withBar(
+    session,
+    `saving ${name}`,
+    (onProgress) =>
+      session.gpu.uninterrupted(() =>
+        writeFolderAtomically(
+          folder,
+          (partial) => saveTrained(partial, model, { ...options, card, onProgress }),
+        )
+      ),
   );
 }
 
@@ -141,6 +183,8 @@ export interface SaveOptions {
   readonly maxShardGb?: number;
   /** Text of its README.md; none by default. */
   readonly card?: string;
+  /** Told how many tensors of how many are on their way; not of an adapter, which is small. */
+  readonly onProgress?: OnProgress;
 }
 
 /**
@@ -151,36 +195,65 @@ export interface SaveOptions {
 export async function saveTrained(
   folder: string,
   model: Model,
-  { tokenizer, maxShardGb, card }: SaveOptions,
+  { tokenizer, maxShardGb, card, onProgress }: SaveOptions,
 ): Promise<void> {
   if (card !== undefined) await refuseOtherCard(folder);
   if (model.adapter) await saveAdapter(folder, model, { tokenizer });
-  else await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9 });
+  else {
+    await saveModel(folder, model, { tokenizer, maxShardBytes: maxShardGb && maxShardGb * 1e9, onProgress });
+  }
   if (card !== undefined) await writeCard(folder, card);
 }
 
-/** Shows a bar over something that counts, such as reference log-probs. */
-export async function withProgress<Result>(
-  session: RunHooks,
-  label: string,
-  body: (onProgress: (done: number, total: number) => void) => Promise<Result>,
-): Promise<Result> {
-  let progress: Progress | undefined;
-  const onProgress = (done: number, total: number) => {
-    progress ??= session.progress(label, total);
-    progress.update({ step: done });
-    if (session.signal?.aborted) throw new RunStoppedError(`Stopped during ${label}`);
+/** Told how much of how much is done. */
+export type OnProgress = (done: number, total: number) => void;
+
+const MIB = 2 ** 20;
+
+/** Takes bytes and tells MiB, the last of them only at the end. */
+export function inMebibytes(onProgress: OnProgress): OnProgress {
+  return (doneBytes, totalBytes) => {
+    const total = Math.ceil(totalBytes / MIB);
+    onProgress(doneBytes === totalBytes ? total : Math.floor(doneBytes / MIB), total);
   };
+}
+
+/** Shows a bar over something that goes to its end, also when the run is to stop. */
+export async function withBar<Result>(
+  hooks: Pick<RunHooks, "progress">,
+  label: string,
+  body: (onProgress: OnProgress) => Promise<Result>,
+): Promise<Result> {
+  let bar: Progress | undefined;
   try {
-    return await body(onProgress);
+    return await body((done, total) => {
+      bar ??= hooks.progress(label, total);
+      bar.update({ step: done });
+    });
+  } finally {
+    bar?.finish();
+  }
+}
+
+/** Shows a bar over something that counts and can be stopped, such as reference log-probs. */
+export async function withProgress<Result>(
+  hooks: Pick<RunHooks, "progress" | "signal">,
+  label: string,
+  body: (onProgress: OnProgress) => Promise<Result>,
+): Promise<Result> {
+  const { signal } = hooks;
+  try {
+    return await withBar(hooks, label, (onProgress) =>
+      body((done, total) => {
+        onProgress(done, total);
+        if (signal?.aborted) throw new RunStoppedError(`Stopped during ${label}`);
+      }));
   } catch (error) {
     // The device ends what waits for it with the signal's reason, which knows no place.
-    if (session.signal?.aborted && error === session.signal.reason) {
+    if (signal?.aborted && error === signal.reason) {
       throw new RunStoppedError(`Stopped during ${label}`, { cause: error });
     }
     throw error;
-  } finally {
-    progress?.finish();
   }
 }
 

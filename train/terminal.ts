@@ -4,8 +4,8 @@
  */
 import { type Gpu, openGpu } from "../engine/gpu.ts";
 import type { RunConfig } from "./config.ts";
-import { createProgress, type Progress } from "./progress.ts";
-import { type RunHooks, RunStoppedError } from "./session.ts";
+import { createBars, type Progress } from "./progress.ts";
+import { type RunHooks, RunStoppedError, withProgress } from "./session.ts";
 import { ensureAdapter, SYSTEM_DRIVER_ADVICE } from "./software_driver.ts";
 import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
 
@@ -30,7 +30,7 @@ export function stoppedExitCode(): number {
 /** Opens the adapter, saying when it is a software one. What runs on it ends at its next readback when the signal comes. */
 export async function openDevice(
   config: Pick<RunConfig, "memoryBudgetGb" | "tune">,
-  hooks: Pick<RunHooks, "log" | "signal">,
+  hooks: Pick<RunHooks, "log" | "signal"> & Partial<RunHooks>,
 ): Promise<Gpu> {
   const source = await ensureAdapter({ log: hooks.log });
   const gpu = await openGpu({
@@ -42,20 +42,29 @@ export async function openDevice(
   gpu.signal = hooks.signal ?? null;
   const advice = source.kind === "software" ? ` (software; ${SYSTEM_DRIVER_ADVICE})` : "";
   hooks.log(`Adapter: ${gpu.adapter.name}${advice}`);
-  if (config.tune === "auto") await tuneFromCache(gpu, { folder: tuneFolder(), log: hooks.log });
+  if (config.tune === "auto") {
+    await withProgress({ progress: terminalProgress, ...hooks }, "tuning", async (onProgress) => {
+      await tuneFromCache(gpu, { folder: tuneFolder(), log: hooks.log, onProgress });
+    });
+  }
   return gpu;
 }
 
+const encoder = new TextEncoder();
+const bars = createBars({
+  write: (text) => Deno.stderr.writeSync(encoder.encode(text)),
+  isTerminal: Deno.stderr.isTerminal(),
+  columns: () => Deno.consoleSize().columns,
+});
+
 /** A bar on standard error. */
 export function terminalProgress(label: string, total: number): Progress {
-  const encoder = new TextEncoder();
-  return createProgress({
-    label,
-    total,
-    write: (text) => Deno.stderr.writeSync(encoder.encode(text)),
-    isTerminal: Deno.stderr.isTerminal(),
-    columns: () => Deno.consoleSize().columns,
-  });
+  return bars.start(label, total);
+}
+
+/** A line on standard output, above the bar where both are one terminal. */
+export function terminalLog(line: string): void {
+  bars.aside(() => console.log(line));
 }
 
 /** First Ctrl-C or SIGTERM: stop after the current step or batch. Second: at once, with the code of the first. */

@@ -21,7 +21,7 @@ import { DIGIT_PAIRS, runTask, writeCheckpoint, writeLines } from "../story/user
 import { temporaryFolder } from "../tiny_model.ts";
 
 const nothing = () => {};
-const HOOKS = { log: nothing, progress: () => ({ update: nothing, log: nothing, finish: nothing }) };
+const HOOKS = { log: nothing, progress: () => ({ update: nothing, finish: nothing }) };
 
 /** A model, an adapter on it, pairs and texts. */
 async function workspace(gpu: Gpu) {

@@ -270,7 +270,6 @@ Deno.test("resolveModel shows a bar in MiB, and stops as a run stops", async () 
           steps.push(step);
           if (step > 0) stop.abort();
         },
-        log: () => {},
         finish: () => void steps.push(-1),
       };
     };

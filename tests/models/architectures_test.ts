@@ -215,7 +215,7 @@ for (const [name, raw] of RUNS) {
     const gpu = new Gpu(device, adapter);
     const nothing = () => {};
     const metrics = { flush: () => 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
-    const progress = () => ({ update: nothing, log: nothing, finish: nothing });
+    const progress = () => ({ update: nothing, finish: nothing });
     await run({ gpu, folder: temporaryFolder(), metrics, progress, log: nothing }, name, raw);
     const { peakBytes, categories } = gpu.stats().memory;
     const planned = await planRun({ limits: device.limits, adapter }, (session) => run(session, name, raw));

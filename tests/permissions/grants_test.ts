@@ -20,6 +20,7 @@ const MACHINE: Machine = {
   cacheFolder: "/cache/keel",
   models: new Map(),
   usesHub: false,
+  modules: ["/keel/train"],
   exists: () => true,
 };
 const TUNING = "/cache/keel/tuning";
@@ -28,8 +29,10 @@ const CACHE_ENV = Deno.build.os === "windows" ? "LOCALAPPDATA" : "XDG_CACHE_HOME
 const OF_GPU = {
   env: ["DENO_WEBGPU_BACKEND", "KEEL_ADAPTER_SOURCE", CACHE_ENV],
   sys: ["homedir", "systemMemoryInfo"],
+  ffi: [],
+  net: [],
 };
-const NOTHING = { read: [], write: [], env: [], sys: [], ffi: [] };
+const NOTHING = { read: [], write: [], env: [], sys: [], ffi: [], net: [] };
 
 async function grants(words: string[], machine: Partial<Machine> = {}): Promise<Grants> {
   const line = parseCommandLine(words);
@@ -46,12 +49,20 @@ const both = (path: string) => [path, partialName(path)];
 
 const TABLE: [string[], Grants][] = [
   [["train", "--model", "m", "--data", "a.jsonl,b.jsonl", "--eval-data", "e.jsonl", "--output", "out"], {
-    ...{ ...OF_GPU, read: ["m", "a.jsonl", "b.jsonl", "e.jsonl", "out", TUNING, REFERENCE], ffi: [] },
+    ...{ ...OF_GPU, read: ["m", "a.jsonl", "b.jsonl", "e.jsonl", "out", TUNING, REFERENCE] },
     write: ["out", TUNING, REFERENCE],
   }],
   [["train", "--model", "m", "--base", "b", "--data", "a", "--output", "out", "--dry-run"], {
-    ...{ ...OF_GPU, read: ["m", "b", "a", "out", TUNING, REFERENCE], ffi: [] },
+    ...{ ...OF_GPU, read: ["m", "b", "a", "out", TUNING, REFERENCE] },
     write: [TUNING, REFERENCE],
+  }],
+  [["train", "--model", "m", "--data", "a", "--output", "out", "--dashboard"], {
+    ...{ ...OF_GPU, read: ["m", "a", "out", TUNING, REFERENCE, "/keel/train"], net: ["127.0.0.1"] },
+    write: ["out", TUNING, REFERENCE],
+  }],
+  [["train", "--model", "m", "--data", "a", "--output", "out", "--dashboard", "--dashboard-port", "8000"], {
+    ...{ ...OF_GPU, read: ["m", "a", "out", TUNING, REFERENCE, "/keel/train"], net: ["127.0.0.1:8000"] },
+    write: ["out", TUNING, REFERENCE],
   }],
   [["train", "--model", "m", "--data", "a", "--output", "out", "--inspect"], {
     ...NOTHING,
@@ -64,16 +75,16 @@ const TABLE: [string[], Grants][] = [
       ...["--output", "o/e.json", "--details", "o/d.jsonl"],
     ],
     {
-      ...{ ...OF_GPU, ffi: [] },
+      ...{ ...OF_GPU },
       read: ["m", "r", "a", "f", ...both("o/e.json"), ...both("o/d.jsonl"), TUNING],
       write: [...both("o/e.json"), ...both("o/d.jsonl"), TUNING],
     },
   ],
   [["generate", "--model", "m", "--prompt", "/etc/passwd"], {
-    ...{ ...OF_GPU, read: ["m", TUNING], write: [TUNING], ffi: [] },
+    ...{ ...OF_GPU, read: ["m", TUNING], write: [TUNING] },
   }],
   [["chat", "--model", "m", "--base", "b"], {
-    ...{ ...OF_GPU, read: ["m", "b", TUNING], write: [TUNING], ffi: [] },
+    ...{ ...OF_GPU, read: ["m", "b", TUNING], write: [TUNING] },
   }],
   [["merge", "--model", "m", "--output", "out"], { ...NOTHING, read: ["m", "out"], write: ["out"] }],
   [["report", "runs/a", "runs/b"], {
@@ -87,17 +98,17 @@ const TABLE: [string[], Grants][] = [
     write: both("r.html"),
   }],
   [["bench"], {
-    ...{ ...OF_GPU, read: [TUNING], write: [TUNING], ffi: [] },
+    ...{ ...OF_GPU, read: [TUNING], write: [TUNING] },
     sys: [...OF_GPU.sys, "cpus", "loadavg"],
   }],
   [["bench", "--memory"], NOTHING],
   [["profile", "--model", "m", "--data", "a", "--spo.sft-data", "s"], {
-    ...{ ...OF_GPU, read: ["m", "a", "s", TUNING], write: [TUNING], ffi: [] },
+    ...{ ...OF_GPU, read: ["m", "a", "s", TUNING], write: [TUNING] },
     sys: [...OF_GPU.sys, "cpus", "loadavg"],
   }],
-  [["study"], { ...{ ...OF_GPU, ffi: [] }, read: ["runs/study", TUNING], write: ["runs/study", TUNING] }],
+  [["study"], { ...{ ...OF_GPU }, read: ["runs/study", TUNING], write: ["runs/study", TUNING] }],
   [["study", "--document", "docs/study.md"], {
-    ...{ ...OF_GPU, ffi: [] },
+    ...{ ...OF_GPU },
     read: ["runs/study", ...both("docs/study.md"), join("docs", "study"), TUNING],
     write: ["runs/study", ...both("docs/study.md"), join("docs", "study"), TUNING],
   }],

@@ -47,7 +47,7 @@ export async function trainInProcess(gpu: Gpu, argv: readonly string[]): Promise
       close() {},
       [Symbol.dispose]() {},
     },
-    progress: () => ({ update() {}, log() {}, finish() {} }),
+    progress: () => ({ update() {}, finish() {} }),
   };
   using prepared = await loadRun(gpu, await readRunData(config, session));
   await mkdir(folder, { recursive: true });

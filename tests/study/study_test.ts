@@ -52,7 +52,7 @@ function recorded(signal?: AbortSignal): RunHooks & { readonly labels: string[] 
     log() {},
     progress(label) {
       labels.push(label);
-      return { update() {}, log() {}, finish() {} };
+      return { update() {}, finish() {} };
     },
   };
 }

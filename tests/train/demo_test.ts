@@ -42,7 +42,7 @@ gpuTest("the demonstration trains three phases from one seed and saves models th
   };
   try {
     using metrics = openMetrics(join(folder, "metrics.jsonl"));
-    const progress = () => ({ update() {}, log() {}, finish() {} });
+    const progress = () => ({ update() {}, finish() {} });
     const lines: string[] = [];
     let last: MetricsRecord | undefined;
     const card = demoCard(settings, { loss, adapter: "an adapter", last: () => last });

@@ -13,9 +13,9 @@ import { addLora } from "../../train/adapters/lora.ts";
 import { parseRunConfig, type RunConfig } from "../../train/config.ts";
 import type { EncodedPair } from "../../train/data/encode.ts";
 import { parseLlamaConfig } from "../../train/models/llama_config.ts";
+import { formatBytes } from "../../train/format_bytes.ts";
 import {
   fits,
-  formatBytes,
   type MemoryPlan,
   PlanError,
   planningOptions,
@@ -77,7 +77,7 @@ for (
     const gpu = new Gpu(device, adapter);
     const nothing = () => {};
     const metrics = { flush: () => 0, append: nothing, close: nothing, [Symbol.dispose]: nothing };
-    const progress = () => ({ update: nothing, log: nothing, finish: nothing });
+    const progress = () => ({ update: nothing, finish: nothing });
     await tinyRun({ gpu, folder: temporaryFolder(), metrics, progress, log: nothing }, raw);
     const { peakBytes, categories } = gpu.stats().memory;
     const planned = await planRun({ limits: device.limits, adapter }, (session) => tinyRun(session, raw));

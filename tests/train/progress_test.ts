@@ -1,16 +1,12 @@
 import assert from "node:assert/strict";
-import { createProgress, formatDuration, type ProgressOptions } from "../../train/progress.ts";
+import { createBars, type Screen } from "../../train/progress.ts";
+import { formatDuration } from "../../train/progress_text.ts";
 
-function start(options: Partial<ProgressOptions> & { total: number; isTerminal: boolean }) {
+function start({ total, ...screen }: Partial<Screen> & { total: number; isTerminal: boolean }) {
   const written: string[] = [];
   const clock = { ms: 0 };
-  const progress = createProgress({
-    label: "dpo",
-    write: (text) => written.push(text),
-    now: () => clock.ms,
-    ...options,
-  });
-  return { progress, written, clock };
+  const bars = createBars({ write: (text) => written.push(text), now: () => clock.ms, ...screen });
+  return { bars, progress: bars.start("dpo", total), written, clock };
 }
 
 Deno.test("on a terminal one line is redrawn, with bar, numbers and time left", () => {
@@ -36,7 +32,10 @@ Deno.test("no line reaches the terminal's last column, and the bar goes before t
     const line = written.join("").slice(1);
     assert.ok(line.length <= Math.max(1, columns - 1), `${line.length} of ${columns}`);
     assert.equal(line.includes("["), columns >= 80, line);
-    const words = "dpo  500/1000  loss 1.0000  9 tokens/s  0:05 elapsed  0:05 left";
+    // 60 columns have no room for the time that has passed, 40 none for the speed either.
+    const words = columns === 60
+      ? "dpo  500/1000  loss 1.0000  9 tokens/s  0:05 left"
+      : "dpo  500/1000  loss 1.0000  0:05 left";
     if (columns <= 60) assert.equal(line, words.slice(0, Math.max(1, columns - 1)));
   }
 });
@@ -75,13 +74,72 @@ Deno.test("a terminal is redrawn ten times a second at most, and always for the 
   assert.match(written[10], /1000\/1000/);
 });
 
-Deno.test("a log line stands above the bar, and in its place before there is one", () => {
-  const { progress, written } = start({ total: 2, isTerminal: true, columns: () => 40 });
-  progress.log("before");
+Deno.test("other text takes the bar's place, and the bar comes back under it", () => {
+  const { bars, progress, written } = start({ total: 2, isTerminal: true, columns: () => 40 });
+  bars.aside(() => written.push("before\n"));
   progress.update({ step: 1 });
   const bar = written[1].slice(1);
-  progress.log("note");
-  assert.deepEqual(written, ["before\n", `\r${bar}`, `\r${"note".padEnd(bar.length)}\n${bar}`]);
+  bars.aside(() => written.push("note\n"));
+  assert.deepEqual(written, [
+    "before\n",
+    `\r${bar}`,
+    `\r${" ".repeat(bar.length)}\r`,
+    "note\n",
+    `\r${bar}`,
+  ]);
+});
+
+Deno.test("a phase within a phase is shown in its place, and gone when it ends", () => {
+  const { bars, progress, written, clock } = start({ total: 4, isTerminal: true });
+  progress.update({ step: 1 });
+  const inner = bars.start("evaluation", 8);
+  clock.ms = 200;
+  inner.update({ step: 8 });
+  clock.ms = 400;
+  progress.update({ step: 2 });
+  assert.equal(written.length, 2, "the outer one waits");
+  inner.finish();
+  progress.finish();
+  assert.deepEqual(written.map((text) => /[a-z]+/.exec(text)?.[0]), [
+    "dpo",
+    "evaluation",
+    "dpo",
+    "dpo",
+    undefined,
+  ]);
+  assert.equal(written.join("").split("\n").length, 2, "one line stays");
+});
+
+Deno.test("accuracy and memory are shown, and on a narrow terminal memory goes before the time left", () => {
+  const state = {
+    step: 1,
+    loss: 0.5,
+    rewardAccuracy: 0.875,
+    tokensPerSecond: 1e5,
+    gpuMemoryBytes: 3 * 2 ** 30,
+  };
+  for (const columns of [120, 70]) {
+    const { progress, written, clock } = start({ total: 4, isTerminal: true, columns: () => columns });
+    clock.ms = 1000;
+    progress.update(state);
+    const line = written[0].replace(/\[.*\] {2}/, "");
+    const whole =
+      "\rdpo  1/4  loss 0.5000  accuracy 88 %  100,000 tokens/s  3.00 GiB  0:01 elapsed  0:03 left";
+    const narrow = "\rdpo  1/4  loss 0.5000  accuracy 88 %  100,000 tokens/s  0:03 left";
+    assert.equal(line, columns === 120 ? whole : narrow);
+  }
+});
+
+Deno.test("what an earlier process did says nothing of the time left", () => {
+  const { progress, written, clock } = start({ total: 100, isTerminal: false });
+  progress.update({ step: 90, resumedFrom: 90 });
+  clock.ms = 5000;
+  progress.update({ step: 95, loss: 1 });
+  progress.finish();
+  assert.deepEqual(written, [
+    "dpo  90/100  0:00 elapsed\n",
+    "dpo  95/100  loss 1.0000  0:05 elapsed  0:05 left\n",
+  ]);
 });
 
 Deno.test("off a terminal: plain lines, the first update and then one for each tenth of the steps", () => {
@@ -89,16 +147,27 @@ Deno.test("off a terminal: plain lines, the first update and then one for each t
   for (let step = 1; step <= 100; step++) {
     clock.ms += 1000;
     progress.update({ step, loss: step === 1 ? 2 : undefined });
-    if (step === 50) progress.log("note");
   }
   progress.finish();
   assert.equal(written[0], "dpo  1/100  loss 2.0000  0:01 elapsed  1:39 left\n");
   assert.equal(written[5], "dpo  50/100  loss 2.0000  0:50 elapsed  0:50 left\n");
-  assert.equal(written[6], "note\n");
   assert.equal(written.at(-1), "dpo  100/100  loss 2.0000  1:40 elapsed\n");
-  assert.equal(written.length, 12);
+  assert.equal(written.length, 11);
   // deno-lint-ignore no-control-regex -- they must not be there
   assert.doesNotMatch(written.join(""), /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
+});
+
+Deno.test("off a terminal a short phase has its first line and its last, and an inner one none", () => {
+  const { bars, progress, written, clock } = start({ total: 10, isTerminal: false });
+  for (let step = 1; step <= 10; step++) {
+    clock.ms += 10;
+    progress.update({ step });
+    const inner = bars.start("evaluation", 1);
+    inner.update({ step: 1 });
+    inner.finish();
+  }
+  progress.finish();
+  assert.deepEqual(written, ["dpo  1/10  0:00 elapsed  0:00 left\n", "dpo  10/10  0:00 elapsed\n"]);
 });
 
 Deno.test("a phase cut short ends with its last state, once", () => {

@@ -4,7 +4,8 @@
  */
 import type { PlanningOptions } from "../../engine/planning_gpu.ts";
 import { parseLlamaConfig } from "../models/llama_config.ts";
-import { formatBytes, type MemoryPlan, planTraining, type TrainingSizes } from "../plan.ts";
+import { formatBytes } from "../format_bytes.ts";
+import { type MemoryPlan, planTraining, type TrainingSizes } from "../plan.ts";
 import { formatMarkdownTable, formatTable } from "../table.ts";
 
 /** The limits of a common graphics card, and no budget. */

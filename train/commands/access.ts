@@ -38,6 +38,8 @@ export interface Access {
   readonly usesGpu: (settings: SettingValues) => boolean;
   /** Whether these settings leave everything as it is, whatever the flags name. */
   readonly isReadOnly?: (settings: SettingValues) => boolean;
+  /** Where these settings make it listen, as `--allow-net` takes it: with a thread of its own, which loads Keel's modules. */
+  readonly listensAt?: (settings: SettingValues) => string | undefined;
   /** What is kept from run to run, where an adapter is used. */
   readonly caches: readonly CacheName[];
   /** What of the system is asked for then, besides the adapter's needs: names that `--allow-sys` takes. */

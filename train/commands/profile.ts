@@ -30,13 +30,14 @@ const UNPROFILED = {
   output: true,
   maxShardGb: true,
   overwrite: true,
+  dashboard: true,
+  dashboardPort: true,
   dryRun: true,
   dataWeights: true,
   inspect: true,
 } as const;
 
 const SCHEMA = runConfigSchema.omit(UNPROFILED).extend(profileFlagsSchema.shape);
-
 
 /** A profile reads the settings of a run that shape its steps. */
 const PROFILE_MEANINGS: Meanings = {

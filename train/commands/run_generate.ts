@@ -10,7 +10,7 @@ import { ConfigError } from "../errors.ts";
 import { checkGeneration } from "../generate.ts";
 import { generateText } from "../generation/text.ts";
 import { type CheckedFolder, checkFolder, describeSpeed, openModel } from "../generation/text_model.ts";
-import { formatBytes } from "../plan.ts";
+import { formatBytes } from "../format_bytes.ts";
 import { stopOnSignal, stoppedExitCode } from "../terminal.ts";
 import { generateFlagsSchema } from "./generate.ts";
 

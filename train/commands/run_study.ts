@@ -16,7 +16,7 @@ import { planStudy } from "../study/plan.ts";
 import { studyReport } from "../study/report.ts";
 import { FULL_STUDY, QUICK_STUDY, type StudySettings } from "../study/settings.ts";
 import { runStudy } from "../study/study.ts";
-import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal, terminalLog, terminalProgress } from "../terminal.ts";
 import { type StudyFlags, studyFlagsSchema } from "./study.ts";
 
 /**
@@ -34,7 +34,7 @@ export async function runStudyCommand(invocation: Invocation): Promise<number> {
   await refuseLocked(output);
   using stop = stopOnSignal();
   const hooks: RunHooks = {
-    log: (line) => console.log(line),
+    log: terminalLog,
     progress: terminalProgress,
     signal: stop.signal,
   };

@@ -17,14 +17,17 @@ import {
   type RunConfig,
 } from "../config.ts";
 import { lockFolder } from "../folder_lock.ts";
+import type { Dashboard } from "../dashboard/dashboard.ts";
+import { withDashboard } from "../dashboard/with_dashboard.ts";
 import { formatDataReport } from "../data/inspect_report.ts";
 import { DEMO_ENTRIES, type DemoData, demoData, runDemo } from "../demo.ts";
 import { type DemoSettings, demoSettings } from "../demo_settings.ts";
 import type { ResolvedPairLoss } from "../losses/pair_loss.ts";
 import { ConfigError } from "../errors.ts";
 import { inspectRun } from "../inspect_run.ts";
-import { demoCard, runCard, type RunCardOptions } from "../model_card/run_card.ts";
 import { openRunLogs } from "../logs/run_logs.ts";
+import { combineSinks } from "../metrics_sink.ts";
+import { demoCard, runCard, type RunCardOptions } from "../model_card/run_card.ts";
 import { formatPlan, type MemoryPlan, planningOptions, planRun } from "../plan.ts";
 import { findRemedies, planTrainingRun, refuseOverBudget, type Remedy } from "../plan_fit.ts";
 import { loadRun, type PreparedRun, RUN_ENTRIES, runTraining } from "../run.ts";
@@ -33,14 +36,23 @@ import {
   checkRunFolder,
   chooseRunFolder,
   prepareRunFolder,
+  type RunFolderOptions,
   writeJson,
   writeRunConfig,
 } from "../run_folder.ts";
 import { SAMPLES_FILE, writeSamples } from "../samples.ts";
-import { type PhaseResult, type RunHooks, RunStoppedError, saveTrained, type Session } from "../session.ts";
+import {
+  inMebibytes,
+  type PhaseResult,
+  type RunHooks,
+  RunStoppedError,
+  saveTrained,
+  type Session,
+  withProgress,
+} from "../session.ts";
 import { findResumed, prepareResumedFolder, resumeCommand } from "./resume.ts";
 import { resumedInvocation } from "./resumed_invocation.ts";
-import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal, terminalLog, terminalProgress } from "../terminal.ts";
 
 /**
  * @param given of `train`
@@ -56,17 +68,32 @@ export async function runTrain(given: Invocation): Promise<number> {
   const entries = isDemo ? DEMO_ENTRIES : RUN_ENTRIES;
   const folder = await chooseRunFolder(config);
   const folderOptions = { overwrite: config.overwrite, entries };
-  using stack = new DisposableStack();
-  if (config.resume) stack.use(await lockFolder(folder));
-  else await checkRunFolder(folder, folderOptions);
+  using _lock = config.resume ? await lockFolder(folder) : undefined;
+  if (!config.resume) await checkRunFolder(folder, folderOptions);
   using stop = stopOnSignal();
-  const hooks: RunHooks = {
-    log: (line) => console.log(line),
-    progress: terminalProgress,
-    signal: stop.signal,
-  };
+  const hooks: RunHooks = { log: terminalLog, progress: terminalProgress, signal: stop.signal };
+  return await withDashboard(
+    config,
+    hooks,
+    (hooks, dashboard) => execute({ config, invocation, isDemo, folder, folderOptions, hooks, dashboard }),
+  );
+}
+
+/** A run whose settings are sound and whose folder could be written. */
+interface CheckedRun {
+  readonly config: RunConfig;
+  readonly invocation: Invocation;
+  readonly isDemo: boolean;
+  readonly folder: string;
+  readonly folderOptions: RunFolderOptions;
+  readonly hooks: RunHooks;
+  readonly dashboard?: Dashboard;
+}
+
+async function execute({ config, invocation, isDemo, hooks, ...checked }: CheckedRun): Promise<number> {
+  const { folder, folderOptions, dashboard } = checked;
   using gpu = await openDevice(config, hooks);
-  const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks));
+  const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks), hooks);
   const found = config.resume ? await findResumed(folder, hooks.log) : undefined;
   const identity = config.dryRun ? {} : await job.identity(gpu);
   if (found) compareIdentity(found, identity);
@@ -76,15 +103,17 @@ export async function runTrain(given: Invocation): Promise<number> {
   if (config.dryRun) return 0;
   using prepared = await job.prepare(gpu);
   if (config.resume) await prepareResumedFolder(folder);
-  else stack.use(await prepareRunFolder(folder, folderOptions));
+  using _lock = config.resume ? undefined : await prepareRunFolder(folder, folderOptions);
   await writeRunConfig(folder, job.settings(folder));
   const keepBytes = config.resume ? found?.metricsBytes ?? 0 : undefined;
   const { csv, tensorboard } = config;
-  using metrics = openRunLogs(folder, { csv, tensorboard, isByPhase: isDemo, keepBytes });
+  using logs = openRunLogs(folder, { csv, tensorboard, isByPhase: isDemo, keepBytes });
+  const metrics = combineSinks([logs, ...(dashboard ? [dashboard.sink] : [])]);
+  dashboard?.show(folder);
   const session: Session = { ...hooks, gpu, folder, metrics };
   const results = await prepared.run(session, {
     ...{ identity, found, adapter: gpu.adapter.name },
-    ...{ metricsBytes: () => metrics.flush(), last: () => metrics.last },
+    ...{ metricsBytes: () => logs.flush(), last: () => logs.last },
   }).catch((error) => {
     throw error instanceof RunStoppedError && prepared.isSaved ? namingResume(error, folder) : error;
   });
@@ -133,7 +162,7 @@ interface PreparedJob extends Disposable {
 /** What a run's checkpoints and cards need besides its settings. */
 type SavedRun = Pick<RunCheckpointOptions, "identity" | "found" | "metricsBytes"> & RunCardOptions;
 
-function trainingJob(data: RunData): Job {
+function trainingJob(data: RunData, hooks: RunHooks): Job {
   const referenceCache = join(cacheFolder(), "reference-logps");
   const plan = (gpu: Gpu, of: RunData) => planTrainingRun(planningOptions(gpu), of, referenceCache);
   return {
@@ -142,7 +171,11 @@ function trainingJob(data: RunData): Job {
     remedies: (gpu) => findRemedies(data, (changed) => plan(gpu, changed)),
     identity: (gpu) => runIdentity(data, { adapter: gpu.adapter.name }),
     async prepare(gpu) {
-      const prepared = await loadRun(gpu, data);
+      const prepared = await withProgress(
+        hooks,
+        "loading, MiB",
+        (onProgress) => loadRun(gpu, data, { onProgress: inMebibytes(onProgress) }),
+      );
       return {
         isSaved: isSaved(data.config),
         async run(started, options) {

@@ -141,6 +141,8 @@ export const TRAIN_MEANINGS: Meanings<RunSettingName> = {
   tensorboard: [RUN, "also write tensorboard/: the same numbers as TensorBoard's event files"],
   memoryBudgetGb: [RUN, "upper bound of GPU memory in GiB (default: by the adapter)"],
   tune: [RUN, TUNE_MEANING],
+  dashboard: [RUN, "show the run's figures while it goes on, on a page of this machine; prints its address"],
+  dashboardPort: [RUN, "port of that page (default: 0, any that is free)"],
   dryRun: [RUN, "print the memory that the run would take, and stop: nothing is trained or written"],
   inspect: [RUN, "describe the data as the run would read it, and stop; needs no adapter"],
   output: [RUN, "folder of the run (default: the next free runs/<name>)"],
@@ -176,6 +178,7 @@ export const trainCommand: Command<typeof runConfigSchema> = {
     "deno task train --model models/llama --data pairs.jsonl --lora.rank 8 --base-dtype bf16",
     "deno task train --model models/llama --data pairs.jsonl --activation-checkpointing --dry-run",
     "deno task train --model models/llama --data ours.jsonl,public.parquet --data-weights 3,1 --inspect",
+    "deno task train --model models/llama --data pairs.jsonl --dashboard",
     "deno task train --config run.json --learning-rate 5e-6 --output runs/second --overwrite",
   ],
   access: {
@@ -185,6 +188,8 @@ export const trainCommand: Command<typeof runConfigSchema> = {
     },
     usesGpu: ({ inspect }) => inspect !== true,
     isReadOnly: ({ inspect, dryRun }) => inspect === true || dryRun === true,
+    listensAt: ({ dashboard, dashboardPort }) =>
+      dashboard === true ? `127.0.0.1${dashboardPort ? `:${dashboardPort}` : ""}` : undefined,
     caches: ["tuning", "reference-logps"],
   },
   settle: settleTrain,

@@ -3,14 +3,12 @@
  * @module
  */
 import type { Progress } from "../progress.ts";
-import { type RunHooks, RunStoppedError } from "../session.ts";
+import { inMebibytes, type RunHooks, RunStoppedError } from "../session.ts";
 import { downloadModel } from "./download_model.ts";
 import { findInCache } from "./hub_cache.ts";
 import { HubError } from "./hub_error.ts";
 import { isHubName } from "./hub_name.ts";
 import { hubCache, hubSettings } from "./hub_settings.ts";
-
-const MIB = 2 ** 20;
 
 /** Where lines and a bar go; without `progress` none is shown. */
 export type ResolveHooks = Pick<RunHooks, "log"> & Partial<RunHooks>;
@@ -59,11 +57,10 @@ async function withBar(
 ): Promise<string> {
   let bar: Progress | undefined;
   try {
-    return await body((doneBytes, totalBytes) => {
-      const total = Math.ceil(totalBytes / MIB);
+    return await body(inMebibytes((done, total) => {
       bar ??= progress?.("download, MiB", total);
-      bar?.update({ step: doneBytes === totalBytes ? total : Math.floor(doneBytes / MIB) });
-    });
+      bar?.update({ step: done });
+    }));
   } catch (error) {
     if (!signal?.aborted) throw error;
     throw new RunStoppedError(`Stopped during the download of ${model}; run again to go on from there`);

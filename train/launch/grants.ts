@@ -1,6 +1,7 @@
 /**
  * From a command and its settings to the permissions that its process gets: the paths that the user named, the caches,
- * and what the adapter needs. No network and no programs, ever: what is not on this machine is fetched before.
+ * and what the adapter needs. No programs, ever, and no network but for listening on this machine where that was asked
+ * for: what is not on this machine is fetched before.
  * @module
  */
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
@@ -9,7 +10,7 @@ import type { Access, PathUse, SettingValues } from "../commands/access.ts";
 import { ConfigError } from "../errors.ts";
 import { HUB_CACHE_VARIABLES } from "../hub/hub_settings.ts";
 
-/** What a process may touch; nothing else, and never the network or another program. */
+/** What a process may touch; nothing else, and never another program. */
 export interface Grants {
   /** Files, and folders with all below them. */
   readonly read: readonly string[];
@@ -20,6 +21,8 @@ export interface Grants {
   readonly sys: readonly string[];
   /** Folders of libraries. */
   readonly ffi: readonly string[];
+  /** Hosts of this machine, with or without a port. */
+  readonly net: readonly string[];
 }
 
 /** What grants depend on besides the settings. */
@@ -32,6 +35,8 @@ export interface Machine {
   readonly models: ReadonlyMap<string, readonly string[]>;
   /** Whether any of them is the hub's. */
   readonly usesHub: boolean;
+  /** Folders and files of Keel's own modules. */
+  readonly modules: readonly string[];
   /** Whether something is there. */
   readonly exists: (path: string) => boolean;
 }
@@ -89,7 +94,7 @@ export function listPlaces({ access, settings, words }: Job): NamedPlace[] {
  * import { mergeCommand } from "../commands/merge.ts";
  * const job = { access: mergeCommand.access, settings: { model: "a", output: "runs/b" }, words: [] };
  * const models = new Map([["a", ["a", "models/base"]]]);
- * const machine = { cacheFolder: "/cache/keel", models, usesHub: false, exists: () => true };
+ * const machine = { cacheFolder: "/cache/keel", models, usesHub: false, modules: [], exists: () => true };
  * const { read, write } = grantsOf(job, machine);
  * assert.deepEqual([read, write], [["a", "models/base", "runs/b"], ["runs/b"]]);
  * ```
@@ -100,6 +105,7 @@ export function grantsOf(job: Job, machine: Machine): Grants {
   const places = listPlaces(job).map((place) => grantsOfPlace(place, machine));
   const caches = usesGpu ? access.caches.map((name) => join(machine.cacheFolder, name)) : [];
   const isReadOnly = access.isReadOnly?.(settings) ?? false;
+  const listensAt = access.listensAt?.(settings);
   const driver = usesGpu && machine.driverFolder !== undefined ? [machine.driverFolder] : [];
   return {
     read: unique([
@@ -107,6 +113,7 @@ export function grantsOf(job: Job, machine: Machine): Grants {
       ...(config === undefined ? [] : [config]),
       ...caches,
       ...driver,
+      ...(listensAt === undefined ? [] : machine.modules),
     ]),
     write: unique([...(isReadOnly ? [] : places.flatMap(({ write }) => write)), ...caches]),
     env: unique([
@@ -119,6 +126,7 @@ export function grantsOf(job: Job, machine: Machine): Grants {
       ...(usesGpu ? ["systemMemoryInfo", ...access.sys ?? []] : []),
     ]),
     ffi: driver,
+    net: listensAt === undefined ? [] : [listensAt],
   };
 }
 
@@ -163,7 +171,7 @@ function missingParent(path: string, exists: (path: string) => boolean): string 
  * @param cwd the folder in which the process starts
  * @throws {ConfigError} on a path that Deno's lists cannot hold
  */
-export function permissionFlags({ read, write, env, sys, ffi }: Grants, cwd: string): string[] {
+export function permissionFlags({ read, write, env, sys, ffi, net }: Grants, cwd: string): string[] {
   const paths = (list: readonly string[]) => list.map((path) => flagPath(path, cwd));
   const flag = (name: string, values: readonly string[]) =>
     values.length > 0 ? [`--allow-${name}=${values.join()}`] : [];
@@ -174,6 +182,7 @@ export function permissionFlags({ read, write, env, sys, ffi }: Grants, cwd: str
     ...flag("env", env),
     ...flag("sys", sys),
     ...flag("ffi", paths(ffi)),
+    ...flag("net", net),
   ];
 }
 

@@ -44,6 +44,7 @@ export function loadedLayout(parameters: Parameters): CheckpointLayout | undefin
  * @param checkpoint Open weights, of which other tensors are passed over.
  * @param options.pieceBytes Bytes that are read at a time, unless a single row has more.
  * @param options.storedName A parameter's name to that in the checkpoint; the same by default.
+ * @param options.onProgress Told how many bytes of how many are on the GPU.
  * @throws {CheckpointError} Naming file and tensor: not there, of another shape or type, NaN or infinite (with its
  *   index), or too large for the storage.
  * @example
@@ -67,10 +68,16 @@ export function loadedLayout(parameters: Parameters): CheckpointLayout | undefin
 export async function loadWeights(
   parameters: Parameters,
   checkpoint: Checkpoint,
-  options: { pieceBytes?: number; storedName?: (name: string) => string } = {},
+  options: {
+    pieceBytes?: number;
+    storedName?: (name: string) => string;
+    onProgress?: (doneBytes: number, totalBytes: number) => void;
+  } = {},
 ): Promise<void> {
   const { pieceBytes = PIECE_BYTES, storedName = (name) => name } = options;
   const pieces = piecesOf(parameters, { checkpoint, pieceBytes, storedName });
+  const totalBytes = pieces.reduce((total, { sizeBytes }) => total + sizeBytes, 0);
+  let doneBytes = 0;
   const largest = pieces.reduce((most, { sizeBytes }) => Math.max(most, sizeBytes), 0);
   const buffers = pieces.slice(0, 2).map(() => new Uint8Array(largest));
   const reads: Promise<StoredElements>[] = [];
@@ -84,6 +91,8 @@ export async function loadWeights(
   try {
     for (const [index, piece] of pieces.entries()) {
       send(parameters, { checkpoint, piece, stored: await reads[index % 2] });
+      doneBytes += piece.sizeBytes;
+      options.onProgress?.(doneBytes, totalBytes);
       if (index + 2 < pieces.length) read(index + 2);
     }
   } finally {

@@ -32,7 +32,7 @@ export interface LoadedModel {
  *
  * @param gpu the device
  * @param folder config.json, model.safetensors, tokenizer.json
- * @param options whether it is trained, in which types, for which lengths
+ * @param options whether it is trained, in which types, for which lengths; who is told how many bytes are loaded
  * @returns the model, which the caller disposes, and its tokenizer
  * @throws {CheckpointError} naming file and tensor or key, before anything runs
  * @throws {ConfigError} when config.json asks for what is not implemented
@@ -67,14 +67,15 @@ export interface LoadedModel {
 export async function loadModel(
   gpu: Gpu,
   folder: string,
-  options: ModelOptions,
+  options: ModelOptions & { onProgress?: (doneBytes: number, totalBytes: number) => void },
 ): Promise<LoadedModel> {
+  const { onProgress } = options;
   const { config, tokenizer } = await checkModel(folder);
   using checkpoint = await openCheckpoint(folder);
   const model = createModel(gpu, config, options);
   try {
     const storedName = storedNames(checkpoint.tensors.keys(), model.architecture);
-    await loadWeights(model.parameters, checkpoint, { storedName });
+    await loadWeights(model.parameters, checkpoint, { storedName, onProgress });
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
@@ -146,6 +147,7 @@ export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folde
  * @param options.tokenizer carried along
  * @param options.dtype element type of the weights, f32 by default; `loaded` for what each had when it was loaded
  * @param options.maxShardBytes bytes of weights in one file, in place of the layout; 5e9 where there is none
+ * @param options.onProgress told how many tensors of how many are on their way
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -175,16 +177,25 @@ export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folde
 export async function saveModel(
   folder: string,
   model: Model,
-  options: { tokenizer: Tokenizer; dtype?: DType | "loaded"; maxShardBytes?: number },
+  options: {
+    tokenizer: Tokenizer;
+    dtype?: DType | "loaded";
+    maxShardBytes?: number;
+    onProgress?: (done: number, total: number) => void;
+  },
 ): Promise<void> {
-  const { dtype = "f32", maxShardBytes } = options;
+  const { dtype = "f32", maxShardBytes, onProgress } = options;
   await makeFolder(folder);
   const { parameters } = model;
   const layout = loadedLayout(parameters);
+  let begun = 0;
   const tensors = [...parameters.shapes].map(([name, shape]) => ({
     name,
     shape,
-    data: () => parameters.readStored(name),
+    data() {
+      onProgress?.(++begun, parameters.shapes.size);
+      return parameters.readStored(name);
+    },
   }));
   await writeCheckpoint(folder, tensors, { dtype, maxShardBytes, layout });
   // config.json has one type for all: that of the first matrix, as others (norms) may be kept wider.

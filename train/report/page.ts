@@ -77,7 +77,7 @@ export function reportPage(report: Report): string {
       ? []
       : [`<nav aria-label="Sections"><ul>${links.join("")}</ul></nav>`]),
     "<main>",
-    ...sections.map(sectionHtml),
+    ...sections.map((section, index) => sectionHtml(section, `section-${index + 1}`)),
     ...(configuration === undefined ? [] : [configurationHtml(configuration)]),
     "</main>",
     "</body>",
@@ -104,11 +104,16 @@ export async function writeReport(path: string, report: Report): Promise<void> {
   await writeFileAtomically(path, (append) => append(bytes));
 }
 
-function sectionHtml(
+/**
+ * A section as HTML, in which every text is shown as it is.
+ *
+ * @param section its content
+ * @param id of its heading, once in a page
+ */
+export function sectionHtml(
   { title, paragraphs = [], figures = [], tables = [] }: ReportSection,
-  index: number,
+  id: string,
 ): string {
-  const id = `section-${index + 1}`;
   return [
     `<section aria-labelledby="${id}"><h2 id="${id}">${escapeHtml(title)}</h2>`,
     ...paragraphs.map((text) => `<p>${escapeHtml(text)}</p>`),
@@ -156,7 +161,12 @@ function tableHtml({ caption, headers, rows }: ReportTable, section: string): st
   ].join("\n");
 }
 
-function configurationHtml(configuration: unknown): string {
+/**
+ * What made a report, behind a heading that opens it.
+ *
+ * @param configuration as JSON has it
+ */
+export function configurationHtml(configuration: unknown): string {
   const json = JSON.stringify(configuration, null, 2);
   return `<section><details><summary>Configuration</summary><pre tabindex="0">${
     escapeHtml(json)

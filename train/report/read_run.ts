@@ -58,17 +58,34 @@ const resultsSchema = z.looseObject({
  * @throws {InputError} naming file and line, or key, of what is not as a run writes it
  */
 export async function readRun(folder: string): Promise<RunFiles> {
-  const metrics = await readText(join(folder, "metrics.jsonl"));
+  const metrics = await readText(join(folder, METRICS_FILE));
   if (metrics === undefined) {
     throw new InputError(
-      `Cannot report on ${folder}: expected a run's folder with metrics.jsonl, found none there`,
+      `Cannot report on ${folder}: expected a run's folder with ${METRICS_FILE}, found none there`,
     );
   }
-  const file = join(folder, "metrics.jsonl");
+  const run = await readFiles(folder, metrics);
+  if (run.records.length > 0) return run;
+  throw new InputError(`Cannot report on ${folder}: expected logged steps in ${METRICS_FILE}, found none`);
+}
+
+/**
+ * Reads the folder of a run that may have just started.
+ *
+ * @param folder of the run
+ * @returns as {@link readRun}, or nothing as long as nothing is logged
+ * @throws {InputError} as {@link readRun}
+ */
+export async function readRunSoFar(folder: string): Promise<RunFiles | undefined> {
+  const run = await readFiles(folder, await readText(join(folder, METRICS_FILE)) ?? "");
+  return run.records.length > 0 ? run : undefined;
+}
+
+const METRICS_FILE = "metrics.jsonl";
+
+async function readFiles(folder: string, metrics: string): Promise<RunFiles> {
+  const file = join(folder, METRICS_FILE);
   const { values: records, isCutOff } = parseLines(metrics, { file, schema: recordSchema });
-  if (records.length === 0) {
-    throw new InputError(`Cannot report on ${folder}: expected logged steps in metrics.jsonl, found none`);
-  }
   const config = await readJson(join(folder, "config.json"), z.looseObject({}));
   const results = await readJson(join(folder, "results.json"), resultsSchema);
   const samples = join(folder, "samples.jsonl");

@@ -8,8 +8,6 @@ import { parseCommandLine } from "./command_line.ts";
 import { COMMANDS } from "./commands/registry.ts";
 import { InputError } from "./errors.ts";
 import { helpText } from "./help.ts";
-import { RunStoppedError } from "./session.ts";
-import { stoppedExitCode } from "./terminal.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
   const invocation = parseCommandLine(argv);
@@ -22,10 +20,11 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 /** What the user can mend is one line; anything else keeps its stack. */
-function report(error: unknown): number {
-  if (error instanceof RunStoppedError) {
+async function report(error: unknown): Promise<number> {
+  // By its name: its module loads what asking for help does without.
+  if (error instanceof Error && error.name === "RunStoppedError") {
     console.error(error.message);
-    return stoppedExitCode();
+    return (await import("./terminal.ts")).stoppedExitCode();
   }
   const isExpected = error instanceof InputError ||
     (error instanceof Error && EXPECTED_ERRORS.has(error.name));
@@ -47,6 +46,6 @@ if (import.meta.main) {
   try {
     Deno.exitCode = await main(Deno.args);
   } catch (error) {
-    Deno.exitCode = report(error);
+    Deno.exitCode = await report(error);
   }
 }

@@ -26,7 +26,7 @@ export function helpText(command?: CommandName): string {
     const lines = sections.get(section) ?? [];
     sections.set(section, [...lines, settingLine(settings.get(name)!, meaning)]);
   }
-  sections.get(RUN)?.push(...commonLines(command));
+  sections.set(RUN, [...sections.get(RUN) ?? [], ...commonLines(command)]);
   return [
     `Usage: deno task ${command} ${words === undefined ? "" : `${words} `}[flags]`,
     "",
@@ -81,11 +81,17 @@ function wrapped(text: string, width: number): string[] {
 }
 
 function commonLines(command: CommandName): [string, string][] {
+  const { takesConfig, json }: Command = COMMANDS[command];
   const config: [string, string] = [
     "--config <path>",
-    "JSON file of settings, named as in a run's config.json; flags override it",
+    "YAML or JSON file of settings, named as in a run's config.json; flags override it",
   ];
-  return [...(COMMANDS[command].takesConfig ? [config] : []), ["--help", "print this text"]];
+  return [
+    ...(takesConfig ? [config] : []),
+    ...(json === undefined ? [] : [["--json", json] as [string, string]]),
+    ["--quiet", json === undefined ? "say nothing but errors" : "say nothing but the result and errors"],
+    ["--help", "print this text"],
+  ];
 }
 
 function settingLine(setting: Setting, meaning: string): [string, string] {
@@ -105,6 +111,7 @@ export const TEXTS: Readonly<Record<string, string>> = {
   marginColumn: "name",
   "lora.targetModules": "text",
   prompt: "text",
+  set: "name=value,...",
   stop: "text",
   system: "text",
 };

@@ -1,10 +1,10 @@
 /**
- * What commands share at a terminal: the device, progress bars, Ctrl-C.
+ * What commands share at a terminal: the device, Ctrl-C.
  * @module
  */
 import { type Gpu, openGpu } from "../engine/gpu.ts";
 import type { RunConfig } from "./config.ts";
-import { createBars, type Progress } from "./progress.ts";
+import { terminalProgress } from "./command_console.ts";
 import { type RunHooks, RunStoppedError, withProgress } from "./session.ts";
 import { ensureAdapter, SYSTEM_DRIVER_ADVICE } from "./software_driver.ts";
 import { tuneFolder, tuneFromCache } from "./tune_cache.ts";
@@ -48,23 +48,6 @@ export async function openDevice(
     });
   }
   return gpu;
-}
-
-const encoder = new TextEncoder();
-const bars = createBars({
-  write: (text) => Deno.stderr.writeSync(encoder.encode(text)),
-  isTerminal: Deno.stderr.isTerminal(),
-  columns: () => Deno.consoleSize().columns,
-});
-
-/** A bar on standard error. */
-export function terminalProgress(label: string, total: number): Progress {
-  return bars.start(label, total);
-}
-
-/** A line on standard output, above the bar where both are one terminal. */
-export function terminalLog(line: string): void {
-  bars.aside(() => console.log(line));
 }
 
 /** First Ctrl-C or SIGTERM: stop after the current step or batch. Second: at once, with the code of the first. */

@@ -11,6 +11,7 @@ import { parseLoraConfig } from "../../train/adapters/lora_config.ts";
 import { COMMON_CARD } from "../../train/bench/memory.ts";
 import { parseRunConfig, runConfigSchema } from "../../train/config.ts";
 import { readConfigFile } from "../../train/config_file.ts";
+import { gatherSettings, nestSettings } from "../../train/given_settings.ts";
 import { characterTokenizerFiles } from "../../train/data/character_tokenizer.ts";
 import { createChatTemplate, renderChat } from "../../train/data/chat_template.ts";
 import { readRows } from "../../train/data/readers.ts";
@@ -83,6 +84,7 @@ async function tuneCacheTarget(folder: string): Promise<FuzzTarget> {
 
 /** @returns the targets, whose files go into a folder of the caller's */
 export async function fuzzTargets(folder: string): Promise<FuzzTarget[]> {
+  const settings = listSettings(runConfigSchema);
   const golden = (name: string) => new URL(`../golden/models/${name}`, import.meta.url);
   const config = JSON.parse(await Deno.readTextFile(golden("qwen2/config.json")));
   const lora = JSON.parse(await Deno.readTextFile(golden("llama3_qv_lora/adapter_config.json")));
@@ -150,8 +152,10 @@ export async function fuzzTargets(folder: string): Promise<FuzzTarget[]> {
     {
       name: "run config",
       attempt(random) {
-        const path = write("run.json", damaged(RUN, random));
-        const raw = readConfigFile(path, listSettings(runConfigSchema));
+        const text = damaged(RUN, random);
+        // JSON is YAML, too.
+        const path = write(random() < 0.5 ? "run.json" : "run.yaml", text);
+        const raw = nestSettings(gatherSettings(readConfigFile(path, { settings, takesOptionNames: true })));
         parseRunConfig(raw, { describe: (key) => key.join(".") });
       },
     },

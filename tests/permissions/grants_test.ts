@@ -112,6 +112,7 @@ const TABLE: [string[], Grants][] = [
     read: ["runs/study", ...both("docs/study.md"), join("docs", "study"), TUNING],
     write: ["runs/study", ...both("docs/study.md"), join("docs", "study"), TUNING],
   }],
+  [["wgsl", "rope", "--set", "width=4"], NOTHING],
 ];
 
 for (const [words, expected] of TABLE) {
@@ -119,6 +120,20 @@ for (const [words, expected] of TABLE) {
     assert.deepEqual(await grants(words), expected);
   });
 }
+
+Deno.test("a file of settings is read, and a YAML one lets its parser look at two variables", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [name, env] of [["a.json", []], ["a.yaml", ["LOG_STREAM", "LOG_TOKENS"]]] as const) {
+      const config = join(folder, name);
+      await Deno.writeTextFile(config, '{"model": "m", "output": "out"}');
+      const expected = { ...NOTHING, read: ["m", "out", config], write: ["out"], env: [...env] };
+      assert.deepEqual(await grants(["merge", "--config", config]), expected);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
 
 Deno.test("the table has every command", () => {
   assert.deepEqual(new Set(TABLE.map(([[command]]) => command)), new Set(NAMES));

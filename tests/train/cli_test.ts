@@ -49,8 +49,13 @@ async function keel(args: readonly string[], options: { stopAfter?: string } = {
     collect(child.stderr),
     child.status,
   ]);
+  assert.doesNotMatch(out + error, CONTROL, "neither goes to a terminal");
   return { code, out, error };
 }
+
+/** All but the end of a line. */
+// deno-lint-ignore no-control-regex
+const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/;
 
 const CONFIG = {
   model_type: "llama",
@@ -377,6 +382,34 @@ Deno.test("LoRA: trained, trained on, and merged, each by one command", async ()
     );
     assert.equal((await keel([...merge, "--overwrite", "--dtype", "bf16"])).code, 0);
     assert.equal((await train(at("merged"), at("last"), "--max-steps", "1")).code, 0);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("--json: the result alone on standard output; --quiet: no line but the result; a YAML file of TRL's names", async () => {
+  const { folder, args, output } = await workspace();
+  try {
+    const file = join(folder, "run.yaml");
+    await Deno.writeTextFile(
+      file,
+      "max_steps: 2\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 2\n",
+    );
+    const words = [...args.slice(0, -4), "--log-every", "2", "--config", file];
+    const asJson = await keel([...words, "--json"]);
+    assert.equal(asJson.code, 0, asJson.error);
+    const { folder: written, adapter, results, ...rest } = JSON.parse(asJson.out);
+    assert.deepEqual([written, typeof adapter, rest], [output, "string", {}]);
+    const saved = JSON.parse(await Deno.readTextFile(join(output, "results.json")));
+    assert.deepEqual({ adapter, results }, saved);
+    assert.match(asJson.error, /^Adapter: /m);
+    const config = JSON.parse(await Deno.readTextFile(join(output, "config.json")));
+    assert.deepEqual([config.batchSize, config.gradientAccumulationSteps, config.maxSteps], [4, 2, 2]);
+    const quiet = await keel([...words, "--quiet", "--overwrite"]);
+    assert.deepEqual([quiet.code, quiet.error], [0, ""]);
+    assert.match(quiet.out, /^\nWrote .*\n$/);
+    const plan = JSON.parse((await keel([...words, "--dry-run", "--json", "--quiet", "--overwrite"])).out);
+    assert.deepEqual(Object.keys(plan).sort(), ["budgetBytes", "categories", "phases", "totalBytes"]);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -80,7 +80,13 @@ Deno.test("a value with a leading dash is taken after =", () => {
 Deno.test("nothing set is nothing given, and bench has its own flags", () => {
   const train = parse("train");
   assert.deepEqual([train.raw, train.given.size], [{}, 0]);
-  assert.deepEqual(parse("bench", "--json").raw, { json: true });
+  assert.deepEqual(parse("bench", "--tiles").raw, { tiles: true });
+});
+
+Deno.test("--json and --quiet say how a command speaks, and set nothing", () => {
+  const { raw, given, json, quiet } = parse("bench", "--json", "--quiet");
+  assert.deepEqual([raw, given.size, json, quiet], [{}, 0, true, true]);
+  assert.deepEqual([parse("bench").json, parse("bench", "--quiet=false").quiet], [false, false]);
 });
 
 Deno.test("a nested flag is known in both spellings", () => {
@@ -122,7 +128,11 @@ Deno.test("the help shows defaults: the schema's, each loss's, and those in word
   const dual = spoPenaltyAt(spoSchema.parse({ solver: "penalty", lambdaSchedule: "dual" }), 1, 1);
   assert.ok(help.includes(`step size of the dual update (default ${dual.dualRate})`));
   assert.ok(help.split("\n").every((line) => line.length <= 110));
-  assert.ok(!helpText("bench").includes("--config"));
+  assert.ok(!helpText("study").includes("--config"));
+  for (const command of Object.keys(COMMANDS) as CommandName[]) {
+    assert.match(helpText(command), /^ {2}--quiet +say nothing but/m);
+    assert.equal(/^ {2}--json /m.test(helpText(command)), command !== "chat", "a conversation has no result");
+  }
 });
 
 Deno.test("help is asked for in several ways, and wins over what is wrong elsewhere", () => {
@@ -148,7 +158,11 @@ const BAD_WORDS: [string[], string][] = [
   [["train", "--learningRate=1"], `Cannot use --learningRate: ${NONE} (did you mean --learning-rate?)`],
   [["train", "--lambda", "1"], `Cannot use --lambda: ${NONE} (did you mean --spo.lambda?)`],
   [["train", "--spo.lamdba", "1"], `Cannot use --spo.lamdba: ${NONE} (did you mean --spo.lambda?)`],
-  [["train", "--output-dir", "x"], `Cannot use --output-dir: ${NONE} (did you mean --output?)`],
+  [["train", "--output-file", "x"], `Cannot use --output-file: ${NONE} (did you mean --output?)`],
+  [
+    ["chat", "--json"],
+    "Cannot use --json: expected a flag of chat, found none of that name (--help lists them)",
+  ],
   [["train", "--bogus", "1"], `Cannot use --bogus: ${NONE} (--help lists them)`],
   [["train", "--no-overwrite"], `Cannot use --no-overwrite: ${NONE} (did you mean --overwrite?)`],
   [["train", "--__proto__", "1"], `Cannot use --__proto__: ${NONE} (--help lists them)`],
@@ -167,7 +181,7 @@ const BAD_WORDS: [string[], string][] = [
   [["train", "--beta", "1", "--beta", "1"], "Cannot use --beta: expected it once, found it twice"],
   [
     ["train", "--spo.lambda-end", "1", "--spo.lambdaEnd=1"],
-    "Cannot use --spo.lambdaEnd: expected it once, found it twice",
+    "Cannot use --spo.lambdaEnd: expected it once, found it twice (also as --spo.lambda-end)",
   ],
   [["train", "--config", "a", "--config", "b"], "Cannot use --config: expected it once, found it twice"],
   [["train", "data.jsonl"], 'Cannot use "data.jsonl": expected a flag, found a word of no flag'],
@@ -270,6 +284,12 @@ const BAD_FILES: [string, string | Uint8Array, (path: string) => string][] = [
     '{"spo": {"rho": 1, "rho": 2}}',
     (path) => `Cannot use ${path}: key spo.rho: expected it once, found it twice`,
   ],
+  [
+    "null as a value",
+    '{"beta": null}',
+    (path) =>
+      `Cannot use ${path}: key beta: expected a value, found null (leave the key out for its default)`,
+  ],
   ["array", "[1, 2]", (path) => `Cannot read ${path}: expected an object of settings, found [1, 2]`],
   ["null", "null", (path) => `Cannot read ${path}: expected an object of settings, found null`],
   [
@@ -309,7 +329,7 @@ for (const [name, content, message] of BAD_FILES) {
   });
 }
 
-Deno.test("config file refused: missing, a folder, YAML", () => {
+Deno.test("config file refused: missing, a folder", () => {
   const folder = Deno.makeTempDirSync();
   const missing = join(folder, "none.json");
   refuses(
@@ -323,12 +343,6 @@ Deno.test("config file refused: missing, a folder, YAML", () => {
     );
   }
   Deno.removeSync(folder);
-  for (const name of ["run.yaml", "run.YML"]) {
-    refuses(
-      () => configOf("--config", name),
-      `Cannot read ${name}: expected a JSON file, found a YAML file, which is not supported yet`,
-    );
-  }
 });
 
 Deno.test("a value that no flag can hold is a fault of the schema", () => {

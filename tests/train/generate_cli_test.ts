@@ -200,7 +200,10 @@ gpuTest("what cannot be generated is one line of error", async (gpu) => {
       [...flags, "--prompt", "1", "--system", "2"],
       /Cannot use --system: expected --chat beside it, found none$/,
     ],
-    [["generate", "--model", "./no/such", "--prompt", "1"], /config\.json/],
+    [
+      ["generate", "--model", "./no/such", "--prompt", "1"],
+      /^error: Cannot read the model .*no.such: .* no such folder$/,
+    ],
     [
       [...flags, "--prompt", "1", "--max-new-tokens", "100", "--memory-budget-gb", "1e-5"],
       /^error: Cannot generate: expected at most 10\.5 KiB of GPU memory \(the budget\), found .* planned/,

@@ -274,8 +274,8 @@ Deno.test("profile takes the settings of a run, and refuses what nothing would r
     assert.ok(!line.help);
     return parseProfile(line);
   };
-  const shape = parse("--loss", "sft", "--shape", "tiny", "--steps", "4", "--json");
-  assert.deepEqual([shape.shape, shape.steps, shape.json, shape.config.loss], ["tiny", 4, true, "sft"]);
+  const shape = parse("--loss", "sft", "--shape", "tiny", "--steps", "4", "--markdown");
+  assert.deepEqual([shape.shape, shape.steps, shape.markdown, shape.config.loss], ["tiny", 4, true, "sft"]);
   const spo = parse("--loss", "mpo", "--ches", "--spo.solver", "penalty", "--spo.penalty", "quadratic");
   assert.deepEqual([spo.config.ches, spo.config.spo.penalty, spo.config.batchSize], [true, "quadratic", 8]);
   assert.equal(parse("--loss", "kto", "--beta", "0.2").config.beta, 0.2);

@@ -9,8 +9,6 @@ import { type Command, type Meanings, RUN, TUNE_MEANING } from "./command.ts";
 
 /** Flags of `bench`. */
 export const benchFlagsSchema = z.strictObject({
-  /** Print JSON instead of a table. */
-  json: z.boolean().default(false),
   /** Print Markdown tables. */
   markdown: z.boolean().default(false),
   /** Compare the tilings of the product, too. */
@@ -38,7 +36,6 @@ export const benchFlagsSchema = z.strictObject({
 });
 
 const BENCH_MEANINGS: Meanings<keyof z.output<typeof benchFlagsSchema>> = {
-  json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print Markdown tables"],
   tiles: [RUN, "compare the tilings of the matrix product, too"],
   tune: [RUN, TUNE_MEANING],
@@ -56,7 +53,8 @@ const BENCH_MEANINGS: Meanings<keyof z.output<typeof benchFlagsSchema>> = {
 /** Measures kernels and steps. */
 export const benchCommand: Command<typeof benchFlagsSchema> = {
   schema: benchFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
+  json: "print JSON instead of a table",
   summary: "Measures kernels and training steps on this machine's adapter.",
   meanings: BENCH_MEANINGS,
   examples: [

@@ -27,7 +27,7 @@ const CHAT_MEANINGS: Meanings<keyof z.output<typeof chatFlagsSchema>> = {
 /** A conversation. */
 export const chatCommand: Command<typeof chatFlagsSchema> = {
   schema: chatFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
   summary: "Talks with a model, in its chat template: a line is a message; /reset begins anew, /exit leaves.",
   meanings: CHAT_MEANINGS,
   examples: [

@@ -20,6 +20,13 @@ export interface Command<Schema extends z.ZodObject = z.ZodObject> {
   readonly schema: Schema;
   /** Whether a file may set them too. */
   readonly takesConfig: boolean;
+  /**
+   * Whether they are settings of a training run: other libraries' names are known, and its file may be a run's, of which
+   * what the command does not read is passed over.
+   */
+  readonly sharesRunConfig?: boolean;
+  /** What it prints as JSON with `--json`; without it there is no such flag. */
+  readonly json?: string;
   /** What the words without a flag are called in its help; without it the command takes none. */
   readonly words?: string;
   /** What it does, in a line. */

@@ -38,8 +38,6 @@ export const evalFlagsSchema = z.strictObject({
   maxNewTokens: z.int().positive().default(256),
   /** Of generated problems and of the choice of worked examples. */
   seed: z.int().min(0).max(2 ** 31).default(0),
-  /** Print JSON instead of a table. */
-  json: z.boolean().default(false),
   /** Where the JSON is written. */
   output: z.string().min(1).optional(),
   /** Where every example is written. */
@@ -89,7 +87,6 @@ const EVAL_MEANINGS: Meanings<keyof EvalFlags> = {
   shots: [ANSWERS, "GSM8K: how many of them (default 8, or as many as fit)"],
   maxNewTokens: [ANSWERS, "GSM8K: tokens of the longest answer"],
   seed: [ANSWERS, "of the generated problems and of the choice of worked examples"],
-  json: [RUN, "print one JSON object instead of a table"],
   output: [RUN, "file for the same JSON object"],
   details: [RUN, ".jsonl file for a record of every example"],
   overwrite: [RUN, "replace files of those names"],
@@ -102,7 +99,8 @@ const EVAL_MEANINGS: Meanings<keyof EvalFlags> = {
 /** Evaluates a model. */
 export const evalCommand: Command<typeof evalFlagsSchema> = {
   schema: evalFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
+  json: "print one JSON object instead of a table",
   summary: "Measures a model: preference accuracy, perplexity, or answers to problems.",
   meanings: EVAL_MEANINGS,
   examples: [

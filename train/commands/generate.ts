@@ -43,8 +43,6 @@ export const generateFlagsSchema = z.strictObject({
   /** A system message before it. */
   system: z.string().optional(),
   ...generationFlags,
-  /** Print JSON. */
-  json: z.boolean().default(false),
 });
 
 /** One line for each of {@link generationFlags}. */
@@ -75,13 +73,13 @@ const GENERATE_MEANINGS: Meanings<keyof z.output<typeof generateFlagsSchema>> = 
   chat: [DATA, "the prompt is what a user says: write it in the model's chat template"],
   system: [DATA, "with --chat, a system message before it"],
   ...ofGeneration,
-  json: [RUN, "print one line of JSON: prompt, text, ids, finish"],
 };
 
 /** Continues a text. */
 export const generateCommand: Command<typeof generateFlagsSchema> = {
   schema: generateFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
+  json: "print one line of JSON: prompt, text, ids, finish",
   summary: "Continues a text; standard output has the new text alone.",
   meanings: GENERATE_MEANINGS,
   examples: [

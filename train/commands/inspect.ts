@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { runConfigSchema } from "../config.ts";
-import { type Command, DATA, type Meanings, RUN } from "./command.ts";
+import { type Command, DATA, type Meanings } from "./command.ts";
 import { TRAIN_MEANINGS } from "./train.ts";
 
 const { model, data, dataWeights, maxLength, truncation, marginColumn, assistantOnlyLoss } =
@@ -26,8 +26,6 @@ export const inspectFlagsSchema = z.strictObject({
   truncation,
   marginColumn,
   assistantOnlyLoss,
-  /** Print JSON instead of tables. */
-  json: z.boolean().default(false),
 });
 
 const INSPECT_MEANINGS: Meanings<keyof z.output<typeof inspectFlagsSchema>> = {
@@ -42,13 +40,14 @@ const INSPECT_MEANINGS: Meanings<keyof z.output<typeof inspectFlagsSchema>> = {
   truncation: TRAIN_MEANINGS.truncation,
   marginColumn: TRAIN_MEANINGS.marginColumn,
   assistantOnlyLoss: [DATA, "of completions: every turn of the assistant's"],
-  json: [RUN, "print one JSON object instead of tables"],
 };
 
 /** Describes data. */
 export const inspectCommand: Command<typeof inspectFlagsSchema> = {
   schema: inspectFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
+  sharesRunConfig: true,
+  json: "print one JSON object instead of tables",
   summary:
     "Describes data before it is trained on: counts, lengths, duplicates, contradictions. Needs no GPU.",
   meanings: INSPECT_MEANINGS,

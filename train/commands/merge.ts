@@ -33,7 +33,8 @@ const MERGE_MEANINGS: Meanings<keyof z.output<typeof mergeFlagsSchema>> = {
 /** Merges an adapter into its base. */
 export const mergeCommand: Command<typeof mergeFlagsSchema> = {
   schema: mergeFlagsSchema,
-  takesConfig: false,
+  takesConfig: true,
+  json: "print one JSON object: output, base, adapter, modules, dtype",
   summary: "Merges a LoRA adapter into its base: a whole model, in Hugging Face layout. Needs no GPU.",
   meanings: MERGE_MEANINGS,
   examples: [

@@ -14,8 +14,6 @@ export const profileFlagsSchema = z.strictObject({
   shape: z.enum(SHAPE_NAMES).default("bench"),
   /** Steps that are timed; by default what suits the adapter. */
   steps: z.int().positive().optional(),
-  /** Print JSON instead of a table. */
-  json: z.boolean().default(false),
   /** Print a Markdown table. */
   markdown: z.boolean().default(false),
 });
@@ -46,14 +44,15 @@ const PROFILE_MEANINGS: Meanings = {
   ),
   shape: [RUN, "model and batch where no --model and --data are given; all but bench and tiny are for a GPU"],
   steps: [RUN, "steps that are timed (default: by the adapter)"],
-  json: [RUN, "print JSON instead of a table"],
   markdown: [RUN, "print a Markdown table"],
 };
 
 /** Times the kernels of a step. */
 export const profileCommand: Command<typeof SCHEMA> = {
   schema: SCHEMA,
-  takesConfig: false,
+  takesConfig: true,
+  sharesRunConfig: true,
+  json: "print JSON instead of a table",
   summary: "Times every kernel of a training step on the GPU, beside what the adapter can do.",
   meanings: PROFILE_MEANINGS,
   examples: [

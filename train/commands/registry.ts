@@ -13,6 +13,7 @@ import { profileCommand } from "./profile.ts";
 import { studyCommand } from "./study.ts";
 import { reportCommand } from "./report.ts";
 import { trainCommand } from "./train.ts";
+import { wgslCommand } from "./wgsl.ts";
 
 /** By name, in the order of the help. */
 export const COMMANDS = {
@@ -26,6 +27,7 @@ export const COMMANDS = {
   bench: benchCommand,
   profile: profileCommand,
   study: studyCommand,
+  wgsl: wgslCommand,
 } as const satisfies Record<string, Command>;
 
 /** A name in {@link COMMANDS}. */

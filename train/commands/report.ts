@@ -25,6 +25,7 @@ export function defaultReport(firstRun: string): string {
 export const reportCommand: Command<typeof reportFlagsSchema> = {
   schema: reportFlagsSchema,
   takesConfig: false,
+  json: "print one JSON object: output, runs",
   words: "RUN...",
   summary:
     "Shows what runs have logged, side by side: figures and tables in one HTML file that needs no network.",

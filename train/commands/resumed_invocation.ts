@@ -7,6 +7,7 @@ import type { Invocation } from "../command_line.ts";
 import { runConfigSchema } from "../config.ts";
 import { describeFileKey, readConfigFile } from "../config_file.ts";
 import { ConfigError } from "../errors.ts";
+import { gatherSettings, nestSettings } from "../given_settings.ts";
 import { CONFIG_FILE } from "../run_folder.ts";
 import { listSettings } from "../settings.ts";
 
@@ -31,7 +32,8 @@ export function resumedInvocation(given: Invocation): Invocation {
     );
   }
   const file = join(output, CONFIG_FILE);
-  const { overwrite: _, ...stored } = readConfigFile(file, listSettings(runConfigSchema));
+  const found = gatherSettings(readConfigFile(file, { settings: listSettings(runConfigSchema) }));
+  const { overwrite: _, ...stored } = nestSettings(found);
   return {
     ...given,
     raw: mergeSettings(stored, raw),

@@ -13,6 +13,7 @@ import { formatDecoding } from "../bench/format.ts";
 import { describeModel } from "../bench/shapes.ts";
 import { TRAINING_SHAPES } from "../bench/training_shapes.ts";
 import { ConfigError } from "../errors.ts";
+import { type CommandConsole, openConsole, refuseTwoForms } from "../command_console.ts";
 import { checkModelOrAdapter, loadModelOrAdapter, planModelOrAdapter } from "../models/load_model.ts";
 import { planningOptions, planRun, requireFit } from "../plan.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
@@ -26,19 +27,20 @@ import { benchFlagsSchema } from "./bench.ts";
  */
 export async function runBenchCommand(invocation: Invocation): Promise<number> {
   const flags = parseFlags(benchFlagsSchema, invocation);
-  const { json, markdown, tiles, shape, maxSize, samples, growth, memory, probe } = flags;
-  const log = (line: string) => console.error(line);
+  const { markdown, tiles, shape, maxSize, samples, growth, memory, probe } = flags;
+  const { log, result } = openConsole(invocation);
+  refuseTwoForms(flags, invocation);
   if (probe) {
     await ensureAdapter({ log });
     const adapter = await navigator.gpu.requestAdapter();
     if (!adapter) throw new GpuUnavailableError("Cannot probe: expected a WebGPU adapter, found none");
     const report = await probeAdapter(adapter);
-    console.log(json ? JSON.stringify(report, null, 2) : formatProbe(report, { markdown }));
+    result(report, formatProbe(report, { markdown }));
     return 0;
   }
   if (memory) {
     const plans = await planGrowth();
-    console.log(json ? JSON.stringify(plans, null, 2) : formatGrowth(plans, { markdown }));
+    result(plans, formatGrowth(plans, { markdown }));
     return 0;
   }
   if (flags.model !== undefined && !flags.decode) {
@@ -46,14 +48,14 @@ export async function runBenchCommand(invocation: Invocation): Promise<number> {
   }
   using stop = stopOnSignal();
   using gpu = await openDevice(flags, { log, signal: stop.signal });
-  if (flags.decode) return await runDecoding(gpu, flags, log);
+  if (flags.decode) return await runDecoding(gpu, flags, { log, result });
   const what = growth ? { sizes: [], steps: [], growth } : { tiles, shape: TRAINING_SHAPES[shape], maxSize };
   requireFit(await planBench(planningOptions(gpu), what), {
     action: "measure",
     advice: growth ? undefined : "a smaller --shape and --max-size take less",
   });
   const report = await runBench(gpu, { ...what, samples, log });
-  console.log(json ? JSON.stringify(report, null, 2) : formatBench(report, { markdown }));
+  result(report, formatBench(report, { markdown }));
   return 0;
 }
 
@@ -62,8 +64,8 @@ const BATCHES = [1, 4, 16];
 
 async function runDecoding(
   gpu: Gpu,
-  { model: folder, shape, samples, json, markdown }: z.output<typeof benchFlagsSchema>,
-  log: (line: string) => void,
+  { model: folder, shape, samples, markdown }: z.output<typeof benchFlagsSchema>,
+  { log, result }: Pick<CommandConsole, "log" | "result">,
 ): Promise<number> {
   const conditions = readConditions(gpu);
   const checked = folder === undefined ? undefined : await checkModelOrAdapter(folder);
@@ -79,10 +81,6 @@ async function runDecoding(
     : (await loadModelOrAdapter(gpu, checked.folders, { trainable: false })).model;
   const results = await benchDecoding(model, { batches: BATCHES, samples, log });
   const title = describeModel(model);
-  console.log(
-    json
-      ? JSON.stringify({ conditions, title, results }, null, 2)
-      : formatDecoding(results, { title, conditions, markdown }),
-  );
+  result({ conditions, title, results }, formatDecoding(results, { title, conditions, markdown }));
   return 0;
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import type { z } from "zod";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { type ChatMessage, renderChat } from "../data/chat_template.ts";
 import { ConfigError, InputError } from "../errors.ts";
@@ -29,8 +30,8 @@ type Flags = z.output<typeof chatFlagsSchema>;
  */
 export async function runChat(invocation: Invocation): Promise<number> {
   const flags = parseFlags(chatFlagsSchema, invocation);
-  const log = (line: string) => console.error(line);
-  const checked = await checkFolder(flags, log);
+  const { log, progress } = openConsole(invocation);
+  const checked = await checkFolder(flags, { log, progress });
   const positions = conversationLength(flags, checked);
   const chat = new Chat(flags, checked, positions);
   // A template that does not take the system message says so before anything is loaded.
@@ -64,7 +65,7 @@ async function answered(
     return true;
   } catch (error) {
     if (!(error instanceof InputError)) throw error;
-    log(`error: ${error.message}`);
+    console.error(`error: ${error.message}`);
     return false;
   }
 }

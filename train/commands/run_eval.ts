@@ -3,6 +3,7 @@
  * @module
  */
 import { writeFileAtomically } from "../atomic_file.ts";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { checkOutputFile, withDetails } from "../evaluation/files.ts";
 import { refuseEvaluationOverBudget } from "../evaluation/plan.ts";
@@ -10,7 +11,7 @@ import { chooseTask, prepareEvaluation } from "../evaluation/prepare.ts";
 import { type EvaluationReport, formatReport } from "../evaluation/report.ts";
 import { planningOptions, planRun } from "../plan.ts";
 import type { RunHooks } from "../session.ts";
-import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal } from "../terminal.ts";
 import { evalFlagsSchema } from "./eval.ts";
 
 /**
@@ -21,15 +22,15 @@ import { evalFlagsSchema } from "./eval.ts";
  */
 export async function runEval(invocation: Invocation): Promise<number> {
   const flags = parseFlags(evalFlagsSchema, invocation);
-  const { json, output, details, overwrite } = flags;
+  const { output, details, overwrite } = flags;
   const task = await chooseTask(flags, invocation.given);
   for (const [flag, path] of [["--output", output], ["--details", details]] as const) {
     if (path !== undefined) await checkOutputFile(path, { overwrite, flag });
   }
-  const log = (line: string) => console.error(line);
-  const prepared = await prepareEvaluation(task, flags, { log, progress: terminalProgress });
+  const { log, progress, result } = openConsole(invocation);
+  const prepared = await prepareEvaluation(task, flags, { log, progress });
   using stop = stopOnSignal();
-  const hooks: RunHooks = { log, progress: terminalProgress, signal: stop.signal };
+  const hooks: RunHooks = { log, progress, signal: stop.signal };
   using gpu = await openDevice(flags, hooks);
   const plan = await planRun(planningOptions(gpu), ({ gpu }) => prepared.plan(gpu));
   refuseEvaluationOverBudget(plan);
@@ -46,6 +47,6 @@ export async function runEval(invocation: Invocation): Promise<number> {
   if (output !== undefined) {
     await writeFileAtomically(output, (append) => append(new TextEncoder().encode(text)));
   }
-  console.log((json ? text : formatReport(report)).trimEnd());
+  result(report, formatReport(report).trimEnd());
   return 0;
 }

@@ -3,6 +3,7 @@
  * @module
  */
 import type { z } from "zod";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { renderChat } from "../data/chat_template.ts";
 import { encodePrompt } from "../data/encode.ts";
@@ -23,11 +24,11 @@ type Flags = z.output<typeof generateFlagsSchema>;
  */
 export async function runGenerate(invocation: Invocation): Promise<number> {
   const flags = parseFlags(generateFlagsSchema, invocation);
-  const log = (line: string) => console.error(line);
+  const { log, progress } = openConsole(invocation);
   if (flags.system !== undefined && !flags.chat) {
     throw new ConfigError("Cannot use --system: expected --chat beside it, found none");
   }
-  const checked = await checkFolder(flags, log);
+  const checked = await checkFolder(flags, { log, progress });
   const prompt = await readPrompt(flags.prompt);
   const promptIds = encode(prompt, flags, checked);
   refuseBadSize(promptIds.length, checked);
@@ -45,10 +46,10 @@ export async function runGenerate(invocation: Invocation): Promise<number> {
   const found = await generateText(opened.decoder, promptIds, {
     ...checked.options,
     signal: stop.signal,
-    ...(flags.json ? {} : { onText: write }),
+    ...(invocation.json ? {} : { onText: write }),
   });
   const { text, ids, finish } = found;
-  write(flags.json ? `${JSON.stringify({ prompt, text, ids, finish })}\n` : "\n");
+  write(invocation.json ? `${JSON.stringify({ prompt, text, ids, finish })}\n` : "\n");
   if (flags.stats) {
     log(describeSpeed(found, promptIds.length));
     log(`GPU memory: ${formatBytes(opened.gpu.stats().memory.peakBytes)}.`);

@@ -2,12 +2,12 @@
  * `inspect`: reads the data as training would, and prints what it is like. Everything else goes to standard error.
  * @module
  */
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { requireWeightPerFile } from "../data_settings.ts";
 import { formatDataReport } from "../data/inspect_report.ts";
 import { ConfigError } from "../errors.ts";
 import { inspectByTokenizer } from "../inspect_run.ts";
-import { terminalProgress } from "../terminal.ts";
 import { inspectFlagsSchema } from "./inspect.ts";
 
 /**
@@ -16,7 +16,8 @@ import { inspectFlagsSchema } from "./inspect.ts";
  * @throws {InputError} on what the user can mend
  */
 export async function runInspect(invocation: Invocation): Promise<number> {
-  const { model, as, json, ...settings } = parseFlags(inspectFlagsSchema, invocation);
+  const { model, as, ...settings } = parseFlags(inspectFlagsSchema, invocation);
+  const { log, progress, result } = openConsole(invocation);
   if (!model || !settings.data) {
     throw new ConfigError(
       `Cannot inspect: expected --model and --data, found no ${model ? "--data" : "--model"}`,
@@ -28,8 +29,8 @@ export async function runInspect(invocation: Invocation): Promise<number> {
   }
   const report = await inspectByTokenizer(model, settings, {
     ...(as === "auto" ? {} : { as }),
-    hooks: { log: (line) => console.error(line), progress: terminalProgress },
+    hooks: { log, progress },
   });
-  console.log(json ? JSON.stringify(report, null, 2) : formatDataReport(report).trimEnd());
+  result(report, formatDataReport(report).trimEnd());
   return 0;
 }

@@ -3,10 +3,12 @@
  * @module
  */
 import { mergeAdapter } from "../adapters/merge.ts";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError, InputError } from "../errors.ts";
 import { resolveModel } from "../hub/resolve_model.ts";
-import { stopOnSignal, terminalProgress } from "../terminal.ts";
+import type { Progress } from "../progress.ts";
+import { stopOnSignal } from "../terminal.ts";
 import { mergeFlagsSchema } from "./merge.ts";
 
 /**
@@ -17,6 +19,7 @@ import { mergeFlagsSchema } from "./merge.ts";
 export async function runMerge(invocation: Invocation): Promise<number> {
   const flags = parseFlags(mergeFlagsSchema, invocation);
   const { model: adapter, base, output, dtype, maxShardGb, overwrite } = flags;
+  const { log, progress: bar, result } = openConsole(invocation);
   if (!adapter || !output) {
     throw new ConfigError(
       `Cannot merge: expected --model (an adapter) and --output, found no ${
@@ -26,15 +29,14 @@ export async function runMerge(invocation: Invocation): Promise<number> {
   }
   if (!overwrite) await refuseFiles(output);
   using stop = stopOnSignal();
-  let progress: ReturnType<typeof terminalProgress> | undefined;
+  let progress: Progress | undefined;
   try {
     const summary = await mergeAdapter({
       ...{ adapter, base, output, dtype },
       maxShardBytes: maxShardGb && maxShardGb * 1e9,
-      resolve: (name) =>
-        resolveModel(name, { log: console.error, progress: terminalProgress, signal: stop.signal }),
+      resolve: (name) => resolveModel(name, { log, progress: bar, signal: stop.signal }),
       onProgress(done, total) {
-        progress ??= terminalProgress("merge", total);
+        progress ??= bar("merge", total);
         progress.update({ step: done });
         // Nothing has its final name before the last tensor.
         stop.signal.throwIfAborted();
@@ -42,8 +44,10 @@ export async function runMerge(invocation: Invocation): Promise<number> {
     });
     progress?.finish();
     progress = undefined;
-    console.log(
-      `Wrote ${output}: ${summary.base} with ${summary.modules} layers of ${adapter}, in ${summary.dtype}`,
+    const { base: model, modules, dtype: type } = summary;
+    result(
+      { output, base: model, adapter, modules, dtype: type },
+      `Wrote ${output}: ${model} with ${modules} layers of ${adapter}, in ${type}`,
     );
   } finally {
     progress?.finish();

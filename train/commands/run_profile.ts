@@ -3,6 +3,7 @@
  * @module
  */
 import type { Gpu } from "../../engine/gpu.ts";
+import { openConsole, refuseTwoForms } from "../command_console.ts";
 import type { Invocation } from "../command_line.ts";
 import { planningOptions, requireFit } from "../plan.ts";
 import { findRemedies, refuseOverBudget } from "../plan_fit.ts";
@@ -17,7 +18,7 @@ import {
 } from "../profile/target.ts";
 import { readRunData } from "../run_data.ts";
 import type { RunHooks } from "../session.ts";
-import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal } from "../terminal.ts";
 
 /**
  * @param invocation of `profile`
@@ -26,13 +27,14 @@ import { openDevice, stopOnSignal, terminalProgress } from "../terminal.ts";
  */
 export async function runProfile(invocation: Invocation): Promise<number> {
   const flags = parseProfile(invocation);
-  const log = (line: string) => console.error(line);
+  const { log, progress, result } = openConsole(invocation);
+  refuseTwoForms(flags, invocation);
   using stop = stopOnSignal();
-  const hooks = { log, progress: terminalProgress, signal: stop.signal };
+  const hooks = { log, progress, signal: stop.signal };
   using gpu = await openDevice(flags.config, hooks);
   const isRun = flags.config.model !== undefined || flags.config.data !== undefined;
   const report = await (isRun ? profileOfRun : profileOfShape)(gpu, flags, hooks);
-  console.log(flags.json ? JSON.stringify(report, null, 2) : formatProfile(report, flags));
+  result(report, formatProfile(report, flags));
   return 0;
 }
 

@@ -3,6 +3,7 @@
  * @module
  */
 import { join, resolve } from "node:path";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError, showFound } from "../errors.ts";
 import { writeReport } from "../report/page.ts";
@@ -17,6 +18,7 @@ import { defaultReport, reportFlagsSchema } from "./report.ts";
  */
 export async function runReport(invocation: Invocation): Promise<number> {
   const { output } = parseFlags(reportFlagsSchema, invocation);
+  const { log, result } = openConsole(invocation);
   const folders = invocation.words;
   if (folders.length === 0) {
     throw new ConfigError("Cannot report: expected a run's folder, found none (deno task report runs/dpo)");
@@ -39,9 +41,9 @@ export async function runReport(invocation: Invocation): Promise<number> {
   await writeReport(path, runsReport(runs));
   for (const { folder, isCutOff } of runs) {
     if (isCutOff) {
-      console.error(`${join(folder, "metrics.jsonl")}: the last line is cut off, and was left out`);
+      log(`${join(folder, "metrics.jsonl")}: the last line is cut off, and was left out`);
     }
   }
-  console.log(`Wrote ${path}`);
+  result({ output: path, runs: folders }, `Wrote ${path}`);
   return 0;
 }

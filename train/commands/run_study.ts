@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from "node:path";
+import { openConsole } from "../command_console.ts";
 import { type Invocation, parseFlags } from "../command_line.ts";
 import { ConfigError } from "../errors.ts";
 import { planningOptions, requireFit } from "../plan.ts";
@@ -16,7 +17,7 @@ import { planStudy } from "../study/plan.ts";
 import { studyReport } from "../study/report.ts";
 import { FULL_STUDY, QUICK_STUDY, type StudySettings } from "../study/settings.ts";
 import { runStudy } from "../study/study.ts";
-import { openDevice, stopOnSignal, terminalLog, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal } from "../terminal.ts";
 import { type StudyFlags, studyFlagsSchema } from "./study.ts";
 
 /**
@@ -33,11 +34,8 @@ export async function runStudyCommand(invocation: Invocation): Promise<number> {
   }
   await refuseLocked(output);
   using stop = stopOnSignal();
-  const hooks: RunHooks = {
-    log: terminalLog,
-    progress: terminalProgress,
-    signal: stop.signal,
-  };
+  const { log, progress, result } = openConsole(invocation, { logs: "stdout" });
+  const hooks: RunHooks = { log, progress, signal: stop.signal };
   using gpu = await openDevice(flags, hooks);
   const settings = studySettings(flags);
   requireFit(await planStudy(planningOptions(gpu), settings), { action: "run the study" });
@@ -49,7 +47,8 @@ export async function runStudyCommand(invocation: Invocation): Promise<number> {
   const page = join(output, "report.html");
   await writeReport(page, report);
   if (document !== undefined) await writeMarkdown(document, report);
-  hooks.log(`\nWrote ${[page, ...(document === undefined ? [] : [document])].join(" and ")}`);
+  const written = [page, ...(document === undefined ? [] : [document])].join(" and ");
+  result({ output, page, document }, `\nWrote ${written}`);
   return 0;
 }
 

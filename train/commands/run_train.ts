@@ -8,6 +8,7 @@ import { cacheFolder } from "../cache_folder.ts";
 import { compareIdentity } from "../checkpoints/find.ts";
 import { runIdentity } from "../checkpoints/identity.ts";
 import { type RunCheckpointOptions, runCheckpoints } from "../checkpoints/run_checkpoints.ts";
+import { type CommandConsole, openConsole } from "../command_console.ts";
 import type { Invocation } from "../command_line.ts";
 import {
   effectiveSettings,
@@ -52,7 +53,7 @@ import {
 } from "../session.ts";
 import { findResumed, prepareResumedFolder, resumeCommand } from "./resume.ts";
 import { resumedInvocation } from "./resumed_invocation.ts";
-import { openDevice, stopOnSignal, terminalLog, terminalProgress } from "../terminal.ts";
+import { openDevice, stopOnSignal } from "../terminal.ts";
 
 /**
  * @param given of `train`
@@ -64,23 +65,24 @@ export async function runTrain(given: Invocation): Promise<number> {
   const invocation = given.raw.resume === true ? resumedInvocation(given) : given;
   const config = parseRunConfig(invocation.raw, invocation.source);
   const isDemo = config.model === undefined && config.data === undefined;
-  if (config.inspect) return await describeData(config);
+  if (config.inspect) return await describeData(config, invocation);
   const entries = isDemo ? DEMO_ENTRIES : RUN_ENTRIES;
   const folder = await chooseRunFolder(config);
   const folderOptions = { overwrite: config.overwrite, entries };
   using _lock = config.resume ? await lockFolder(folder) : undefined;
   if (!config.resume) await checkRunFolder(folder, folderOptions);
   using stop = stopOnSignal();
-  const hooks: RunHooks = { log: terminalLog, progress: terminalProgress, signal: stop.signal };
+  const { log, progress, result } = openConsole(invocation, { logs: "stdout" });
+  const checked = { config, invocation, isDemo, folder, folderOptions, result };
   return await withDashboard(
     config,
-    hooks,
-    (hooks, dashboard) => execute({ config, invocation, isDemo, folder, folderOptions, hooks, dashboard }),
+    { log, progress, signal: stop.signal },
+    (hooks, dashboard) => execute({ ...checked, hooks, dashboard }),
   );
 }
 
 /** A run whose settings are sound and whose folder could be written. */
-interface CheckedRun {
+interface CheckedRun extends Pick<CommandConsole, "result"> {
   readonly config: RunConfig;
   readonly invocation: Invocation;
   readonly isDemo: boolean;
@@ -91,14 +93,14 @@ interface CheckedRun {
 }
 
 async function execute({ config, invocation, isDemo, hooks, ...checked }: CheckedRun): Promise<number> {
-  const { folder, folderOptions, dashboard } = checked;
+  const { folder, folderOptions, dashboard, result } = checked;
   using gpu = await openDevice(config, hooks);
   const job = isDemo ? demoJob(config, invocation) : trainingJob(await readRunData(config, hooks), hooks);
   const found = config.resume ? await findResumed(folder, hooks.log) : undefined;
   const identity = config.dryRun ? {} : await job.identity(gpu);
   if (found) compareIdentity(found, identity);
   const plan = await job.plan(gpu);
-  if (config.dryRun) hooks.log(formatPlan(plan));
+  if (config.dryRun) result(plan, formatPlan(plan));
   await refuseOverBudget(plan, () => job.remedies(gpu));
   if (config.dryRun) return 0;
   using prepared = await job.prepare(gpu);
@@ -117,8 +119,10 @@ async function execute({ config, invocation, isDemo, hooks, ...checked }: Checke
   }).catch((error) => {
     throw error instanceof RunStoppedError && prepared.isSaved ? namingResume(error, folder) : error;
   });
-  await writeJson(join(folder, "results.json"), { adapter: gpu.adapter.name, results });
-  hooks.log(`\nWrote ${folder}: model/, metrics.jsonl, results.json, ${SAMPLES_FILE}, config.json`);
+  const outcome = { adapter: gpu.adapter.name, results };
+  await writeJson(join(folder, "results.json"), outcome);
+  const files = `model/, metrics.jsonl, results.json, ${SAMPLES_FILE}, config.json`;
+  result({ folder, ...outcome }, `\nWrote ${folder}: ${files}`);
   return 0;
 }
 
@@ -128,12 +132,13 @@ function namingResume({ message, cause }: RunStoppedError, folder: string): RunS
 }
 
 /** Says what the run's data is like, in place of the run. */
-async function describeData(config: RunConfig): Promise<number> {
+async function describeData(config: RunConfig, invocation: Invocation): Promise<number> {
   if (config.model === undefined && config.data === undefined) {
     throw new ConfigError("Cannot use inspect: expected --model and --data with it, found neither");
   }
-  const hooks = { log: (line: string) => console.error(line), progress: terminalProgress };
-  console.log(formatDataReport(await inspectRun(config, hooks)).trimEnd());
+  const { log, progress, result } = openConsole(invocation);
+  const report = await inspectRun(config, { log, progress });
+  result(report, formatDataReport(report).trimEnd());
   return 0;
 }
 

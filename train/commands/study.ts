@@ -43,6 +43,7 @@ const STUDY_MEANINGS: Meanings<keyof StudyFlags> = {
 export const studyCommand: Command<typeof studyFlagsSchema> = {
   schema: studyFlagsSchema,
   takesConfig: false,
+  json: "print one JSON object: output, page, document",
   summary: "Trains preference losses without and with SPO, and reports what becomes of the model.",
   meanings: STUDY_MEANINGS,
   examples: [

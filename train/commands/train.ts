@@ -168,6 +168,8 @@ async function settleTrain(given: Invocation): Promise<SettingValues> {
 export const trainCommand: Command<typeof runConfigSchema> = {
   schema: runConfigSchema,
   takesConfig: true,
+  sharesRunConfig: true,
+  json: "print one JSON object: folder, adapter, results; of --dry-run the plan, of --inspect the report",
   summary: "Trains a model on preferences; without flags, runs the built-in demonstration.",
   meanings: TRAIN_MEANINGS,
   examples: [

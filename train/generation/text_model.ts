@@ -11,7 +11,8 @@ import { resolveModel } from "../hub/resolve_model.ts";
 import { checkModelOrAdapter, loadModelOrAdapter, type ModelFolders } from "../models/load_model.ts";
 import { architectureOf, type ModelConfig } from "../models/registry.ts";
 import { planningOptions } from "../plan.ts";
-import { openDevice, terminalProgress } from "../terminal.ts";
+import type { RunHooks } from "../session.ts";
+import { openDevice } from "../terminal.ts";
 import type { CacheSize } from "./cache.ts";
 import { createDecoder, type Decoder } from "./decoder.ts";
 import { planGeneration, refuseGenerationOverBudget } from "./plan.ts";
@@ -41,15 +42,18 @@ export interface CheckedFolder {
  * Checks a model folder and the flags.
  *
  * @param flags of the command
- * @param log told of a download
+ * @param hooks told of a download
  * @throws {InputError} naming the file and key or the flag
  */
-export async function checkFolder(flags: Flags, log: (line: string) => void): Promise<CheckedFolder> {
+export async function checkFolder(
+  flags: Flags,
+  hooks: Pick<RunHooks, "log" | "progress">,
+): Promise<CheckedFolder> {
   const { model: name, base, maxNewTokens, temperature, topK, topP, repetitionPenalty, seed } = flags;
   const stopStrings = parseStop(flags.stop);
   const { folders, config, tokenizer } = await checkModelOrAdapter(name, {
     base,
-    resolve: (name) => resolveModel(name, { log, progress: terminalProgress }),
+    resolve: (name) => resolveModel(name, hooks),
   });
   const stopIds = await readStopIds(folders.base, tokenizer);
   const { positions } = architectureOf(config).dimensions;

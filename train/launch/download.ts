@@ -3,7 +3,8 @@
  * @module
  */
 import { resolveModel } from "../hub/resolve_model.ts";
-import { stopOnSignal, terminalProgress } from "../terminal.ts";
+import { terminalProgress } from "../command_console.ts";
+import { stopOnSignal } from "../terminal.ts";
 
 /**
  * Downloads a model, with a bar on standard error.

@@ -8,6 +8,7 @@ import { basename, dirname, isAbsolute, join, relative, resolve } from "node:pat
 import { partialName } from "../atomic_file.ts";
 import type { Access, PathUse, SettingValues } from "../commands/access.ts";
 import { ConfigError } from "../errors.ts";
+import { isYamlFile, YAML_VARIABLES } from "../yaml_text.ts";
 import { HUB_CACHE_VARIABLES } from "../hub/hub_settings.ts";
 
 /** What a process may touch; nothing else, and never another program. */
@@ -120,6 +121,7 @@ export function grantsOf(job: Job, machine: Machine): Grants {
       ...(usesGpu ? [...GPU_VARIABLES, ...CACHE_VARIABLES] : []),
       ...(driver.length > 0 ? DRIVER_VARIABLES : []),
       ...(machine.usesHub ? HUB_CACHE_VARIABLES : []),
+      ...(config !== undefined && isYamlFile(config) ? YAML_VARIABLES : []),
     ]),
     sys: unique([
       ...(usesGpu || machine.usesHub ? ["homedir"] : []),

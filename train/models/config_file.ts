@@ -31,9 +31,25 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   try {
     json = JSON.parse(await Deno.readTextFile(file));
   } catch (cause) {
+    await requireFolder(folder);
     const detail = cause instanceof Error ? cause.message : String(cause);
     const found = cause instanceof Deno.errors.NotFound ? "expected a file, found nothing" : detail;
     throw new ConfigError(`Cannot read ${file}: ${found}`, { cause });
   }
   return parseModelConfig(json, { file });
+}
+
+/** A mistyped path is missing as a whole: its first file would be the wrong thing to name. */
+async function requireFolder(folder: string): Promise<void> {
+  let found = "a file";
+  try {
+    if ((await Deno.stat(folder)).isDirectory) return;
+  } catch (cause) {
+    if (!(cause instanceof Deno.errors.NotFound)) return;
+    found = "no such folder";
+  }
+  throw new ConfigError(
+    `Cannot read the model ${folder}: expected a folder in Hugging Face layout, or owner/name of a model on the ` +
+      `hub, found ${found}`,
+  );
 }

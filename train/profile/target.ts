@@ -33,7 +33,6 @@ import type { RunData } from "../run_data.ts";
 export interface ProfileFlags {
   readonly shape: ShapeName;
   readonly steps?: number;
-  readonly json: boolean;
   readonly markdown: boolean;
   readonly config: RunConfig;
 }

@@ -52,7 +52,9 @@ const REPORT = (version: number) => ({
 /** All that is written besides checkpoints. */
 function writers(gpu: Gpu): Record<string, Writer> {
   const tokenizer = tinyTokenizer();
-  const session = (folder: string) => ({ gpu, folder } as Session);
+  const session = (
+    folder: string,
+  ) => ({ gpu, folder, progress: () => ({ update() {}, finish() {} }) } as Partial<Session> as Session);
   /** With a LoRA or whole; other weights in each version. */
   const withModel = async (
     version: number,

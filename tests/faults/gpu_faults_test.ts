@@ -108,7 +108,9 @@ faultTest("memory that the device refuses", async (gpu) => {
 Deno.test("a GPU fault: the device is lost while a run's model is written: the older one stays, whole", async () => {
   await ensureAdapter();
   const folder = await Deno.makeTempDir();
-  const session = (gpu: Gpu) => ({ gpu, folder } as Session);
+  const session = (
+    gpu: Gpu,
+  ) => ({ gpu, folder, progress: () => ({ update() {}, finish() {} }) } as Partial<Session> as Session);
   const save = async (gpu: Gpu, readback: number, seed: number) => {
     using model = tinyModel(gpu, { seed });
     const counter = loseAt(gpu, readback);

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { InputError } from "../../train/errors.ts";
 import { encodeEvent, stepOf } from "../../train/logs/event.ts";
 import { openTensorBoard } from "../../train/logs/tensorboard.ts";
-import { openAppended } from "../../train/run_folder.ts";
+import { CAN_MOUNT, mountDisk } from "../faults/disk.ts";
 import { temporaryFolder } from "../tiny_model.ts";
 import { eventFiles, readEventFile, readScalars } from "./read_events.ts";
 
@@ -94,13 +94,25 @@ Deno.test("a place that cannot be written is named", () => {
 });
 
 Deno.test({
-  name: "a full disk ends the run with the file's name",
-  ignore: Deno.build.os !== "linux",
+  name: "a full disk ends the run with the file's name, and of the event that did not fit nothing stays",
+  ignore: !CAN_MOUNT,
   fn() {
-    using file = openAppended("/dev/full");
-    assert.throws(
-      () => file.append(new Uint8Array(1)),
-      /^InputError: Cannot write to \/dev\/full: expected a place /,
-    );
+    using disk = mountDisk()!;
+    using sink = openTensorBoard(disk.folder, { isByPhase: false, now });
+    sink.append({ global_step: 1, loss: 1 });
+    const [file] = eventFiles(disk.folder);
+    disk.fill();
+    const more = () => {
+      for (let step = 2; step < 4096; step++) sink.append({ global_step: step, loss: 1 });
+    };
+    assert.throws(more, (error) => {
+      assert.ok(
+        error instanceof InputError && error.message.startsWith(`Cannot write to ${file}: `),
+        `${error}`,
+      );
+      return true;
+    });
+    const steps = readEventFile(file).map(({ step }) => Number(step));
+    assert.deepEqual(steps, steps.map((_, index) => index), "whole events, in order");
   },
 });

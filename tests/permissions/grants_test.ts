@@ -226,8 +226,8 @@ Deno.test("other tasks name what they take; only those that start programs may, 
     tasks.filter(([, { command }]) => flag.test(command)).map(([name]) => name);
   assert.deepEqual(withFlag(/ (-A|--allow-all)\b/), []);
   assert.deepEqual(withFlag(/ --allow-run/), ["test", "torture", "test:doc"]);
-  assert.deepEqual(withFlag(/ (-E|--allow-env|-S|--allow-sys)( |$)/), ["test", "test:doc"]);
-  assert.deepEqual(withFlag(/ (-W|--allow-write)\b/), ["test", "torture", "fuzz", "test:doc"]);
+  assert.deepEqual(withFlag(/ (-E|--allow-env|-S|--allow-sys)( |$)/), ["test", "test:long", "test:doc"]);
+  assert.deepEqual(withFlag(/ (-W|--allow-write)\b/), ["test", "test:long", "torture", "fuzz", "test:doc"]);
   assert.deepEqual(withFlag(/ (-N|--allow-net)/), ["test"]);
   assert.match(project.tasks.test.command, / --allow-net=127\.0\.0\.1 /);
 });

@@ -1,12 +1,13 @@
 /**
  * The whole way of a user: take a model folder from Hugging Face, train a LoRA adapter on preferences with SPO, measure
- * it, let it talk, merge it, and load what came out. Every step is one command.
+ * it, let it talk, merge it, and load what came out. Every step is one command, as README.md has it.
  *
  * @module
  */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { readmeFlags } from "../docs/readme_commands.ts";
 import { HAS_SHARED_DATA, SHARED_DATA } from "../shared_data.ts";
 import { temporaryFolder } from "../tiny_model.ts";
 import { copyCheckpoint, DIGIT_PAIRS, succeed, TINY_CONFIGS, writeCheckpoint, writeLines } from "./user.ts";
@@ -43,19 +44,35 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
       const data = await setting.data(folder);
       const adapter = join(folder, "run", "model");
       const merged = join(folder, "merged");
-      const { step, measured } = teller(t, { data, reference: base });
+      const values = {
+        ...{ "path/to/model": base, "pairs.jsonl": data, "held_out.jsonl": data },
+        ...{ "runs/mine": join(folder, "run"), "runs/mine/model": adapter, "models/mine": merged },
+        ...{ "Once upon a time": setting.prompt, "64": "12" },
+      };
+      const { step, measured } = teller(t, readmeFlags("eval", { values }), { adapter });
 
       await step("eval before", async () => {
         const { reference, accuracy } = await measured(base);
         assert.equal(reference.rewardAccuracy.value, 0, "against itself every reward is 0");
         assert.ok(accuracy.value >= 0 && accuracy.value <= 1);
       });
+      await step("inspect, and plan", async () => {
+        assert.match(await succeed("inspect", readmeFlags("inspect", { values })), /pairs/);
+        const flags = [...readmeFlags("train", { values, with: "--dry-run" }), ...setting.train];
+        assert.match(await succeed("train", flags), /^total /m);
+        assert.ok(!existsSync(join(folder, "run")), "a plan writes nothing");
+      });
       await step("train", async () => {
-        const lora = ["--lora.rank", "8", "--lora.target-modules", "all-linear"];
-        const flags = ["--loss", "dpo", "--spo.solver", "penalty", ...lora, ...setting.train];
-        await succeed("train", ["--model", base, "--data", data, "--output", join(folder, "run"), ...flags]);
+        await succeed("train", [
+          ...readmeFlags("train", { values, without: "--dry-run" }),
+          ...setting.train,
+        ]);
         assert.ok(existsSync(join(adapter, "adapter_model.safetensors")), "the adapter is saved");
         assert.ok(!existsSync(join(adapter, "model.safetensors")), "and its base is not");
+      });
+      await step("report", async () => {
+        await succeed("report", readmeFlags("report", { values }));
+        assert.ok(existsSync(join(folder, "run", "report.html")));
       });
       let tuned: Report["results"] | undefined;
       await step("eval after", async () => {
@@ -64,10 +81,7 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
         assert.ok(tuned.reference.rewardMargin.value > 0);
       });
       const generated = (model: string) =>
-        succeed("generate", [
-          ...["--model", model, "--prompt", setting.prompt],
-          ...["--max-new-tokens", "12", "--temperature", "0"],
-        ]);
+        succeed("generate", readmeFlags("generate", { values: { ...values, "runs/mine/model": model } }));
       let text = "";
       await step("generate", async () => {
         text = await generated(adapter);
@@ -75,7 +89,7 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
         assert.doesNotMatch(text, /Adapter:|tokens/, "standard output has the text alone");
       });
       await step("chat", async () => {
-        const flags = ["--model", adapter, "--max-new-tokens", "12", "--temperature", "0"];
+        const flags = [...readmeFlags("chat", { values }), "--max-new-tokens", "12", "--temperature", "0"];
         const reply = await succeed("chat", flags, { input: `${setting.prompt}\n` });
         assert.equal(
           reply,
@@ -84,7 +98,7 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
         );
       });
       await step("merge", async () => {
-        await succeed("merge", ["--model", adapter, "--base", base, "--output", merged]);
+        await succeed("merge", readmeFlags("merge", { values }));
         for (const file of ["config.json", "model.safetensors", "tokenizer.json"]) {
           assert.ok(existsSync(join(merged, file)), file);
         }
@@ -112,16 +126,13 @@ function story(name: string, setting: Setting, options: { ignore?: boolean } = {
 }
 
 /** Steps that end the story where one fails, and the measurement that several of them take. */
-function teller(
-  t: Deno.TestContext,
-  { data, reference }: { data: string; reference: string },
-) {
+function teller(t: Deno.TestContext, evalFlags: readonly string[], { adapter }: { adapter: string }) {
   return {
     async step(name: string, fn: () => Promise<void>): Promise<void> {
       assert.ok(await t.step(name, fn), `the story ends at: ${name}`);
     },
     async measured(model: string): Promise<Report["results"]> {
-      const flags = ["--model", model, "--data", data, "--reference", reference, "--json", "--limit", "16"];
+      const flags = [...evalFlags.map((word) => word === adapter ? model : word), "--json", "--limit", "16"];
       return (JSON.parse(await succeed("eval", flags)) as Report).results;
     },
   };

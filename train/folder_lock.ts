@@ -27,10 +27,14 @@ export const LOCK_FILE = ".lock";
  * ```
  */
 export async function lockFolder(folder: string): Promise<Disposable> {
+  return await lock(folder, { write: true, create: true });
+}
+
+async function lock(folder: string, options: Deno.OpenOptions): Promise<Disposable> {
   const path = join(folder, LOCK_FILE);
   let file: Deno.FsFile;
   try {
-    file = await Deno.open(path, { write: true, create: true });
+    file = await Deno.open(path, options);
   } catch (cause) {
     throw cannotWrite(path, cause);
   }
@@ -63,5 +67,6 @@ export async function refuseLocked(folder: string): Promise<void> {
     // What keeps it from being looked at, keeps it from being written, and is told there.
     return;
   }
-  (await lockFolder(folder))[Symbol.dispose]();
+  // To read is enough, and all that a command may that leaves the folder as it is.
+  (await lock(folder, { read: true }))[Symbol.dispose]();
 }

@@ -408,7 +408,9 @@ Deno.test("--json: the result alone on standard output; --quiet: no line but the
     const quiet = await keel([...words, "--quiet", "--overwrite"]);
     assert.deepEqual([quiet.code, quiet.error], [0, ""]);
     assert.match(quiet.out, /^\nWrote .*\n$/);
-    const plan = JSON.parse((await keel([...words, "--dry-run", "--json", "--quiet", "--overwrite"])).out);
+    const dry = await keel([...words, "--dry-run", "--json", "--quiet", "--overwrite"]);
+    assert.equal(dry.code, 0, dry.error);
+    const plan = JSON.parse(dry.out);
     assert.deepEqual(Object.keys(plan).sort(), ["budgetBytes", "categories", "phases", "totalBytes"]);
   } finally {
     await Deno.remove(folder, { recursive: true });

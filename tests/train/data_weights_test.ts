@@ -110,7 +110,7 @@ Deno.test("train draws from two files by --data-weights, the same way every time
   );
   const kto = ["--model", model, "--loss", "kto", "--max-steps", "2", "--batch-size", "4"];
   const lossesOf = async (weights: string) => {
-    const output = join(folder, `kto-${weights}`);
+    const output = join(folder, `kto-${weights.replace(",", "-")}`);
     const more = [
       "--data",
       `${good},${bad}`,

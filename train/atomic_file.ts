@@ -4,7 +4,7 @@
  * @module
  */
 import { dirname } from "node:path";
-import { type FileSystem, syncFolder } from "./file_system.ts";
+import { type FileSystem, syncNames } from "./file_system.ts";
 import { cannotWrite } from "./write_error.ts";
 
 /**
@@ -99,15 +99,6 @@ export async function stageFile(
     await syncNames(dirname(path), fileSystem);
   };
   return { path, commit, discard };
-}
-
-/** A process that may write a single file of a folder cannot open the folder: its new name is on the disk a little later. */
-async function syncNames(folder: string, fileSystem: FileSystem): Promise<void> {
-  try {
-    await syncFolder(folder, fileSystem);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable)) throw error;
-  }
 }
 
 async function writeFully(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {

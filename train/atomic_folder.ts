@@ -3,16 +3,18 @@
  * @module
  */
 import { dirname } from "node:path";
-import { type FileSystem, syncFolder } from "./file_system.ts";
+import { partialName } from "./atomic_file.ts";
+import { type FileSystem, syncNames } from "./file_system.ts";
 import { cannotWrite } from "./write_error.ts";
 
 /**
  * Writes a folder under a temporary name beside the final one, then renames it. Whatever fails before that, an older
  * folder of that name stays as it was and the temporary one is removed.
  *
- * @param folder the final name; the folder that it is in must exist
+ * @param folder the final name
  * @param write writes its content to the folder that it is given; what it throws is passed on
  * @param options.fileSystem Deno by default
+ * @param options.makesParents whether the folders that it is in are made where they are not there
  * @throws {InputError} where the folder cannot be made or renamed
  * @example
  * ```ts
@@ -24,10 +26,9 @@ import { cannotWrite } from "./write_error.ts";
 export async function writeFolderAtomically(
   folder: string,
   write: (partial: string) => Promise<void>,
-  { fileSystem = Deno }: { fileSystem?: FileSystem } = {},
+  { fileSystem = Deno, makesParents = false }: { fileSystem?: FileSystem; makesParents?: boolean } = {},
 ): Promise<void> {
-  const partial = `${folder}.${Deno.pid}.partial`;
-  const replaced = `${folder}.replaced.${Deno.pid}.partial`;
+  const { partial, replaced } = partialFolders(folder);
   const naming = async (action: () => Promise<void>) => {
     try {
       await action();
@@ -35,7 +36,7 @@ export async function writeFolderAtomically(
       throw cannotWrite(folder, cause);
     }
   };
-  await naming(() => fileSystem.mkdir(partial));
+  await naming(() => makePartial(partial, { fileSystem, makesParents }));
   let isReplaced: boolean;
   try {
     await write(partial);
@@ -48,9 +49,28 @@ export async function writeFolderAtomically(
     throw error;
   }
   await naming(async () => {
-    await syncFolder(dirname(folder), fileSystem);
+    await syncNames(dirname(folder), fileSystem);
     if (isReplaced) await fileSystem.remove(replaced, { recursive: true });
   });
+}
+
+/** The names that a folder has while this process writes it, and that the one before has then. */
+export function partialFolders(folder: string): { partial: string; replaced: string } {
+  return { partial: partialName(folder), replaced: partialName(`${folder}.replaced`) };
+}
+
+/** What is there is left alone, as permissions may end below it. */
+async function makePartial(
+  partial: string,
+  { fileSystem, makesParents }: { fileSystem: FileSystem; makesParents: boolean },
+): Promise<void> {
+  try {
+    await fileSystem.mkdir(partial);
+  } catch (error) {
+    if (!makesParents || !(error instanceof Deno.errors.NotFound)) throw error;
+    await fileSystem.mkdir(dirname(partial), { recursive: true });
+    await fileSystem.mkdir(partial);
+  }
 }
 
 /** Whether there was one. */

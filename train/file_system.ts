@@ -17,3 +17,18 @@ export async function syncFolder(folder: string, fileSystem: FileSystem = Deno):
   using handle = await fileSystem.open(folder);
   await handle.sync();
 }
+
+/**
+ * The same after something in a folder got its name, by a process that may not be allowed to open the folder: the name is
+ * on the disk a little later then.
+ *
+ * @param folder in which the name is
+ * @param fileSystem Deno by default
+ */
+export async function syncNames(folder: string, fileSystem: FileSystem = Deno): Promise<void> {
+  try {
+    await syncFolder(folder, fileSystem);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotCapable)) throw error;
+  }
+}

@@ -4,6 +4,7 @@
  */
 export * from "./browser.ts";
 export { type AdapterSource, AdapterUnavailableError, ensureAdapter } from "./software_driver.ts";
+export type { FileSystem } from "./file_system.ts";
 export { readPreferences } from "./data/preference_files.ts";
 export { loadTokenizer, saveTokenizer } from "./data/tokenizer_folder.ts";
 export { readModelConfig } from "./models/config_file.ts";

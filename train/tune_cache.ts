@@ -5,6 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import type { Gpu } from "../engine/gpu.ts";
 import { type TuneOptions, tuneProducts, type TuneResult } from "../engine/tune.ts";
@@ -75,8 +76,10 @@ export async function tuneFromCache(gpu: Gpu, options: CachedTuneOptions): Promi
 
 async function readStored(path: string, key: TuneKey): Promise<unknown> {
   try {
-    const file = fileSchema.parse(JSON.parse(await Deno.readTextFile(path)));
-    return JSON.stringify(file.key) === JSON.stringify(key) ? file.choice : undefined;
+    const file: unknown = JSON.parse(await Deno.readTextFile(path));
+    const { choice } = fileSchema.parse(file);
+    // As a whole: parsing leaves out a choice for `__proto__`.
+    return isDeepStrictEqual(file, { key, choice }) ? choice : undefined;
   } catch (error) {
     // Not there, not JSON or not a choice: it is only a cache.
     if (

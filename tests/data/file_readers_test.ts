@@ -76,6 +76,25 @@ for (const compression of ["none", "snappy", "gzip", "brotli", "zstd", "lz4"]) {
   });
 }
 
+for (const version of [1, 2]) {
+  Deno.test(`every encoding of pages is read, in their version ${version}`, async () => {
+    const rows = await Array.fromAsync(readRows(fixture(`encodings_${version}.parquet`)));
+    const expected = Array.from({ length: 200 }, (_, i) => ({
+      prompt: `Question ${i}: 1+${i}=`,
+      chosen: i % 7 ? `${i + 1}` : null,
+      rejected: `${i + 2}`,
+      margin: i / 2,
+      id: i ** 3 - 1000,
+      small: i % 5,
+      label: i % 3 === 0,
+      same: "x",
+      none: null,
+      tags: i % 5 ? Array(i % 4).fill(`${i}`) : null,
+    }));
+    assert.deepEqual(rows.map((row) => row.value), expected);
+  });
+}
+
 Deno.test("lists of structs are lists of messages", async () => {
   const rows = await Array.fromAsync(readRows(fixture("labels.parquet")));
   assert.deepEqual(rows.map((row) => row.value), [

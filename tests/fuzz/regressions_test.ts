@@ -30,14 +30,10 @@ Deno.test("an unknown key as long as a run's config file is cut in the message",
   assert.ok(describeFileKey("run.json", LONG).length < 500);
 });
 
-Deno.test({
-  name: "a damaged page of a Brotli column ends",
-  // Not yet: hyparquet reads this file without end.
-  ignore: true,
-  async fn() {
-    const fixture = new URL("../data/fixtures/pairs_brotli.parquet", import.meta.url);
-    const path = join(temporaryFolder(), "data.parquet");
-    await Deno.writeFile(path, mutateBytes(await Deno.readFile(fixture), seededRandom(4_000_327)));
-    await assert.rejects(Array.fromAsync(readRows(path)), { name: "DataError" });
-  },
+Deno.test("a Parquet page whose header has lost its size is refused", async () => {
+  const fixture = new URL("../data/fixtures/pairs_brotli.parquet", import.meta.url);
+  const path = join(temporaryFolder(), "data.parquet");
+  // Input 315 of seed 4: hyparquet's place in the file is then not a number, and it reads one byte for ever.
+  await Deno.writeFile(path, mutateBytes(await Deno.readFile(fixture), seededRandom(4_000_327)));
+  await assert.rejects(Array.fromAsync(readRows(path)), { name: "DataError" });
 });

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import { partialName } from "../../train/atomic_file.ts";
+import { partialFolders } from "../../train/atomic_folder.ts";
 import { parseCommandLine, parseFlags } from "../../train/command_line.ts";
 import type { Command } from "../../train/commands/command.ts";
 import { type CommandName, COMMANDS } from "../../train/commands/registry.ts";
@@ -86,7 +87,11 @@ const TABLE: [string[], Grants][] = [
   [["chat", "--model", "m", "--base", "b"], {
     ...{ ...OF_GPU, read: ["m", "b", TUNING], write: [TUNING] },
   }],
-  [["merge", "--model", "m", "--output", "out"], { ...NOTHING, read: ["m", "out"], write: ["out"] }],
+  [["merge", "--model", "m", "--output", "o/out"], {
+    ...NOTHING,
+    read: ["m", join("o", "out"), ...Object.values(partialFolders(join("o", "out")))],
+    write: [join("o", "out"), ...Object.values(partialFolders(join("o", "out")))],
+  }],
   [["report", "runs/a", "runs/b"], {
     ...NOTHING,
     read: [...both(join("runs/a", "report.html")), "runs/a", "runs/b"],
@@ -127,7 +132,8 @@ Deno.test("a file of settings is read, and a YAML one lets its parser look at tw
     for (const [name, env] of [["a.json", []], ["a.yaml", ["LOG_STREAM", "LOG_TOKENS"]]] as const) {
       const config = join(folder, name);
       await Deno.writeTextFile(config, '{"model": "m", "output": "out"}');
-      const expected = { ...NOTHING, read: ["m", "out", config], write: ["out"], env: [...env] };
+      const folders = ["out", ...Object.values(partialFolders("out"))];
+      const expected = { ...NOTHING, read: ["m", ...folders, config], write: folders, env: [...env] };
       assert.deepEqual(await grants(["merge", "--config", config]), expected);
     }
   } finally {
@@ -179,7 +185,8 @@ Deno.test("of the way to an output only what is not there yet may be made", asyn
   const here = new Set(["/", "/data", "/data/runs"]);
   const written = async (output: string) =>
     (await grants(["merge", "--model", "m", "--output", output], { exists: (path) => here.has(path) })).write;
-  assert.deepEqual(await written("/data/runs/a"), ["/data/runs/a"]);
+  const merged = ["/data/runs/a", ...Object.values(partialFolders("/data/runs/a"))];
+  assert.deepEqual(await written("/data/runs/a"), merged);
   assert.deepEqual(await written("/data/new/deep/a"), ["/data/new"]);
 });
 

@@ -104,7 +104,7 @@ function decodingCase(): Case {
 
 const CASES: Record<string, () => Case | Promise<Case>> = {
   "bench: products and steps": () => benchCase(QUICK),
-  "bench: tilings": () => benchCase({ ...QUICK, steps: [], tiles: true, tileSize: 36 }),
+  "bench: tilings": () => benchCase({ ...QUICK, sizes: [], steps: [], tiles: true, tileSize: 36 }),
   "profile: dpo with its reference in every step": () => shapeCase({ precomputeReference: false }),
   "profile: a run": runCase,
 };
@@ -142,8 +142,9 @@ gpuTest("the planned memory of decoding is what it takes", async (gpu) => {
 
 const TOY: StudySettings = {
   ...FULL_STUDY,
-  sft: { ...DEMO_SFT, steps: 4, batchSize: 8, examples: 64 },
-  preference: { ...DEMO_PREFERENCE, steps: 2, batchSize: 4, pairs: 16 },
+  // Runs take more than the model's fine-tuning before them.
+  sft: { ...DEMO_SFT, steps: 4, batchSize: 2, examples: 64 },
+  preference: { ...DEMO_PREFERENCE, steps: 2, batchSize: 16, pairs: 16 },
   ...{ heldOut: 8, massProblems: 2, evolutionProblems: 2, evolutionEvery: 1, seeds: 1 },
   sweeps: {
     initialization: [0.5],

@@ -2,19 +2,23 @@
  * An adapter and its base as one checkpoint: W + s B A for every layer that it changes, tensor by tensor on the host.
  * @module
  */
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { DType } from "../../engine/dtype.ts";
 import { sizeOf } from "../../engine/shape.ts";
 import { writeFileAtomically } from "../atomic_file.ts";
+import { writeFolderAtomically } from "../atomic_folder.ts";
+import type { Tokenizer } from "../data/tokenizer.ts";
+import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { saveTokenizer } from "../data/tokenizer_folder.ts";
-import { cannotWrite, makeFolder } from "../write_error.ts";
 import { InputError } from "../errors.ts";
+import type { FileSystem } from "../file_system.ts";
+import { cannotWrite, makeFolder } from "../write_error.ts";
 import type { Architecture } from "../models/architecture.ts";
 import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
-import { writeCheckpoint } from "../models/checkpoint_write.ts";
+import { isCheckpointFile, writeCheckpoint } from "../models/checkpoint_write.ts";
 import { storedNames } from "../models/check_weights.ts";
 import { type BaseOptions, checkModelOrAdapter } from "../models/load_model.ts";
-import { readCard, refuseOtherCard, writeCard } from "../model_card/files.ts";
+import { CARD_FILE, readCard, refuseOtherCard, writeCard } from "../model_card/files.ts";
 import { mergedCard } from "../model_card/merged_card.ts";
 import { architectureOf } from "../models/registry.ts";
 import { openSafetensors, type SafetensorsFile, weightDType } from "../models/safetensors.ts";
@@ -30,7 +34,7 @@ const CHUNK_BYTES = 16 * 2 ** 20;
 export interface MergeOptions extends BaseOptions {
   /** Folder of the adapter. */
   readonly adapter: string;
-  /** Folder of the merged model; made where it does not exist. */
+  /** Folder of the merged model; takes the place of a model that is there. */
   readonly output: string;
   /** Element type of its weights; that of the base's by default. */
   readonly dtype?: DType;
@@ -38,6 +42,8 @@ export interface MergeOptions extends BaseOptions {
   readonly maxShardBytes?: number;
   /** Told how many of how many tensors are done. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Deno by default. */
+  readonly fileSystem?: FileSystem;
 }
 
 /** What was merged. */
@@ -52,12 +58,13 @@ export interface MergeSummary {
 
 /**
  * Writes a base with an adapter merged into it, for whoever loads whole models. Sums are f64, rounded once to the type
- * written. Host memory stays at a few pieces of a tensor, whatever the model.
+ * written. Host memory stays at a few pieces of a tensor, whatever the model. The folder appears whole: whatever fails
+ * before leaves nothing, or the model that was there.
  *
  * @param options the adapter, its base, where to write
  * @returns what was merged
  * @throws {CheckpointError} naming file and tensor: also when the adapter was made for another base
- * @throws {InputError} when the folder is no adapter's, the output would replace an input, or a
+ * @throws {InputError} when the folder is no adapter's, or the output would replace an input, files of no model or a
  * README.md that Keel did not write
  * @example
  * ```ts
@@ -103,16 +110,53 @@ export async function mergeAdapter(options: MergeOptions): Promise<MergeSummary>
   const modules = checkAdapter(adapter, architecture, { config: settings, folder: folders.adapter });
   const source = { base, adapter, architecture, modules: new Set(modules), scale: loraScale(settings) };
   const dtype = options.dtype ?? storedType(source, modules[0]);
-  await makeFolder(options.output);
-  const { maxShardBytes } = options;
-  await writeCheckpoint(options.output, tensorsOf(source, options), { dtype, maxShardBytes });
-  const json = JSON.stringify(architecture.configJson({ dtype }), null, 2) + "\n";
-  const append = new TextEncoder().encode(json);
-  await writeFileAtomically(join(options.output, "config.json"), (write) => write(append));
-  await saveTokenizer(tokenizer, options.output);
   const card = mergedCard(options, { base: settings.base, card: await readCard(folders.adapter) });
-  await writeCard(options.output, card);
+  const folder = await outputFolder(options.output);
+  await writeFolderAtomically(
+    folder,
+    (partial) => writeMerged(partial, source, { ...options, dtype, tokenizer, card }),
+    { fileSystem: options.fileSystem, makesParents: true },
+  );
   return { base: folders.base, modules: modules.length, dtype };
+}
+
+async function writeMerged(
+  folder: string,
+  source: MergeSource,
+  options: MergeOptions & { dtype: DType; tokenizer: Tokenizer; card: string },
+): Promise<void> {
+  const { dtype, tokenizer, maxShardBytes, card, fileSystem } = options;
+  await writeCheckpoint(folder, tensorsOf(source, options), { dtype, maxShardBytes, fileSystem });
+  const json = JSON.stringify(source.architecture.configJson({ dtype }), null, 2) + "\n";
+  const bytes = new TextEncoder().encode(json);
+  await writeFileAtomically(join(folder, "config.json"), (append) => append(bytes), { fileSystem });
+  await saveTokenizer(tokenizer, folder, { fileSystem });
+  await writeCard(folder, card, { fileSystem });
+}
+
+/**
+ * The folder that is to be replaced, without a slash at its end. A link is replaced, and where it leads stays as it is.
+ *
+ * @throws {InputError} when it holds what is no part of a model, which would be lost
+ */
+async function outputFolder(output: string): Promise<string> {
+  try {
+    for await (const { name } of Deno.readDir(output)) {
+      if (!isModelFile(name)) {
+        throw new InputError(
+          `Cannot merge into ${output}: expected nothing in it but an earlier model, found ${name}`,
+        );
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw cannotWrite(output, error);
+  }
+  return join(dirname(output), basename(output));
+}
+
+function isModelFile(name: string): boolean {
+  const others: readonly string[] = ["config.json", "generation_config.json", CARD_FILE, ...TOKENIZER_FILES];
+  return others.includes(name) || isCheckpointFile(name);
 }
 
 async function refuseInputs(output: string, inputs: readonly string[]): Promise<void> {

@@ -17,6 +17,8 @@ export type PathUse =
   | "folder"
   /** A folder is written, and read again. */
   | "newFolder"
+  /** A folder is read, and another takes its place, whole or not at all. */
+  | "replacedFolder"
   /** A file is written, whole or not at all. */
   | "newFile"
   /** A `.md` file is written, and the folder of that name with its figures. */

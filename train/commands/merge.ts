@@ -17,7 +17,7 @@ export const mergeFlagsSchema = z.strictObject({
   dtype: z.enum(["f32", "f16", "bf16"]).optional(),
   /** Largest file of weights, in GB. */
   maxShardGb: z.number().positive().optional(),
-  /** Write into a folder that has files. */
+  /** Replace a model that is there. */
   overwrite: z.boolean().default(false),
 });
 
@@ -27,7 +27,7 @@ const MERGE_MEANINGS: Meanings<keyof z.output<typeof mergeFlagsSchema>> = {
   output: [RUN, "folder of the merged model"],
   dtype: [RUN, "type of its weights (default: as the base has them)"],
   maxShardGb: [RUN, "largest file of weights, in GB of 1e9 bytes (default 5)"],
-  overwrite: [RUN, "write into a folder that has files"],
+  overwrite: [RUN, "replace a model that is there"],
 };
 
 /** Merges an adapter into its base. */
@@ -42,7 +42,7 @@ export const mergeCommand: Command<typeof mergeFlagsSchema> = {
     "deno task merge --model adapters/mine --base models/llama --output models/merged --dtype bf16",
   ],
   access: {
-    paths: { model: "model", base: "base", output: "newFolder" },
+    paths: { model: "model", base: "base", output: "replacedFolder" },
     usesGpu: () => false,
     caches: [],
   },

@@ -4,19 +4,36 @@
  */
 import {
   type AsyncBuffer,
+  type ColumnMetaData,
   type FileMetaData,
   parquetMetadataAsync,
   parquetReadObjects,
   parquetSchema,
+  type RowGroup,
   type SchemaTree,
 } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
+import {
+  getMaxDefinitionLevel,
+  getMaxRepetitionLevel,
+  getTreePath,
+  isFlatColumn,
+} from "hyparquet/src/schema.js";
 import { DataError } from "./errors.ts";
 import { fileSize, withPath } from "./file_bytes.ts";
+import { PARQUET_CODECS } from "./parquet_codecs.ts";
+import { ParquetCursor } from "./parquet_cursor.ts";
+import { checkPages, ParquetBudget, type ParquetColumn } from "./parquet_pages.ts";
+import { readThrift } from "./parquet_thrift.ts";
 
 /** Largest row group, unpacked: it is held as JavaScript values, which take several times that. */
 const MAX_GROUP_BYTES = 2 ** 30;
+/** The decoder looks for each column among all. */
+const MAX_COLUMNS = 4096;
+/** Kinds of values that the decoder makes more of than JSON holds; a small one can unfold without end. */
+const REFUSED_KINDS = ["VARIANT", "GEOMETRY", "GEOGRAPHY"];
 const MAGIC = "PAR1";
+/** The footer's length, and the magic number. */
+const FOOTER_END_BYTES = 8;
 /** Magic number at both ends, and the length of the footer. */
 const MIN_BYTES = 12;
 
@@ -29,17 +46,16 @@ const MIN_BYTES = 12;
  * @throws {DataError} a file that is no Parquet file or is damaged, naming the rows; a row group too large to hold
  */
 export async function* readParquetRows(path: string): AsyncGenerator<Record<string, unknown>, void> {
-  const sizeBytes = await fileSize(path);
+  const fileBytes = await fileSize(path);
   const handle = await withPath(path, () => Deno.open(path));
   try {
-    const file = bufferOf(handle, sizeBytes);
+    const file = bufferOf(handle, fileBytes);
     const metadata = await readMetadata(file, path);
-    await parquet(path, "its footer", () => Promise.resolve(checkColumns(metadata)));
+    const budget = new ParquetBudget(fileBytes);
     let start = 0;
     for (const group of metadata.row_groups) {
-      const end = start + Number(group.num_rows);
-      yield* await readGroup(file, { path, metadata, start, end, sizeBytes: Number(group.total_byte_size) });
-      start = end;
+      yield* await readGroup({ path, file, metadata, group, start, budget });
+      start += Number(group.num_rows);
     }
   } finally {
     handle.close();
@@ -73,7 +89,15 @@ async function readMetadata(file: AsyncBuffer, path: string): Promise<FileMetaDa
       `Cannot read ${path}: expected a Parquet file, whole and not encrypted, found other bytes`,
     );
   }
-  return await parquet(path, "its footer", () => parquetMetadataAsync(file));
+  return await parquet(path, "its footer", async () => {
+    const end = file.byteLength - FOOTER_END_BYTES;
+    const length = new DataView(await file.slice(end, end + 4)).getUint32(0, true);
+    // The decoder makes lists of the length that they claim.
+    readThrift(new ParquetCursor(new Uint8Array(await file.slice(Math.max(0, end - length), end))));
+    const metadata = await parquetMetadataAsync(file, { geoparquet: false });
+    checkColumns(metadata);
+    return metadata;
+  });
 }
 
 /**
@@ -81,7 +105,10 @@ async function readMetadata(file: AsyncBuffer, path: string): Promise<FileMetaDa
  * one that the schema does not have, or has twice, would let another's error escape it and end the process.
  */
 function checkColumns(metadata: FileMetaData): void {
+  const kind = metadata.schema.find(({ logical_type }) => REFUSED_KINDS.includes(logical_type?.type ?? ""));
+  if (kind) throw new Error(`a column of kind ${kind.logical_type!.type}, which is not read`);
   const leaves = leavesOf(parquetSchema(metadata));
+  if (leaves.length > MAX_COLUMNS) throw new Error(`${leaves.length} columns, more than ${MAX_COLUMNS}`);
   if (new Set(leaves).size < leaves.length) throw new Error("a column twice in the schema");
   for (const { columns } of metadata.row_groups) {
     const found = columns.map((column) => column.meta_data?.path_in_schema.join("."));
@@ -95,28 +122,63 @@ function leavesOf({ children, path }: SchemaTree): string[] {
   return children.length === 0 ? [path.join(".")] : children.flatMap(leavesOf);
 }
 
-async function readGroup(
-  file: AsyncBuffer,
-  group: { path: string; metadata: FileMetaData; start: number; end: number; sizeBytes: number },
-): Promise<Record<string, unknown>[]> {
-  const { path, metadata, start: rowStart, end: rowEnd, sizeBytes } = group;
+interface Group {
+  readonly path: string;
+  readonly file: AsyncBuffer;
+  readonly metadata: FileMetaData;
+  readonly group: RowGroup;
+  /** Its first row, of the file's. */
+  readonly start: number;
+  readonly budget: ParquetBudget;
+}
+
+async function readGroup(context: Group): Promise<Record<string, unknown>[]> {
+  const { path, file, metadata, group, start } = context;
+  const [rows, sizeBytes] = [Number(group.num_rows), Number(group.total_byte_size)];
   if (sizeBytes > MAX_GROUP_BYTES) {
     throw new DataError(
       `Cannot read ${path}: expected row groups of at most ${MAX_GROUP_BYTES} bytes, found ${sizeBytes}; ` +
         "write it with smaller ones",
     );
   }
-  const where = `rows ${rowStart} to ${rowEnd - 1}`;
-  const rows = await parquet(
-    path,
-    where,
-    () => parquetReadObjects({ file, metadata, rowStart, rowEnd, compressors }),
-  );
-  // A damaged page may hold fewer values than its footer says; what is missing would read as null.
-  if (rows.length !== rowEnd - rowStart) {
-    throw new DataError(`Cannot read ${path}: expected ${where}, found ${rows.length} rows`);
+  if (rows === 0) return [];
+  return await parquet(path, `rows ${start} to ${start + rows - 1}`, async () => {
+    await checkGroup(context);
+    // Alone, as the decoder goes through all that it is given.
+    const alone = { ...metadata, row_groups: [group], num_rows: group.num_rows };
+    const read = await parquetReadObjects({
+      file,
+      metadata: alone,
+      rowEnd: rows,
+      compressors: PARQUET_CODECS,
+    });
+    return read.map((row) => jsonValue(row) as Record<string, unknown>);
+  });
+}
+
+/** Checks each column, one in memory at a time. */
+async function checkGroup({ file, metadata, group, budget }: Group): Promise<void> {
+  const rows = Number(group.num_rows);
+  budget.take(rows, 0);
+  const tree = parquetSchema(metadata);
+  for (const { meta_data } of group.columns) {
+    const { dictionary_page_offset, data_page_offset, total_compressed_size } = meta_data!;
+    const start = Number(dictionary_page_offset || data_page_offset);
+    const end = start + Number(total_compressed_size);
+    if (!(start >= 0 && end >= start && end <= file.byteLength)) {
+      throw new Error(`a column at bytes ${start} to ${end}`);
+    }
+    const bytes = new Uint8Array(await file.slice(start, end));
+    checkPages(bytes, columnOf(tree, meta_data!), { rows, budget });
   }
-  return rows.map((row) => jsonValue(row) as Record<string, unknown>);
+}
+
+function columnOf(tree: SchemaTree, { type, codec, path_in_schema }: ColumnMetaData): ParquetColumn {
+  const path = getTreePath(tree, path_in_schema);
+  return {
+    ...{ type, codec, valueBytes: path.at(-1)!.element.type_length, isFlat: isFlatColumn(path) },
+    levels: { repetition: getMaxRepetitionLevel(path), definition: getMaxDefinitionLevel(path) },
+  };
 }
 
 async function parquet<T>(path: string, where: string, action: () => Promise<T>): Promise<T> {

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { writeFileAtomically } from "../atomic_file.ts";
 import { CheckpointError } from "../errors.ts";
+import type { FileSystem } from "../file_system.ts";
 import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { TOKENIZER_FILES } from "./tokenizer_files.ts";
 import { readJson } from "./tokenizer_keys.ts";
@@ -48,6 +49,7 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
  *
  * @param tokenizer The tokenizer.
  * @param folder An existing folder.
+ * @param options.fileSystem Deno by default.
  * @example
  * ```ts
  * import assert from "node:assert/strict";
@@ -62,9 +64,13 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer> {
  * await Deno.remove(folder, { recursive: true });
  * ```
  */
-export async function saveTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
+export async function saveTokenizer(
+  tokenizer: Tokenizer,
+  folder: string,
+  options: { fileSystem?: FileSystem } = {},
+): Promise<void> {
   for (const [name, bytes] of tokenizer.files) {
-    await writeFileAtomically(join(folder, name), (append) => append(bytes));
+    await writeFileAtomically(join(folder, name), (append) => append(bytes), options);
   }
 }
 

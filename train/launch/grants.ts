@@ -6,6 +6,7 @@
  */
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { partialName } from "../atomic_file.ts";
+import { partialFolders } from "../atomic_folder.ts";
 import type { Access, PathUse, SettingValues } from "../commands/access.ts";
 import { ConfigError } from "../errors.ts";
 import { isYamlFile, YAML_VARIABLES } from "../yaml_text.ts";
@@ -92,12 +93,13 @@ export function listPlaces({ access, settings, words }: Job): NamedPlace[] {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
- * import { mergeCommand } from "../commands/merge.ts";
- * const job = { access: mergeCommand.access, settings: { model: "a", output: "runs/b" }, words: [] };
+ * import { trainCommand } from "../commands/train.ts";
+ * const settings = { model: "a", output: "runs/b", inspect: true };
+ * const job = { access: trainCommand.access, settings, words: [] };
  * const models = new Map([["a", ["a", "models/base"]]]);
  * const machine = { cacheFolder: "/cache/keel", models, usesHub: false, modules: [], exists: () => true };
  * const { read, write } = grantsOf(job, machine);
- * assert.deepEqual([read, write], [["a", "models/base", "runs/b"], ["runs/b"]]);
+ * assert.deepEqual([read, write], [["a", "models/base", "runs/b"], []]); // nothing is trained
  * ```
  */
 export function grantsOf(job: Job, machine: Machine): Grants {
@@ -147,6 +149,11 @@ function grantsOfPlace(
       return { read: [value], write: [] };
     case "newFolder":
       return { read: [value], write: [missingParent(value, exists) ?? value] };
+    case "replacedFolder": {
+      const folders = [value, ...Object.values(partialFolders(join(dirname(value), basename(value))))];
+      const missing = missingParent(value, exists);
+      return { read: folders, write: missing === undefined ? folders : [missing] };
+    }
     case "newFile":
       return both([value, partialName(value)]);
     case "newDocument":

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import { writeFileAtomically } from "../atomic_file.ts";
 import { InputError } from "../errors.ts";
+import type { FileSystem } from "../file_system.ts";
 
 /** The card's name in a model's folder. */
 export const CARD_FILE = "README.md";
@@ -45,11 +46,17 @@ export async function refuseOtherCard(folder: string): Promise<void> {
  *
  * @param folder of the model, which must exist
  * @param text of the card, with {@link CARD_STAMP}
+ * @param options.fileSystem Deno by default
  * @throws {InputError} on a README.md that Keel did not write
  */
-export async function writeCard(folder: string, text: string): Promise<void> {
+export async function writeCard(
+  folder: string,
+  text: string,
+  options: { fileSystem?: FileSystem } = {},
+): Promise<void> {
   await refuseOtherCard(folder);
-  await writeFileAtomically(join(folder, CARD_FILE), (append) => append(new TextEncoder().encode(text)));
+  const bytes = new TextEncoder().encode(text);
+  await writeFileAtomically(join(folder, CARD_FILE), (append) => append(bytes), options);
 }
 
 async function readFile(folder: string): Promise<string | undefined> {

@@ -67,8 +67,8 @@ export async function writeCheckpoint(
     for (const { name, tensors } of files) {
       staged.push(await stageSafetensors(join(folder, name), tensors, { ...options, dtype: "f32" }));
     }
-    if (isSharded) staged.push(await stageIndex(folder, files));
-    await replaceFiles(folder, staged);
+    if (isSharded) staged.push(await stageIndex(folder, files, options));
+    await replaceFiles(folder, staged, options);
   } catch (error) {
     for (const file of staged) await file.discard();
     throw error;
@@ -163,7 +163,11 @@ function named(groups: readonly (readonly TypedTensor[])[]): PlannedFile[] {
   }));
 }
 
-function stageIndex(folder: string, files: readonly PlannedFile[]): Promise<StagedFile> {
+function stageIndex(
+  folder: string,
+  files: readonly PlannedFile[],
+  { fileSystem }: Pick<WriteOptions, "fileSystem">,
+): Promise<StagedFile> {
   const weightMap = new Map(
     files.flatMap(({ name, tensors }) => tensors.map((tensor) => [tensor.name, name] as const)),
   );
@@ -173,27 +177,43 @@ function stageIndex(folder: string, files: readonly PlannedFile[]): Promise<Stag
   );
   const path = join(folder, INDEX_FILE);
   const text = formatCheckpointIndex({ weightMap, totalBytes });
-  return namingFile(path, () => stageFile(path, (append) => append(new TextEncoder().encode(text))));
+  return namingFile(
+    path,
+    () => stageFile(path, (append) => append(new TextEncoder().encode(text)), { fileSystem }),
+  );
 }
 
 /** Gives staged files their names, then removes what is left of an older checkpoint. Takes them out of the list. */
-async function replaceFiles(folder: string, staged: StagedFile[]): Promise<void> {
+async function replaceFiles(
+  folder: string,
+  staged: StagedFile[],
+  { fileSystem = Deno }: Pick<WriteOptions, "fileSystem">,
+): Promise<void> {
   const paths = new Set(staged.map(({ path }) => path));
   const old = await oldFiles(folder);
   const index = join(folder, INDEX_FILE);
   const overwrites = old.some((path) => path !== index && paths.has(path));
   if (paths.has(index) && old.includes(index) && overwrites) {
     // Its shards are replaced one by one: without it, a half-replaced checkpoint is none, rather than a mixture.
-    await namingFile(index, () => Deno.remove(index));
+    await namingFile(index, () => fileSystem.remove(index));
   }
   while (staged.length > 0) {
     const file = staged.shift()!;
     await namingFile(file.path, () => file.commit());
   }
-  for (const path of old) if (!paths.has(path)) await namingFile(path, () => Deno.remove(path));
+  for (const path of old) if (!paths.has(path)) await namingFile(path, () => fileSystem.remove(path));
 }
 
 const SHARD = /^model-\d{5}-of-\d{5}\.safetensors$/;
+
+/**
+ * Whether a name is one of those that {@link writeCheckpoint} gives its files.
+ *
+ * @param name without its folder
+ */
+export function isCheckpointFile(name: string): boolean {
+  return name === SINGLE_FILE || name === INDEX_FILE || SHARD.test(name);
+}
 
 /** The files of a checkpoint in either layout, those first by which it is found. */
 async function oldFiles(folder: string): Promise<string[]> {

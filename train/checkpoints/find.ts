@@ -3,7 +3,8 @@
  * @module
  */
 import { join } from "node:path";
-import { CheckpointError, InputError, showFound } from "../errors.ts";
+import { CheckpointError, InputError } from "../errors.ts";
+import { findDifferences } from "./differences.ts";
 import { readManifest, readSmallFile, verifyFiles } from "./files.ts";
 import { listCheckpoints } from "./folders.ts";
 import { type Manifest, STATE_FILE } from "./manifest.ts";
@@ -92,35 +93,7 @@ export function compareIdentity(
 ): void {
   // As it would be read back: undefined is left out.
   const now: unknown = JSON.parse(JSON.stringify(identity));
-  const differences = differ(found.identity, now, []);
+  const differences = findDifferences(found.identity, now);
   if (differences.length === 0) return;
   throw new InputError(`Cannot resume from ${found.folder}: ${differences.join("; ")}`);
-}
-
-function differ(saved: unknown, now: unknown, path: readonly string[]): string[] {
-  if (isObject(saved) && isObject(now)) {
-    const keys = new Set([...Object.keys(saved), ...Object.keys(now)]);
-    return [...keys].flatMap((key) => differ(ownValue(saved, key), ownValue(now, key), [...path, key]));
-  }
-  if (canonical(saved) === canonical(now)) return [];
-  return [`${path.join(".")}: expected ${showFound(saved)}, found ${showFound(now)}`];
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function ownValue(object: Record<string, unknown>, key: string): unknown {
-  return Object.hasOwn(object, key) ? object[key] : undefined;
-}
-
-/** JSON with keys in order: of objects in lists, the order of keys means nothing. */
-function canonical(value: unknown): string | undefined {
-  return JSON.stringify(
-    value,
-    (_, inner) =>
-      isObject(inner)
-        ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-        : inner,
-  );
 }

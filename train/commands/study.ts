@@ -30,7 +30,7 @@ export type StudyFlags = z.output<typeof studyFlagsSchema>;
 const STUDY = "Study";
 
 const STUDY_MEANINGS: Meanings<keyof StudyFlags> = {
-  quick: [STUDY, "one seed and fewer settings"],
+  quick: [STUDY, "one seed, fewer steps and settings"],
   seeds: [STUDY, "how many seeds the comparison has (default: 3, or 1 with --quick)"],
   seed: [STUDY, "the first of them"],
   output: [RUN, "folder of results and report.html; finished runs in it are not run again"],

@@ -123,11 +123,11 @@ export type { PairArrays, PreferenceOptions } from "./objective.ts";
 export {
   createOptimizer,
   DEFAULT_LOSS_SCALE,
-  DEFAULT_OPTIMIZER,
   type LossScaleOptions,
   type Optimizer,
   type OptimizerOptions,
 } from "./optimizer.ts";
+export { DEFAULT_OPTIMIZER } from "./optimizer_defaults.ts";
 export { learningRateAt, type LearningRateSchedule } from "./schedule.ts";
 export { createMetricsRing, type MetricsRecord, type MetricsRing } from "./metrics.ts";
 export type { NamedTensor, RunState, StatePart } from "./checkpoints/run_state.ts";

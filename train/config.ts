@@ -18,7 +18,7 @@ import {
 import type { ReferenceSync } from "./live_reference.ts";
 import { readSpoOptions, spoSchema } from "./losses/spo.ts";
 import { resolvePairLoss } from "./losses/weighted_sum.ts";
-import { DEFAULT_OPTIMIZER } from "./optimizer.ts";
+import { DEFAULT_OPTIMIZER } from "./optimizer_defaults.ts";
 import { LEARNING_RATE_SCHEDULES } from "./schedule.ts";
 
 /** Options of losses; their ranges and defaults depend on the loss. */

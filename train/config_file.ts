@@ -10,7 +10,8 @@ import { OPTION_NAMES } from "./option_names.ts";
 import { STAMP_KEY } from "./run_folder.ts";
 import type { Setting } from "./settings.ts";
 import { nearestName } from "./suggest.ts";
-import { isYamlFile, parseYaml } from "./yaml_text.ts";
+import { isYamlFile } from "./yaml_files.ts";
+import { parseYaml } from "./yaml_text.ts";
 
 /** What a config file may hold. */
 export interface ConfigFileOptions {

@@ -25,25 +25,6 @@ export interface OptimizerOptions {
   readonly lossScale?: LossScaleOptions;
 }
 
-/**
- * AdamW as `deno task train` has it: PyTorch's moments, no decay, and clipping as TRL does.
- *
- * @example
- * ```ts
- * import assert from "node:assert/strict";
- *
- * const decayed: OptimizerOptions = { ...DEFAULT_OPTIMIZER, weightDecay: 0.01 };
- * assert.deepEqual([decayed.beta1, decayed.beta2], [0.9, 0.999]);
- * ```
- */
-export const DEFAULT_OPTIMIZER: OptimizerOptions = {
-  beta1: 0.9,
-  beta2: 0.999,
-  eps: 1e-8,
-  weightDecay: 0,
-  maxGradNorm: 1,
-};
-
 /** How the factor of the loss changes: it halves when a gradient overflows, whose step is skipped. */
 export interface LossScaleOptions {
   /** At the first step. */
@@ -105,7 +86,8 @@ export interface Optimizer extends Disposable {
  * using gpu = await openGpu();
  * using parameters = createParameters(gpu, new Map([["bias", [2]]]), { trainable: true });
  * using ring = createMetricsRing(gpu, 1);
- * using optimizer = createOptimizer(parameters, DEFAULT_OPTIMIZER);
+ * const options = { beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0, maxGradNorm: 1 };
+ * using optimizer = createOptimizer(parameters, options);
  * writeHost(parameters.get("bias").grad!, Float32Array.of(3, -4));
  * optimizer.step(0.1, ring.gradNorm(0));
  * const [down, up] = await parameters.read("bias");

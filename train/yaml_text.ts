@@ -11,14 +11,6 @@ import { ConfigError } from "./errors.ts";
 /** Aliases of aliases may stand for more than fits memory. */
 const MAX_ALIASES = 100;
 
-/** Variables that the parser looks at, whatever they hold: it prints its tokens where they are set. */
-export const YAML_VARIABLES = ["LOG_STREAM", "LOG_TOKENS"] as const;
-
-/** Whether a file is YAML by its name. */
-export function isYamlFile(path: string): boolean {
-  return /\.ya?ml$/i.test(path);
-}
-
 /** A place in a text, counted from 1. */
 export interface TextPosition {
   readonly line: number;

@@ -9,7 +9,7 @@ import { partialName } from "../atomic_file.ts";
 import { partialFolders } from "../atomic_folder.ts";
 import type { Access, PathUse, SettingValues } from "../commands/access.ts";
 import { ConfigError } from "../errors.ts";
-import { isYamlFile, YAML_VARIABLES } from "../yaml_text.ts";
+import { isYamlFile, YAML_VARIABLES } from "../yaml_files.ts";
 import { HUB_CACHE_VARIABLES } from "../hub/hub_settings.ts";
 
 /** What a process may touch; nothing else, and never another program. */

@@ -5,6 +5,9 @@
 import type { Communicator } from "./communicator.ts";
 import { DisagreementError } from "./errors.ts";
 
+/** What a launcher has to pass a rank's last line on. */
+const RELAY_MS = 250;
+
 /**
  * Runs a rank's part of a job. An error of one rank ends all of them: others would wait for it until their time-out.
  *
@@ -40,7 +43,11 @@ export async function runRank(
       communicator.finalize();
     } else {
       report(`${place}${message}`);
-      if (size > 1) communicator.abort(1);
+      if (size > 1) {
+        // A launcher passes lines on by itself, and MPICH's drops those that it has not when a rank aborts.
+        await new Promise((resolve) => setTimeout(resolve, RELAY_MS));
+        communicator.abort(1);
+      }
     }
     return 1;
   }

@@ -16,7 +16,7 @@
  *
  * const error = await readModelConfig("no/such/folder").catch((error) => error);
  * assert(error instanceof InputError); // the message says all: print it without a stack
- * assert.match(error.message, /config\.json/);
+ * assert.match(error.message, /no\/such\/folder/);
  * ```
  */
 export class InputError extends Error {

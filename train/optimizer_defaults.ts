@@ -11,7 +11,7 @@ import type { OptimizerOptions } from "./optimizer.ts";
  * ```ts
  * import assert from "node:assert/strict";
  *
- * const decayed: OptimizerOptions = { ...DEFAULT_OPTIMIZER, weightDecay: 0.01 };
+ * const decayed = { ...DEFAULT_OPTIMIZER, weightDecay: 0.01 };
  * assert.deepEqual([decayed.beta1, decayed.beta2], [0.9, 0.999]);
  * ```
  */

@@ -12,7 +12,7 @@ import { TOKENIZER_FILES } from "../data/tokenizer_files.ts";
 import { saveTokenizer } from "../data/tokenizer_folder.ts";
 import { InputError } from "../errors.ts";
 import type { FileSystem } from "../file_system.ts";
-import { cannotWrite, makeFolder } from "../write_error.ts";
+import { cannotWrite } from "../write_error.ts";
 import type { Architecture } from "../models/architecture.ts";
 import { type Checkpoint, openCheckpoint } from "../models/checkpoint.ts";
 import { isCheckpointFile, writeCheckpoint } from "../models/checkpoint_write.ts";

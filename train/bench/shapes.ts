@@ -35,6 +35,7 @@ export function countParameters(shape: TrainingShape): number {
  * @example
  * ```ts
  * import assert from "node:assert/strict";
+ * import { TRAINING_SHAPES } from "./training_shapes.ts";
  * assert.match(describeShape(TRAINING_SHAPES.bench), /^Llama of 4 layers, .*, 941,184 parameters; B = 8 /);
  * ```
  */

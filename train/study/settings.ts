@@ -109,7 +109,7 @@ export const FULL_STUDY: StudySettings = {
 /** Less of everything: one seed, fewer steps, and no sweep but that of lambda. */
 export const QUICK_STUDY: StudySettings = {
   ...FULL_STUDY,
-  preference: { ...DEMO_PREFERENCE, steps: 100 },
+  preference: { ...DEMO_PREFERENCE, steps: 80 },
   evolutionEvery: 20,
   seeds: 1,
   heldOut: 200,

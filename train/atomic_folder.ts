@@ -4,7 +4,7 @@
  */
 import { dirname } from "node:path";
 import { partialName } from "./atomic_file.ts";
-import { type FileSystem, syncNames } from "./file_system.ts";
+import { type FileSystem, makeNewFolder, syncNames } from "./file_system.ts";
 import { cannotWrite } from "./write_error.ts";
 
 /**
@@ -36,7 +36,7 @@ export async function writeFolderAtomically(
       throw cannotWrite(folder, cause);
     }
   };
-  await naming(() => makePartial(partial, { fileSystem, makesParents }));
+  await naming(() => makesParents ? makeNewFolder(partial, fileSystem) : fileSystem.mkdir(partial));
   let isReplaced: boolean;
   try {
     await write(partial);
@@ -57,20 +57,6 @@ export async function writeFolderAtomically(
 /** The names that a folder has while this process writes it, and that the one before has then. */
 export function partialFolders(folder: string): { partial: string; replaced: string } {
   return { partial: partialName(folder), replaced: partialName(`${folder}.replaced`) };
-}
-
-/** What is there is left alone, as permissions may end below it. */
-async function makePartial(
-  partial: string,
-  { fileSystem, makesParents }: { fileSystem: FileSystem; makesParents: boolean },
-): Promise<void> {
-  try {
-    await fileSystem.mkdir(partial);
-  } catch (error) {
-    if (!makesParents || !(error instanceof Deno.errors.NotFound)) throw error;
-    await fileSystem.mkdir(dirname(partial), { recursive: true });
-    await fileSystem.mkdir(partial);
-  }
 }
 
 /** Whether there was one. */

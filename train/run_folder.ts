@@ -2,10 +2,11 @@
  * The folder that a run writes: config.json, metrics.jsonl and model/. Nothing of anyone else's is ever removed from it.
  * @module
  */
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import project from "../deno.json" with { type: "json" };
 import { writeFileAtomically } from "./atomic_file.ts";
 import { InputError, showFound } from "./errors.ts";
+import { makeNewFolder } from "./file_system.ts";
 import { LOCK_FILE, lockFolder, refuseLocked } from "./folder_lock.ts";
 import { cannotWrite, faultOf } from "./write_error.ts";
 
@@ -314,20 +315,6 @@ async function findEarlierRun(path: string, options: RunFolderOptions): Promise<
     );
   }
   return names;
-}
-
-/**
- * Not recursive: of two runs that saw the same free name, one is refused here. The parent is left alone where it is
- * there, as permissions may end at the run's folder.
- */
-async function makeNewFolder(path: string): Promise<void> {
-  try {
-    await Deno.mkdir(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    await Deno.mkdir(dirname(path), { recursive: true });
-    await Deno.mkdir(path);
-  }
 }
 
 async function listFolder(path: string): Promise<string[] | undefined> {
